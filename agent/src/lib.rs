@@ -1,0 +1,42 @@
+//! Derny's agent, in reading order: the words, what the user wrote, the way of a request, the way of a
+//! configuration, and what stands around both.
+
+/// The words of the mesh: addresses, pods, services, endpoints, policies. No IO.
+pub mod model;
+/// What the user wrote → checked values.
+pub mod config;
+
+/// The kernel's side door: eBPF programs, maps, network namespaces. The only room that knows aya and setns.
+pub mod intercept;
+/// A connection comes in: listen inside a pod, decide the protocol.
+pub mod accept;
+/// Which endpoint gets this request.
+pub mod balance;
+/// (source pod, endpoint) → a usable connection.
+pub mod pool;
+/// What the caller gets: a relayed answer, or a local error that says why.
+pub mod respond;
+/// What is left of an exchange: counters and one access line.
+pub mod record;
+/// The story: calls the rooms above, in order.
+pub mod proxy;
+
+/// The world → updates of the model.
+pub mod discover;
+/// Updates → the next immutable view, and what changed.
+pub mod snapshot;
+/// A view → the workers and the kernel's tables.
+pub mod publish;
+
+/// Windows: the Unix socket of the command line, metrics, probes.
+pub mod admin;
+/// One file per subcommand.
+pub mod cli;
+/// Begin to end a task, and know when it has.
+pub mod drain;
+/// Ready when nothing is left to wait for.
+pub mod ready;
+/// The agent's own log.
+pub mod telemetry;
+/// The wiring.
+pub mod app;

@@ -1,0 +1,1 @@
+//! A node, its pods, clients and services on one machine.
