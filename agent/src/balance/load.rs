@@ -127,7 +127,10 @@ mod tests {
     use super::*;
 
     fn load() -> (Rc<EndpointLoad>, Instant) {
-        (EndpointLoad::new(([10, 0, 0, 1], 80).into(), 1), tokio::time::Instant::now().into_std())
+        (
+            EndpointLoad::new(([10, 0, 0, 1], 80).into(), 1),
+            tokio::time::Instant::now().into_std(),
+        )
     }
 
     #[test]
@@ -137,10 +140,17 @@ mod tests {
         load.observe(Duration::from_millis(100), start);
         assert_eq!(load.latency(start), Some(0.1));
         load.observe(Duration::from_millis(10), start);
-        assert_eq!(load.latency(start), Some(0.1), "no time has passed, the peak stands");
+        assert_eq!(
+            load.latency(start),
+            Some(0.1),
+            "no time has passed, the peak stands"
+        );
         load.observe(Duration::from_millis(10), start + DECAY);
         let after = load.latency(start + DECAY).unwrap();
-        assert!((0.04..0.05).contains(&after), "one decay later 1/e of the peak is left: {after}");
+        assert!(
+            (0.04..0.05).contains(&after),
+            "one decay later 1/e of the peak is left: {after}"
+        );
     }
 
     #[test]

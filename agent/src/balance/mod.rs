@@ -44,7 +44,11 @@ impl Balancer {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Option<usize> {
-        let usable = |index: usize| endpoints.get(index).is_some_and(|e| !tried.contains(&e.address()));
+        let usable = |index: usize| {
+            endpoints
+                .get(index)
+                .is_some_and(|e| !tried.contains(&e.address()))
+        };
         match self {
             Self::PeakEwma => p2c::choose(endpoints.len(), usable, |i| endpoints[i].latency_cost(now), rng),
             Self::LeastRequest => p2c::choose(endpoints.len(), usable, |i| endpoints[i].request_cost(), rng),
@@ -58,7 +62,10 @@ mod tests {
     use super::*;
 
     fn endpoints(weights: &[u32]) -> Vec<Rc<EndpointLoad>> {
-        (1u8..).zip(weights).map(|(i, w)| EndpointLoad::new(([10, 0, 0, i], 80).into(), *w)).collect()
+        (1u8..)
+            .zip(weights)
+            .map(|(i, w)| EndpointLoad::new(([10, 0, 0, i], 80).into(), *w))
+            .collect()
     }
 
     /// How often each endpoint is chosen in `n` choices, nothing being in flight.

@@ -12,7 +12,9 @@ pub(super) fn choose(
     rng: &mut fastrand::Rng,
 ) -> Option<usize> {
     let first = draw(len, &usable, rng)?;
-    let Some(second) = draw(len, |i| i != first && usable(i), rng) else { return Some(first) };
+    let Some(second) = draw(len, |i| i != first && usable(i), rng) else {
+        return Some(first);
+    };
     Some(if cost(second) < cost(first) { second } else { first })
 }
 

@@ -19,8 +19,16 @@ impl RoundRobin {
     /// Starts at a random endpoint, so that the workers of a node do not all begin with the first.
     pub(super) fn new(weights: impl Iterator<Item = u32>, rng: &mut fastrand::Rng) -> Self {
         let weights: Vec<u32> = weights.map(|w| w.max(1)).collect();
-        let mut this = Self { queue: BinaryHeap::new(), weights, entries: 0 };
-        let start = if this.weights.is_empty() { 0 } else { rng.usize(..this.weights.len()) };
+        let mut this = Self {
+            queue: BinaryHeap::new(),
+            weights,
+            entries: 0,
+        };
+        let start = if this.weights.is_empty() {
+            0
+        } else {
+            rng.usize(..this.weights.len())
+        };
         for i in (start..this.weights.len()).chain(0..start) {
             this.enter(0, i);
         }
@@ -46,7 +54,8 @@ impl RoundRobin {
     fn enter(&mut self, now: u64, index: usize) {
         self.entries += 1;
         let period = PERIOD / u64::from(self.weights[index]);
-        self.queue.push(Reverse((now.saturating_add(period), self.entries, index)));
+        self.queue
+            .push(Reverse((now.saturating_add(period), self.entries, index)));
     }
 }
 

@@ -54,10 +54,21 @@ impl Claims {
         target: Target,
     ) -> Option<(DestinationId, Destination)> {
         let service = target.port()?.service.clone();
-        let rank = if matches!(target, Target::Service(_)) { Rank::Virtual } else { Rank::Endpoint };
+        let rank = if matches!(target, Target::Service(_)) {
+            Rank::Virtual
+        } else {
+            Rank::Endpoint
+        };
         if !self.by_address.contains_key(&address) {
             let id = self.new_id()?;
-            self.by_address.insert(address, Claim { id, claimants: BTreeMap::new(), gone_since: None });
+            self.by_address.insert(
+                address,
+                Claim {
+                    id,
+                    claimants: BTreeMap::new(),
+                    gone_since: None,
+                },
+            );
         }
         let claim = self.by_address.get_mut(&address)?;
         claim.gone_since = None;
@@ -91,7 +102,10 @@ impl Claims {
             }
             self.gone.pop_front();
             // Claimed again, or gone again later: then this entry is stale.
-            if self.by_address.get(&address).is_some_and(|c| c.gone_since == Some(since))
+            if self
+                .by_address
+                .get(&address)
+                .is_some_and(|c| c.gone_since == Some(since))
                 && let Some(claim) = self.by_address.remove(&address)
             {
                 self.free.push_back(claim.id);

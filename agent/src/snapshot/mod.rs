@@ -173,12 +173,16 @@ fn addresses(service: &Service) -> BTreeMap<SocketAddr, Target> {
     let mut all = BTreeMap::new();
     for port in &service.ports {
         for endpoint in &port.endpoints {
-            all.entry(endpoint.address).or_insert_with(|| Target::Endpoint(port.name.clone()));
+            all.entry(endpoint.address)
+                .or_insert_with(|| Target::Endpoint(port.name.clone()));
         }
     }
     for port in &service.ports {
         for address in &service.addresses {
-            all.insert(SocketAddr::new(*address, port.name.port), Target::Service(port.name.clone()));
+            all.insert(
+                SocketAddr::new(*address, port.name.port),
+                Target::Service(port.name.clone()),
+            );
         }
     }
     all

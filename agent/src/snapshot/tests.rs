@@ -8,7 +8,10 @@ fn now() -> Instant {
 }
 
 fn name(service: &str) -> ServiceName {
-    ServiceName { namespace: "default".into(), name: service.into() }
+    ServiceName {
+        namespace: "default".into(),
+        name: service.into(),
+    }
 }
 
 fn service(service: &str, addresses: &[&str], endpoints: &[&str]) -> Arc<Service> {
@@ -16,9 +19,18 @@ fn service(service: &str, addresses: &[&str], endpoints: &[&str]) -> Arc<Service
         name: name(service),
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
         ports: vec![Arc::new(ServicePort {
-            name: ServicePortName { service: name(service), port: 80 },
+            name: ServicePortName {
+                service: name(service),
+                port: 80,
+            },
             protocol: Protocol::Http,
-            endpoints: endpoints.iter().map(|a| Endpoint { address: a.parse().unwrap(), weight: 1 }).collect(),
+            endpoints: endpoints
+                .iter()
+                .map(|a| Endpoint {
+                    address: a.parse().unwrap(),
+                    weight: 1,
+                })
+                .collect(),
             policy: Policy::default(),
         })],
     })
@@ -26,7 +38,10 @@ fn service(service: &str, addresses: &[&str], endpoints: &[&str]) -> Arc<Service
 
 fn pod(pod: &str) -> Arc<Pod> {
     Arc::new(Pod {
-        name: PodName { namespace: "default".into(), name: pod.into() },
+        name: PodName {
+            namespace: "default".into(),
+            name: pod.into(),
+        },
         workload: pod.into(),
         netns: "/run/netns/x".into(),
         inbound: vec![],
@@ -49,16 +64,25 @@ fn destinations(reducer: &Reducer) -> Vec<String> {
 #[test]
 fn a_service_brings_its_virtual_addresses_and_its_endpoints() {
     let mut reducer = Reducer::default();
-    reducer.apply(vec![Update::Service(service("a", &["10.96.0.1"], &["10.0.0.1:8080"]))], now());
+    reducer.apply(
+        vec![Update::Service(service("a", &["10.96.0.1"], &["10.0.0.1:8080"]))],
+        now(),
+    );
     assert_eq!(
         destinations(&reducer),
-        ["10.0.0.1:8080 endpoint of default/a:80", "10.96.0.1:80 service default/a:80"]
+        [
+            "10.0.0.1:8080 endpoint of default/a:80",
+            "10.96.0.1:80 service default/a:80"
+        ]
     );
 }
 
 #[test]
 fn an_endpoint_of_two_services_belongs_to_the_first_by_name_in_either_order() {
-    let (a, b) = (service("a", &[], &["10.0.0.1:80"]), service("b", &[], &["10.0.0.1:80"]));
+    let (a, b) = (
+        service("a", &[], &["10.0.0.1:80"]),
+        service("b", &[], &["10.0.0.1:80"]),
+    );
     for order in [[&a, &b], [&b, &a]] {
         let mut reducer = Reducer::default();
         for s in order {
@@ -84,8 +108,14 @@ fn a_destination_that_goes_is_remembered_a_while_and_then_forgotten() {
         start + Duration::from_secs(59),
     );
     assert!(!reducer.expire(start + Duration::from_secs(90)));
-    assert_eq!(reducer.view().destinations.keys().copied().collect::<Vec<_>>(), [id]);
-    reducer.apply(vec![Update::ServiceGone(name("a"))], start + Duration::from_secs(100));
+    assert_eq!(
+        reducer.view().destinations.keys().copied().collect::<Vec<_>>(),
+        [id]
+    );
+    reducer.apply(
+        vec![Update::ServiceGone(name("a"))],
+        start + Duration::from_secs(100),
+    );
     assert!(reducer.expire(start + Duration::from_secs(160)));
     assert!(destinations(&reducer).is_empty());
 }
@@ -95,17 +125,35 @@ fn an_unchanged_port_keeps_its_allocation() {
     let mut reducer = Reducer::default();
     reducer.apply(vec![Update::Service(service("a", &[], &["10.0.0.1:80"]))], now());
     let before = reducer.view().ports.values().next().unwrap().clone();
-    reducer.apply(vec![Update::Service(service("a", &["10.96.0.1"], &["10.0.0.1:80"]))], now());
-    assert!(Arc::ptr_eq(&before, reducer.view().ports.values().next().unwrap()));
+    reducer.apply(
+        vec![Update::Service(service("a", &["10.96.0.1"], &["10.0.0.1:80"]))],
+        now(),
+    );
+    assert!(Arc::ptr_eq(
+        &before,
+        reducer.view().ports.values().next().unwrap()
+    ));
 }
 
 #[test]
 fn slots_are_given_back_and_a_full_node_says_so() {
     let mut reducer = Reducer::default();
-    let all = (0..=crate::model::MAX_SLOTS).map(|i| Update::Pod(pod(&format!("p{i}")))).collect();
+    let all = (0..=crate::model::MAX_SLOTS)
+        .map(|i| Update::Pod(pod(&format!("p{i}"))))
+        .collect();
     let refused = reducer.apply(all, now());
     assert_eq!(refused, [Refused::NoSlot(pod("p1024").name.clone())]);
     reducer.apply(vec![Update::PodGone(pod("p3").name.clone())], now());
     assert_eq!(reducer.apply(vec![Update::Pod(pod("late"))], now()), []);
-    assert_eq!(reducer.view().pods.get(&Slot::new(3).unwrap()).unwrap().name.name.as_ref(), "late");
+    assert_eq!(
+        reducer
+            .view()
+            .pods
+            .get(&Slot::new(3).unwrap())
+            .unwrap()
+            .name
+            .name
+            .as_ref(),
+        "late"
+    );
 }
