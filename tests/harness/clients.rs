@@ -20,7 +20,11 @@ pub const NODE_PACKAGES: [&str; 1] = ["@grpc/grpc-js@1.14.7"];
 pub fn python(script: &str) -> Result<Command> {
     install()?;
     let mut command = Command::new(directory().join("venv/bin/python"));
-    command.arg("-u").arg(scripts().join(script));
+    // No compiled files in the source tree.
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg("-u")
+        .arg(scripts().join(script));
     Ok(command)
 }
 
