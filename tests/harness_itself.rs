@@ -140,7 +140,7 @@ fn nothing_is_left_behind() {
             || Path::new("/run").join(prefix).exists()
     };
     assert!(left(&prefix));
-    let kubepods = node.kubepods();
+    let kubepods = node.host().kubepods();
     drop(node);
     assert!(!left(&prefix));
     assert!(!kubepods.exists());

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     config::{self, Config},
-    node::Node,
+    node::{Host, Node},
     observe::{Metrics, eventually_some, now},
     process::{Output, Process, capture},
 };
@@ -49,22 +49,19 @@ impl AgentOptions {
 
 /// A running agent. Dropping it kills it; its files stay with the node.
 #[derive(Debug)]
-pub struct Agent<'node> {
-    node: &'node Node,
+pub struct Agent {
+    host: Host,
     options: AgentOptions,
-    directory: PathBuf,
     /// `None` between [`Agent::kill9`] and [`Agent::start_again`].
     process: Option<Process>,
 }
 
-impl<'node> Agent<'node> {
+impl Agent {
     /// Starts it and waits until it says that it is ready.
-    pub fn start(node: &'node Node, options: AgentOptions) -> Result<Self> {
-        let directory = node.run_directory();
+    pub fn start(node: &Node, options: AgentOptions) -> Result<Self> {
         let mut agent = Self {
-            node,
+            host: node.host().clone(),
             options,
-            directory,
             process: None,
         };
         agent.options.config.write(&agent.config_path())?;
@@ -86,7 +83,7 @@ impl<'node> Agent<'node> {
             .arg("--config")
             .arg(self.config_path())
             .arg("--cgroup")
-            .arg(self.node.kubepods())
+            .arg(self.host.kubepods())
             .arg("--admin-socket")
             .arg(self.socket_path())
             .args(["--http-address", &HTTP_ADDRESS.to_string()])
@@ -99,8 +96,8 @@ impl<'node> Agent<'node> {
             .stdout(log.try_clone().context("cloning the log")?)
             .stderr(log);
         let mut process = match &self.options.cgroup {
-            Some(cgroup) => self.node.spawn_in(cgroup, command),
-            None => self.node.spawn(command),
+            Some(cgroup) => self.host.spawn_in(cgroup, command),
+            None => self.host.spawn(command),
         }?;
         let ready = eventually_some("the agent is ready", READY_DEADLINE, || match process.exited() {
             Ok(Some(status)) => Some(Err(status)),
@@ -174,7 +171,7 @@ impl<'node> Agent<'node> {
 
     /// Status and body of a GET on the agent's HTTP address.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        http_get(self.node, HTTP_ADDRESS, path)
+        http_get(&self.host, HTTP_ADDRESS, path)
     }
 
     /// All complete lines of the access log so far.
@@ -198,7 +195,7 @@ impl<'node> Agent<'node> {
             .arg(self.socket_path())
             .args(arguments);
         capture(&mut command);
-        self.node.spawn(command)?.output(Duration::from_secs(10))
+        self.host.spawn(command)?.output(Duration::from_secs(10))
     }
 
     /// [`Agent::cli`] with `-o json`, which must succeed.
@@ -214,19 +211,19 @@ impl<'node> Agent<'node> {
     }
 
     pub fn config_path(&self) -> PathBuf {
-        self.directory.join("derny.yaml")
+        self.host.run_directory().join("derny.yaml")
     }
 
     pub fn socket_path(&self) -> PathBuf {
-        self.directory.join("admin.sock")
+        self.host.run_directory().join("admin.sock")
     }
 
     pub fn access_log_path(&self) -> PathBuf {
-        self.directory.join("access.log")
+        self.host.run_directory().join("access.log")
     }
 
     fn log_path(&self) -> PathBuf {
-        self.directory.join("agent.log")
+        self.host.run_directory().join("agent.log")
     }
 
     fn running(&self) -> Result<&Process> {
@@ -268,10 +265,10 @@ pub(crate) fn binary(variable: &str, name: &str) -> Result<PathBuf> {
 }
 
 /// A GET from the node's network namespace, without a client library: the agent's own endpoints only.
-fn http_get(node: &Node, address: SocketAddr, path: &str) -> Result<(u16, String)> {
+fn http_get(host: &Host, address: SocketAddr, path: &str) -> Result<(u16, String)> {
     const DEADLINE: Duration = Duration::from_secs(2);
     let begun = now();
-    let answer = node.netns().run(|| -> Result<String> {
+    let answer = host.netns().run(|| -> Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.write_all(

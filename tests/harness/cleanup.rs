@@ -116,8 +116,10 @@ fn watch_signals() -> Result<()> {
         .name("derny-cleanup".to_owned())
         .spawn(move || {
             if let Some(signal) = signals.forever().next() {
-                let ids: Vec<NodeId> = standing().drain(..).collect();
-                for id in ids {
+                // Held to the end: threads that come to drop their node wait here instead of reporting its loss.
+                let ids = standing();
+                // Twice, since a thread that was making a pod may have gone on during the first pass.
+                for id in ids.iter().chain(ids.iter()) {
                     remove_by_name(&id.prefix());
                 }
                 std::process::exit(128 + signal);

@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     cgroup,
     cleanup::{self, NodeId},
-    netns::Netns,
+    netns::{self, Netns},
     pod::Pod,
     process::Process,
     vip::{Services, Vip},
@@ -32,8 +32,7 @@ pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
 #[derive(Debug)]
 pub struct Node {
     id: NodeId,
-    netns: Arc<Netns>,
-    cgroup: PathBuf,
+    host: Host,
     services: Services,
     /// Last part of the next pod's addresses.
     next_pod: AtomicU16,
@@ -83,10 +82,14 @@ impl Node {
         ))?;
         let netns = Arc::new(netns);
         let services = Services::new(Arc::clone(&netns))?;
-        Ok(Self {
-            id: id.clone(),
+        let host = Host {
             netns,
             cgroup,
+            run_directory,
+        };
+        Ok(Self {
+            id: id.clone(),
+            host,
             services,
             next_pod: AtomicU16::new(2),
         })
@@ -97,19 +100,9 @@ impl Node {
         self.id.prefix()
     }
 
-    /// The node's own network namespace, where the agent runs.
-    pub fn netns(&self) -> &Netns {
-        &self.netns
-    }
-
-    /// The lowest control group that holds all pods.
-    pub fn kubepods(&self) -> PathBuf {
-        self.cgroup.join("kubepods")
-    }
-
-    /// Where sockets, configuration and logs of this node go.
-    pub fn run_directory(&self) -> PathBuf {
-        self.id.run_directory()
+    /// What runs beside the pods.
+    pub fn host(&self) -> &Host {
+        &self.host
     }
 
     /// A new pod named `name`, which must be free. Takes some 30 ms.
@@ -118,7 +111,7 @@ impl Node {
         let [high, low] = number.to_be_bytes();
         let ip = Ipv4Addr::new(10, 0, high, low);
         let ip6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number);
-        let cgroup = self.kubepods().join(name);
+        let cgroup = self.host.kubepods().join(name);
         cgroup::create(&cgroup)?;
         let netns = Netns::create(format!("{}-{name}", self.prefix()))?;
         netns.sysctl(&[
@@ -127,7 +120,7 @@ impl Node {
             ("ipv6/conf/default/accept_redirects", "0"),
             ("ipv6/conf/default/accept_dad", "0"),
         ])?;
-        self.netns.ip_batch(&format!(
+        self.host.netns.ip_batch(&format!(
             "link add veth{number} type veth peer name eth0 netns {}\n\
              link set veth{number} master br0 up\n",
             netns.name()
@@ -156,23 +149,10 @@ impl Node {
         self.services.add(name, port, target_port, endpoints)
     }
 
-    /// Starts a program in the node's network namespace and outside the pods' control group, as a daemon of the host.
-    pub fn spawn(&self, command: Command) -> Result<Process> {
-        self.spawn_in(&self.cgroup.join("system"), command)
-    }
-
-    /// Like [`Node::spawn`], in a control group of choice below the node's, which is made when missing.
-    pub fn spawn_in(&self, cgroup: &Path, mut command: Command) -> Result<Process> {
-        cgroup::create(cgroup)?;
-        cgroup::enter(cgroup, &mut command)?;
-        self.netns.enter(&mut command)?;
-        Process::spawn(command)
-    }
-
     /// Lets the node outlive this process: Ctrl-C and a later run leave it alone, and [`remove_kept`] takes it down.
     /// The values themselves (node, pods, processes) must be forgotten by the caller, since dropping still removes.
     pub fn keep(&self) -> Result<()> {
-        fs::write(self.run_directory().join(cleanup::KEPT), "").context("marking the node as kept")?;
+        fs::write(self.host.run_directory.join(cleanup::KEPT), "").context("marking the node as kept")?;
         self.id.keep();
         Ok(())
     }
@@ -184,7 +164,66 @@ impl Drop for Node {
     }
 }
 
+/// The node without its pods: where daemons of the host run. It does not keep the node alive.
+#[derive(Clone, Debug)]
+pub struct Host {
+    netns: Arc<Netns>,
+    cgroup: PathBuf,
+    run_directory: PathBuf,
+}
+
+impl Host {
+    /// The node's own network namespace, where the agent runs.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    /// The lowest control group that holds all pods.
+    pub fn kubepods(&self) -> PathBuf {
+        self.cgroup.join("kubepods")
+    }
+
+    /// Where sockets, configuration and logs of this node go.
+    pub fn run_directory(&self) -> &Path {
+        &self.run_directory
+    }
+
+    /// Starts a program in the node's network namespace and outside the pods' control group, as a daemon of the host.
+    pub fn spawn(&self, command: Command) -> Result<Process> {
+        self.spawn_in(&self.cgroup.join("system"), command)
+    }
+
+    /// Like [`Host::spawn`], in a control group of choice below the node's, which is made when missing.
+    pub fn spawn_in(&self, cgroup: &Path, mut command: Command) -> Result<Process> {
+        cgroup::create(cgroup)?;
+        cgroup::enter(cgroup, &mut command)?;
+        self.netns.enter(&mut command)?;
+        Process::spawn(command)
+    }
+}
+
+/// Nodes of this machine that were kept, by their prefixes.
+pub fn kept() -> Vec<String> {
+    let run = fs::read_dir("/run").into_iter().flatten().flatten();
+    run.filter(|entry| entry.path().join(cleanup::KEPT).exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
 /// Takes a node down that was kept, by its prefix.
 pub fn remove_kept(prefix: &str) {
     cleanup::remove_by_name(prefix);
+}
+
+/// Sees to it that `command` runs in a pod of a kept node, or as a daemon of the host when `pod` is `node`.
+pub fn enter_kept(prefix: &str, pod: &str, command: &mut Command) -> Result<()> {
+    let group = if pod == "node" {
+        Path::new("system").to_owned()
+    } else {
+        Path::new("kubepods").join(pod)
+    };
+    let netns = Path::new(netns::DIRECTORY).join(format!("{prefix}-{pod}"));
+    ensure!(netns.exists(), "{prefix} has no pod {pod}");
+    cgroup::enter(&cgroup::root()?.join(prefix).join(group), command)?;
+    netns::enter(&netns, command)
 }

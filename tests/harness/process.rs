@@ -4,7 +4,7 @@ use std::{
     io::Read,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::process::ExitStatusExt,
+        unix::process::{CommandExt, ExitStatusExt},
     },
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -47,6 +47,8 @@ pub struct Process {
 impl Process {
     pub fn spawn(mut command: Command) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
+        // Ctrl-C at the terminal is for the harness, which then ends its processes.
+        command.process_group(0);
         let child = command.spawn().with_context(|| format!("starting {program}"))?;
         let pidfd = open_pidfd(child.id()).with_context(|| format!("pidfd of {program}"))?;
         Ok(Self {
