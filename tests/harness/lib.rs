@@ -1,1 +1,47 @@
-//! A node, its pods, clients and services on one machine.
+//! A node, its pods, servers, clients and agent on one machine, for the tests, the demo and the benches.
+//!
+//! Everything that a [`Node`] makes outside its process is named `derny-<id>-…` and goes when the node is dropped,
+//! when a test panics, and on Ctrl-C. What a killed run left behind is removed by the next [`Node::new`].
+//! The machine's own network is not touched.
+
+/// Network namespaces by name.
+pub mod netns;
+/// Control groups of the second version, also where the first is mounted beside it.
+mod cgroup;
+/// A process inside a pod: spawn, wait with a deadline, signal; killed when dropped.
+pub mod process;
+/// The machine: a bridge, routed pods, virtual addresses of services.
+pub mod node;
+/// Virtual addresses of services: what kube-proxy does.
+pub mod vip;
+/// A pod: network namespace, addresses, control group.
+pub mod pod;
+/// What goes when the process ends, however it ends.
+mod cleanup;
+
+/// The agent's configuration file.
+pub mod config;
+/// The agent under test.
+pub mod agent;
+/// The server under the agent: `derny-testd`.
+pub mod upstream;
+/// Real, unmodified clients.
+pub mod clients;
+/// Waiting for a condition, and reading what is observed.
+pub mod observe;
+
+/// Messages and clients of `tests/proto/echo.proto`.
+#[cfg(feature = "servers")]
+pub mod proto {
+    tonic::include_proto!("derny.test.v1");
+}
+
+pub use agent::{Agent, AgentOptions};
+pub use config::Config;
+pub use netns::Netns;
+pub use node::Node;
+pub use observe::eventually;
+pub use pod::Pod;
+pub use process::{Output, Process};
+pub use upstream::Testd;
+pub use vip::Vip;

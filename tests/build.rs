@@ -1,0 +1,14 @@
+//! Compiles `proto/echo.proto` without protoc.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/echo.proto");
+    #[cfg(feature = "servers")]
+    {
+        let descriptors = protox::compile(["proto/echo.proto"], ["proto"])?;
+        tonic_prost_build::configure()
+            .build_server(false)
+            .bytes(".")
+            .compile_fds(descriptors)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Real, unmodified clients: curl, wrk, h2load and nghttp from the system; grpcio and `@grpc/grpc-js`, installed once
+//! in pinned versions under `target/test-clients`.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::netns::run;
+
+/// What `pip` installs.
+pub const PYTHON_PACKAGES: [&str; 3] = ["grpcio==1.85.1", "websockets==17.4", "redis==8.1.0"];
+/// What `npm` installs.
+pub const NODE_PACKAGES: [&str; 1] = ["@grpc/grpc-js@1.14.7"];
+
+/// A Python client of `tests/clients`, with the packages above to import.
+pub fn python(script: &str) -> Result<Command> {
+    install()?;
+    let mut command = Command::new(directory().join("venv/bin/python"));
+    // No compiled files in the source tree.
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg("-u")
+        .arg(scripts().join(script));
+    Ok(command)
+}
+
+/// A JavaScript client of `tests/clients`, with the packages above to require.
+pub fn node_js(script: &str) -> Result<Command> {
+    install()?;
+    let mut command = Command::new("node");
+    command
+        .arg(scripts().join(script))
+        .env("NODE_PATH", directory().join("node/node_modules"));
+    Ok(command)
+}
+
+/// `curl` that says nothing of its own, fails on no status, and ends within ten seconds.
+pub fn curl<I, S>(arguments: I) -> Command
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<std::ffi::OsStr>,
+{
+    let mut command = Command::new("curl");
+    command
+        .args(["--silent", "--show-error", "--max-time", "10"])
+        .args(arguments);
+    command
+}
+
+/// Installs the clients, once for all processes of this machine. Does nothing when they are there.
+pub fn install() -> Result<()> {
+    let directory = directory();
+    let wanted = [PYTHON_PACKAGES.join("\n"), NODE_PACKAGES.join("\n")].join("\n");
+    let stamp = directory.join("installed");
+    let installed = || fs::read_to_string(&stamp).is_ok_and(|found| found == wanted);
+    if installed() {
+        return Ok(());
+    }
+    fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    let lock = File::create(directory.join("lock")).context("creating the lock of the clients")?;
+    lock.lock()
+        .context("waiting for another process that installs the clients")?;
+    if installed() {
+        return Ok(());
+    }
+    let text = |path: PathBuf| path.display().to_string();
+    let venv = text(directory.join("venv"));
+    run("python3", &["-m", "venv", "--clear", &venv], None)?;
+    let pip = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--only-binary",
+        ":all:",
+    ];
+    run(
+        &format!("{venv}/bin/python"),
+        &[&pip[..], &PYTHON_PACKAGES[..]].concat(),
+        None,
+    )?;
+    let node = text(directory.join("node"));
+    fs::create_dir_all(&node).with_context(|| format!("creating {node}"))?;
+    let npm = [
+        "install",
+        "--prefix",
+        &node,
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--no-save",
+    ];
+    run("npm", &[&npm[..], &NODE_PACKAGES[..]].concat(), None)?;
+    fs::write(&stamp, wanted).context("marking the clients as installed")
+}
+
+/// The workspace that this harness was built from.
+pub fn workspace() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests).to_owned()
+}
+
+fn directory() -> PathBuf {
+    workspace().join("target/test-clients")
+}
+
+fn scripts() -> PathBuf {
+    workspace().join("tests/clients")
+}

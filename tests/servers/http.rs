@@ -1,0 +1,259 @@
+//! HTTP/1.1 and HTTP/2 on one port; the path says what the caller wants.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/bytes/N` | N bytes of the pattern; `?chunked` without their length announced |
+//! | `/bytes/N/sha256` | what they hash to |
+//! | `/truncate/N` | announces N bytes and breaks off at half |
+//! | `/sum` | length and SHA-256 of the request's body; `?rate=N` reads N bytes a second |
+//! | `/echo` | the request's body, frame by frame |
+//! | `/status/N` | that status |
+//! | `/delay/250ms` | the description of the request, later |
+//! | `/ticks/N/100ms` | N lines, one each 100 ms |
+//! | `/reset` | no answer: TCP reset in HTTP/1.1, RST_STREAM in HTTP/2 |
+//! | `/close` | an answer, then the connection ends: `connection: close`, or GOAWAY |
+//! | `/ws` | WebSocket that sends back what it gets |
+//! | any other | JSON that describes the request as it arrived |
+
+use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body_util::{BodyExt, channel::Channel};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use sha2::{Digest, Sha256};
+use tokio::{net::TcpStream, sync::Notify};
+
+use crate::{
+    body::{Announced, AnyBody, Error, Pattern, any, full},
+    grpc, websocket,
+};
+
+/// Runs what hyper starts on this thread.
+#[derive(Clone)]
+struct LocalExecutor;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Server {
+    name: Rc<str>,
+    builder: Rc<auto::Builder<LocalExecutor>>,
+}
+
+/// What a request's handler knows of its connection.
+pub(crate) struct Connection {
+    pub(crate) name: Rc<str>,
+    pub(crate) peer: SocketAddr,
+    /// Told when a caller wants the connection to end.
+    close: Notify,
+    /// Whether it is to end with a TCP reset.
+    abort: Cell<bool>,
+}
+
+impl Server {
+    pub(crate) fn new(name: Rc<str>, max_concurrent_streams: u32) -> Self {
+        let mut builder = auto::Builder::new(LocalExecutor);
+        builder.http1().pipeline_flush(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(max_concurrent_streams)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20);
+        Self {
+            name,
+            builder: Rc::new(builder),
+        }
+    }
+
+    pub(crate) async fn serve(self, stream: TcpStream) {
+        let Ok(peer) = stream.peer_addr() else { return };
+        // The same connection, to set its manner of ending while hyper holds it.
+        let Ok(again) = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned() else {
+            return;
+        };
+        let again = socket2::Socket::from(again);
+        let connection = Rc::new(Connection {
+            name: self.name,
+            peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            close: Notify::new(),
+            abort: Cell::new(false),
+        });
+        let service = service_fn(|request| answer(Rc::clone(&connection), request));
+        let serving = self
+            .builder
+            .serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut serving = std::pin::pin!(serving);
+        // Callers may go in any way they like.
+        tokio::select! {
+            _ = serving.as_mut() => {}
+            () = connection.close.notified() => {
+                serving.as_mut().graceful_shutdown();
+                let _ = serving.await;
+            }
+        }
+        if connection.abort.get() {
+            let _ = again.set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Response<AnyBody>, Error> {
+    if grpc::is_grpc(&request) {
+        return Ok(grpc::answer(connection, request).await);
+    }
+    let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let reply = match parts.as_slice() {
+        ["bytes", len] => {
+            let announced = if query == "chunked" {
+                Announced::Nothing
+            } else {
+                Announced::Length
+            };
+            Response::new(any(Pattern::new(len.parse()?, announced)))
+        }
+        ["bytes", len, "sha256"] => {
+            let mut hash = Sha256::new();
+            let mut pattern = Pattern::new(len.parse()?, Announced::Nothing);
+            while let Some(bytes) = pattern.next() {
+                hash.update(&bytes);
+            }
+            Response::new(full(hex(&hash.finalize())))
+        }
+        ["truncate", len] => truncate(len.parse()?)?,
+        ["sum"] => {
+            let rate = query.strip_prefix("rate=").map(str::parse).transpose()?;
+            json(&sum(request.into_body(), rate).await?)?
+        }
+        ["echo"] => Response::new(any(request.into_body())),
+        ["status", status] => {
+            let mut reply = describe(&connection, &request)?;
+            *reply.status_mut() = StatusCode::from_bytes(status.as_bytes())?;
+            reply
+        }
+        ["delay", time] => {
+            tokio::time::sleep(duration(time)?).await;
+            describe(&connection, &request)?
+        }
+        ["ticks", count, every] => ticks(count.parse()?, duration(every)?),
+        ["reset"] => {
+            connection.abort.set(request.version() < Version::HTTP_2);
+            return Err("reset, as asked".into());
+        }
+        ["close"] => {
+            connection.close.notify_one();
+            let mut reply = describe(&connection, &request)?;
+            if request.version() < Version::HTTP_2 {
+                reply
+                    .headers_mut()
+                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            reply
+        }
+        ["ws"] => websocket::upgrade(request)?,
+        _ => describe(&connection, &request)?,
+    };
+    Ok(reply)
+}
+
+/// The request as it arrived.
+fn describe(connection: &Connection, request: &Request<Incoming>) -> Result<Response<AnyBody>, Error> {
+    let mut headers = serde_json::Map::new();
+    for name in request.headers().keys() {
+        let values: Vec<_> = request
+            .headers()
+            .get_all(name)
+            .iter()
+            .map(|v| String::from_utf8_lossy(v.as_bytes()))
+            .collect();
+        headers.insert(name.to_string(), values.join(", ").into());
+    }
+    json(&serde_json::json!({
+        "endpoint": &*connection.name,
+        "peer": connection.peer,
+        "version": format!("{:?}", request.version()),
+        "method": request.method().as_str(),
+        "path": request.uri().path_and_query().map_or("", |path| path.as_str()),
+        "authority": request.uri().authority().map(|authority| authority.as_str()),
+        "headers": headers,
+    }))
+}
+
+fn json(value: &serde_json::Value) -> Result<Response<AnyBody>, Error> {
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    Ok(Response::builder()
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(full(text))?)
+}
+
+/// Reads the body to its end, at most at `rate` bytes a second.
+async fn sum(mut body: Incoming, rate: Option<u64>) -> Result<serde_json::Value, Error> {
+    let (mut hash, mut length) = (Sha256::new(), 0_u64);
+    let begun = tokio::time::Instant::now();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            length += data.len() as u64;
+            hash.update(&data);
+        }
+        if let Some(due) = rate.and_then(|rate| (length * 1000).checked_div(rate)) {
+            tokio::time::sleep_until(begun + Duration::from_millis(due)).await;
+        }
+    }
+    Ok(serde_json::json!({ "length": length, "sha256": hex(&hash.finalize()) }))
+}
+
+/// Announces `len` bytes, sends half of them, and breaks off when they are on their way.
+fn truncate(len: u64) -> Result<Response<AnyBody>, Error> {
+    let (mut sender, body) = Channel::<Bytes, Error>::new(1);
+    tokio::task::spawn_local(async move {
+        let mut half = Pattern::new(len / 2, Announced::Nothing);
+        while let Some(bytes) = half.next() {
+            if sender.send_data(bytes).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        sender.abort("broken off, as asked".into());
+    });
+    Ok(Response::builder()
+        .header(header::CONTENT_LENGTH, len)
+        .body(any(body))?)
+}
+
+fn ticks(count: u32, every: Duration) -> Response<AnyBody> {
+    let (mut sender, body) = Channel::<Bytes, Error>::new(1);
+    tokio::task::spawn_local(async move {
+        for tick in 0..count {
+            if sender.send_data(format!("{tick}\n").into()).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(every).await;
+        }
+    });
+    Response::new(any(body))
+}
+
+/// `250ms` or `2s`.
+fn duration(text: &str) -> Result<Duration, Error> {
+    match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => Ok(Duration::from_millis(number.parse()?)),
+        (None, Some(number)) => Ok(Duration::from_secs(number.parse()?)),
+        (None, None) => Err(format!("not a duration: {text}").into()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
