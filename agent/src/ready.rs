@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(ready.pending(), ["kernel programs", "workers", "workers"]);
         drop(first);
         drop(kernel);
-        assert_eq!(ready.clone().pending(), ["workers"]);
+        assert_eq!(ready.pending(), ["workers"]);
         drop(second);
         assert!(ready.pending().is_empty());
     }

@@ -116,6 +116,15 @@ fn shapes_are_told_by_path() {
 }
 
 #[test]
+fn a_pod_may_be_called_no() {
+    let checked = good("pods: [{name: no, netns: /n}, {name: y, netns: /y}]");
+    assert_eq!(
+        checked.pods.iter().map(|pod| &*pod.name.name).collect::<Vec<_>>(),
+        ["no", "y"]
+    );
+}
+
+#[test]
 fn broken_yaml_is_told_by_line() {
     for yaml in [
         "pods: [",
