@@ -4,6 +4,7 @@ mod run;
 mod status;
 mod pods;
 mod services;
+mod redirects;
 mod check;
 mod output;
 
@@ -48,6 +49,8 @@ enum Command {
     Pods,
     /// The services that the mesh serves, with their endpoints
     Services,
+    /// What the kernel redirects, from its own tables: works without the agent
+    Redirects,
     /// Look at configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -148,6 +151,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             services::show(&services, output)
         }),
 
+        Command::Redirects => redirects::run(output),
         Command::Config(ConfigCommand::Check { file }) => check::run(&file, output),
     }
 }
