@@ -168,6 +168,15 @@ impl Observer {
         Ok((beat.at_ns != 0).then_some(age))
     }
 
+    /// How old a heartbeat may be before connections are left alone; zero before the first.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn stale_after(&self) -> Result<Duration, InterceptError> {
+        let beat = self.beat.get(&0, 0).map_err(InterceptError::map("DERNY_BEAT"))?;
+        Ok(Duration::from_nanos(beat.stale_after_ns))
+    }
+
     fn counters_of(&self, slot: Option<Slot>) -> Result<SlotCounters, InterceptError> {
         let index = slot.map_or(NODE_COUNTERS, |slot| u32::from(slot.get()));
         let cpus = self
