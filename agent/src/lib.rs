@@ -14,6 +14,8 @@ pub mod accept;
 pub mod balance;
 /// (source pod, endpoint) → a usable connection.
 pub mod pool;
+/// An attempt's outcome → again, or not; and the body that can be sent twice.
+pub mod retry;
 /// What the caller gets: a relayed answer, or a local error that says why.
 pub mod respond;
 /// What is left of an exchange: counters and one access line.

@@ -1,1 +1,37 @@
-//! (laid out; filled by its own commit)
+//! The agent's own log: to stderr, since stdout is the access log's.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing_subscriber::{EnvFilter, filter, fmt, util::TryInitError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("--log {filter:?} is not a filter such as `info` or `info,derny::pool=debug`: {source}")]
+    Filter {
+        filter: String,
+        source: filter::ParseError,
+    },
+    #[error("the log has been set up already: {0}")]
+    Twice(#[from] TryInitError),
+}
+
+/// Text for a person at a terminal, one JSON object per line for everybody else.
+pub fn init(filter: &str) -> Result<(), Error> {
+    use tracing_subscriber::util::SubscriberInitExt as _;
+
+    let filter = EnvFilter::try_new(filter).map_err(|source| Error::Filter {
+        filter: filter.to_owned(),
+        source,
+    })?;
+    let log = fmt().with_env_filter(filter).with_writer(stderr);
+    if stderr().is_terminal() {
+        log.with_target(false).finish().try_init()?;
+    } else {
+        log.with_ansi(false)
+            .json()
+            .flatten_event(true)
+            .finish()
+            .try_init()?;
+    }
+    Ok(())
+}

@@ -1,2 +1,88 @@
+//! The kernel programs. Here are the hooks only: each asks its room what to do, counts it, and gives the verdict.
+//!
+//! No program refuses anything: the verdict is always to go on, with or without a changed address.
 #![no_std]
 #![no_main]
+// Inline assembly for BPF, for one atomic addition.
+#![feature(asm_experimental_arch)]
+
+/// Every map: name, key, value, capacity, who writes it.
+mod maps;
+/// Per-CPU counters by slot.
+mod count;
+/// cgroup connect4/6: a mesh address → the pod's own listener.
+mod connect;
+/// cgroup getpeername4/6: the address that the application dialled.
+mod peername;
+/// sk_lookup: which listener gets this SYN.
+mod steer;
+/// sock_ops: where connections come from.
+mod origin;
+
+use aya_ebpf::{
+    macros::{cgroup_sock_addr, sk_lookup, sock_ops},
+    programs::{SkLookupContext, SockAddrContext, SockOpsContext},
+};
+
+/// Verdict of the cgroup hooks: let the system call go on.
+const PROCEED: i32 = 1;
+/// Verdict of sk_lookup: go on, with the assigned socket if there is one.
+const SK_PASS: u32 = 1;
+/// sock_ops programs have nothing to answer.
+const NO_REPLY: u32 = 0;
+
+#[cgroup_sock_addr(connect4)]
+fn derny_connect4(ctx: SockAddrContext) -> i32 {
+    count::count(connect::try_connect4(&ctx));
+    PROCEED
+}
+
+#[cgroup_sock_addr(connect6)]
+fn derny_connect6(ctx: SockAddrContext) -> i32 {
+    count::count(connect::try_connect6(&ctx));
+    PROCEED
+}
+
+#[cgroup_sock_addr(getpeername4)]
+fn derny_peername4(ctx: SockAddrContext) -> i32 {
+    peername::try_getpeername4(&ctx);
+    PROCEED
+}
+
+#[cgroup_sock_addr(getpeername6)]
+fn derny_peername6(ctx: SockAddrContext) -> i32 {
+    peername::try_getpeername6(&ctx);
+    PROCEED
+}
+
+#[sk_lookup]
+fn derny_steer(ctx: SkLookupContext) -> u32 {
+    count::count(steer::try_steer(&ctx));
+    SK_PASS
+}
+
+/// For the agent's own cgroup.
+#[sock_ops]
+fn derny_origin(ctx: SockOpsContext) -> u32 {
+    origin::try_origin(&ctx);
+    NO_REPLY
+}
+
+/// For the pods' cgroup.
+#[sock_ops]
+fn derny_tuple(ctx: SockOpsContext) -> u32 {
+    origin::try_tuple(&ctx);
+    NO_REPLY
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel asks for it before it lets a program call the helpers that are GPL-only. None is used, but the
+/// programs may be distributed under either licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,1 +1,10 @@
-//! (laid out; filled by its own commit)
+//! A connection comes in: accepted inside a pod's network namespace, its protocol decided.
+
+mod listen;
+mod detect;
+mod client_hello;
+mod replay;
+
+pub use detect::{Detected, Expecting, detect, silent};
+pub use listen::{Acceptor, Permit};
+pub use replay::Replay;

@@ -1,1 +1,68 @@
-//! (laid out; filled by its own commit)
+//! Windows of the running agent: a Unix socket for its command line, and HTTP for scrapes and probes.
+//!
+//! Nothing here knows what it shows: it is given a [`View`].
+
+mod serve;
+mod unix;
+mod http;
+mod rpc;
+mod client;
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+pub use client::{Client, ClientError};
+pub use http::HttpWindow;
+pub use unix::UnixWindow;
+
+/// The messages of `proto/admin.proto`, with client and server.
+pub mod proto {
+    #![expect(clippy::default_trait_access, reason = "generated code")]
+
+    tonic::include_proto!("derny.admin.v1");
+
+    impl PodState {
+        /// The word in tables and in JSON.
+        pub fn word(self) -> &'static str {
+            match self {
+                Self::Unspecified => "unknown",
+                Self::Enrolled => "enrolled",
+                Self::Waiting => "waiting",
+            }
+        }
+    }
+
+    fn pod_state_word<S: serde::Serializer>(state: &i32, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(PodState::try_from(*state).unwrap_or_default().word())
+    }
+}
+
+/// What the windows show. Called on the control runtime, never on a worker; each call should take no longer than
+/// some milliseconds.
+pub trait View: Send + Sync + 'static {
+    fn status(&self) -> proto::Status;
+    /// In order of name.
+    fn pods(&self) -> Vec<proto::Pod>;
+    /// One for each port of a service, in order of name and port.
+    fn services(&self) -> Vec<proto::Service>;
+    /// The whole page in OpenMetrics' text format.
+    fn metrics(&self) -> String;
+    /// Names of what is awaited; empty when the agent is ready.
+    fn not_ready(&self) -> Vec<String>;
+    /// Whether the agent makes progress; otherwise a sentence that says what does not.
+    fn live(&self) -> Result<(), String>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open the admin socket {}: {source}", path.display())]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("another agent answers at {}: stop it, or choose another --admin-socket", path.display())]
+    InUse { path: PathBuf },
+    #[error("{} is there and is no socket: remove it, or choose another --admin-socket", path.display())]
+    NoSocket { path: PathBuf },
+    #[error("cannot listen on {address} for metrics and probes (--http-address): {source}")]
+    Http { address: SocketAddr, source: io::Error },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,7 @@
-//! (laid out; filled by its own commit)
+//! The world → updates of the model. A source that fails keeps its last good answer.
+
+mod diff;
+mod file;
+
+pub use diff::diff;
+pub use file::{FileSource, LastError, SourceState};

@@ -1,1 +1,28 @@
-//! (laid out; filled by its own commit)
+//! The kernel's side door: eBPF programs, their maps, and network namespaces. The only room that knows aya and
+//! setns. `docs/kernel.md` describes the programs.
+//!
+//! Everything that is loaded or attached belongs to the [`Kernel`] value and to the process: nothing is pinned,
+//! so an agent that dies leaves the pods as they would be without it.
+
+mod cgroup;
+mod load;
+mod tables;
+mod netns;
+mod listen;
+mod enrol;
+mod heartbeat;
+mod origins;
+mod observe;
+mod log;
+mod error;
+
+pub use cgroup::find_pods_cgroup;
+pub use derny_ebpf_common::MARK;
+pub use enrol::Enrolled;
+pub use error::{EnrolError, InterceptError};
+pub use heartbeat::Heartbeat;
+pub use listen::Listeners;
+pub use load::{Kernel, Options};
+pub use netns::Netns;
+pub use observe::{ObservedDestination, ObservedPod, Observer, SlotCounters};
+pub use origins::Origins;

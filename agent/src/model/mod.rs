@@ -7,9 +7,11 @@ mod endpoint;
 mod service;
 mod pod;
 mod update;
+mod origin;
 
 pub use addr::{DestinationId, MAX_SLOTS, Slot};
 pub use endpoint::Endpoint;
+pub use origin::Origins;
 pub use pod::{InboundPort, Pod, PodName, PodState, PodStatus};
 pub use policy::{Algorithm, ConnectionPool, Policy};
 pub use protocol::Protocol;

@@ -44,7 +44,10 @@ pub struct PodStatus {
 #[derive(Clone, Debug, PartialEq)]
 pub enum PodState {
     /// The kernel redirects its connections.
-    Enrolled { netns_cookie: u64, addresses: Vec<IpAddr> },
+    Enrolled {
+        netns_cookie: u64,
+        addresses: Vec<IpAddr>,
+    },
     /// It is left alone; enrolment is tried again. The reason is a sentence for an operator.
     Waiting { reason: String },
 }

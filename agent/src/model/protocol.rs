@@ -21,8 +21,14 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    pub const ALL: [Protocol; 6] =
-        [Self::Detect, Self::Http, Self::Http2, Self::Grpc, Self::Tcp, Self::Tls];
+    pub const ALL: [Protocol; 6] = [
+        Self::Detect,
+        Self::Http,
+        Self::Http2,
+        Self::Grpc,
+        Self::Tcp,
+        Self::Tls,
+    ];
 
     /// The word in configuration, logs and metrics.
     pub fn as_str(self) -> &'static str {

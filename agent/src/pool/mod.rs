@@ -1,1 +1,120 @@
-//! (laid out; filled by its own commit)
+//! (source pod, endpoint) → a usable connection. One worker's connections; nothing is shared between threads.
+
+mod connect;
+mod http1;
+mod http2;
+
+use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+pub use connect::{ConnectError, Sockets, connect};
+use http_body::Body;
+pub use http1::Http1;
+pub use http2::Http2;
+use tokio::time::Instant;
+
+use crate::{
+    model::{ConnectionPool, Slot},
+    record::Scope,
+};
+
+/// What a request body must be to go to an endpoint.
+pub trait RequestBody:
+    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static
+{
+}
+impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static> RequestBody
+    for B
+{
+}
+
+/// All pools of one worker.
+#[derive(Debug)]
+pub struct Pools<B> {
+    pools: RefCell<HashMap<(Slot, SocketAddr), Rc<Pool<B>>>>,
+}
+
+impl<B> Default for Pools<B> {
+    fn default() -> Self {
+        Self {
+            pools: RefCell::default(),
+        }
+    }
+}
+
+impl<B: RequestBody> Pools<B> {
+    /// The pool of `slot`'s connections to `endpoint`. `sockets` makes sockets in the pod's network namespace,
+    /// so that the endpoint sees the pod's own address.
+    pub fn pool(&self, slot: Slot, endpoint: SocketAddr, sockets: &Rc<dyn Sockets>) -> Rc<Pool<B>> {
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools
+            .entry((slot, endpoint))
+            .or_insert_with(|| Rc::new(Pool::new(endpoint, sockets.clone())));
+        pool.clone()
+    }
+
+    /// Closes connections that have been idle for longer than their service allows, and forgets empty pools.
+    pub fn sweep(&self, now: Instant) {
+        self.pools.borrow_mut().retain(|_, pool| {
+            pool.sweep(now);
+            Rc::strong_count(pool) > 1 || !pool.is_empty()
+        });
+    }
+
+    /// The pod has gone: its connections close, those in use when their requests end, because a request holds
+    /// its pool.
+    pub fn forget(&self, slot: Slot) {
+        self.pools.borrow_mut().retain(|(of, _), _| *of != slot);
+    }
+}
+
+/// One pod's connections to one endpoint.
+#[derive(Debug)]
+pub struct Pool<B> {
+    endpoint: SocketAddr,
+    sockets: Rc<dyn Sockets>,
+    /// Last in, first out: the most recently used is the least likely to have been closed by the other end.
+    http1: RefCell<Vec<http1::Idle<B>>>,
+    http2: RefCell<Vec<Rc<http2::Connection>>>,
+    connecting: RefCell<Option<Rc<http2::Connecting>>>,
+}
+
+/// What one request needs to know to open a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    pub settings: &'a ConnectionPool,
+    /// Where the connection is counted.
+    pub scope: &'a Rc<Scope>,
+}
+
+impl<B: RequestBody> Pool<B> {
+    fn new(endpoint: SocketAddr, sockets: Rc<dyn Sockets>) -> Self {
+        Self {
+            endpoint,
+            sockets,
+            http1: RefCell::default(),
+            http2: RefCell::default(),
+            connecting: RefCell::default(),
+        }
+    }
+
+    pub fn endpoint(&self) -> SocketAddr {
+        self.endpoint
+    }
+
+    fn is_empty(&self) -> bool {
+        self.http1.borrow().is_empty() && self.http2.borrow().is_empty() && self.connecting.borrow().is_none()
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.http1.borrow_mut().retain(|idle| !idle.expired(now));
+        self.http2
+            .borrow_mut()
+            .retain(|connection| connection.worth_keeping(now));
+    }
+}
+
+/// How long something has been idle, against what is allowed.
+fn idle_too_long(since: Instant, allowed: Duration, now: Instant) -> bool {
+    now.saturating_duration_since(since) >= allowed
+}

@@ -1,1 +1,21 @@
-//! (laid out; filled by its own commit)
+//! The story of a connection and of a request: calls the rooms of the way in order.
+//!
+//! ```text
+//! accept ─▶ connection ─┬─▶ serve_http1 ─┐
+//!                       ├─▶ serve_http2 ─┴─▶ exchange ─▶ forward ─▶ (pool) ─▶ endpoint
+//!                       └─▶ tunnel ─────────────────────────────────────────▶ endpoint
+//! ```
+
+mod worker;
+mod view;
+mod inlet;
+mod connection;
+mod serve_http1;
+mod serve_http2;
+mod exchange;
+mod forward;
+mod pump;
+mod response_body;
+mod tunnel;
+
+pub use worker::{Command, EnrolledPod, Progress, Setup, run};

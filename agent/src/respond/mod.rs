@@ -1,1 +1,9 @@
-//! (laid out; filled by its own commit)
+//! What the caller gets: a relayed answer with the hop's own headers taken off, or a local error that says why.
+
+mod body;
+mod headers;
+mod local;
+
+pub use body::{Body, BodyError};
+pub use headers::{Via, prepare_request, prepare_response};
+pub use local::{LocalError, is_grpc};

@@ -1,1 +1,192 @@
-//! (laid out; filled by its own commit)
+//! Updates → the next immutable view. A pure reducer: nothing here waits, and `now` is an argument.
+//!
+//! The parts of a view are persistent maps: the next view shares with the last whatever did not change, and the
+//! difference of two views costs what the difference is large.
+
+mod claims;
+mod slots;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+
+use claims::Claims;
+use imbl::OrdMap;
+use slots::Slots;
+
+use crate::model::{
+    DestinationId, Pod, PodName, Service, ServiceName, ServicePort, ServicePortName, Slot, Update,
+};
+
+/// Everything that a worker needs to know of the world, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Counts up with every change.
+    pub version: u64,
+    pub pods: OrdMap<Slot, Arc<Pod>>,
+    pub ports: OrdMap<ServicePortName, Arc<ServicePort>>,
+    /// What a redirected address stands for.
+    pub destinations: OrdMap<DestinationId, Destination>,
+}
+
+/// An address that pods dial and the mesh serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    pub address: SocketAddr,
+    pub target: Target,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A virtual address: balanced over the endpoints.
+    Service(ServicePortName),
+    /// An endpoint's own address, as a client of a headless service dials it: the choice is the caller's.
+    Endpoint(ServicePortName),
+    /// Nobody serves it any more. Kept for a while for connections that were redirected before that was known;
+    /// they are relayed to the address unseen.
+    Gone,
+}
+
+impl Target {
+    /// The service port whose policy applies.
+    pub fn port(&self) -> Option<&ServicePortName> {
+        match self {
+            Self::Service(name) | Self::Endpoint(name) => Some(name),
+            Self::Gone => None,
+        }
+    }
+}
+
+/// Why an update was not taken. The rest of its batch is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("pod {0}: this node already has as many pods as there are slots ({max})", max = crate::model::MAX_SLOTS)]
+    NoSlot(PodName),
+    #[error("{0}: no destination id is free")]
+    NoDestination(SocketAddr),
+}
+
+/// Takes updates and keeps what the next view is made from.
+#[derive(Debug, Default)]
+pub struct Reducer {
+    view: Snapshot,
+    services: BTreeMap<ServiceName, Arc<Service>>,
+    slots: Slots,
+    claims: Claims,
+}
+
+impl Reducer {
+    /// The view as it stands.
+    pub fn view(&self) -> Arc<Snapshot> {
+        Arc::new(self.view.clone())
+    }
+
+    /// Takes one batch; the view changes once, by all of it. Work is in proportion to the batch.
+    pub fn apply(&mut self, updates: Vec<Update>, now: Instant) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        for update in updates {
+            match update {
+                Update::Pod(pod) => match self.slots.take(&pod.name) {
+                    Some(slot) => drop(self.view.pods.insert(slot, pod)),
+                    None => refused.push(Refused::NoSlot(pod.name.clone())),
+                },
+                Update::PodGone(name) => {
+                    if let Some(slot) = self.slots.release(&name) {
+                        self.view.pods.remove(&slot);
+                    }
+                }
+                Update::Service(service) => self.set_service(&service, now, &mut refused),
+                Update::ServiceGone(name) => {
+                    if let Some(old) = self.services.remove(&name) {
+                        self.remove_ports(&old, |_| false);
+                        self.replace_claims(&old, None, now, &mut refused);
+                    }
+                }
+            }
+        }
+        self.view.version += 1;
+        refused
+    }
+
+    /// Forgets destinations that have been gone for long. True when the view changed.
+    pub fn expire(&mut self, now: Instant) -> bool {
+        let expired = self.claims.expire(now);
+        for id in &expired {
+            self.view.destinations.remove(id);
+        }
+        if !expired.is_empty() {
+            self.view.version += 1;
+        }
+        !expired.is_empty()
+    }
+
+    fn set_service(&mut self, service: &Arc<Service>, now: Instant, refused: &mut Vec<Refused>) {
+        let old = self.services.insert(service.name.clone(), service.clone());
+        if let Some(old) = &old {
+            self.remove_ports(old, |name| service.ports.iter().any(|p| p.name == *name));
+        }
+        for port in &service.ports {
+            // An unchanged port keeps its allocation, by which workers know that it is unchanged.
+            if self.view.ports.get(&port.name).is_none_or(|had| **had != **port) {
+                self.view.ports.insert(port.name.clone(), port.clone());
+            }
+        }
+        match old {
+            Some(old) => self.replace_claims(&old, Some(service), now, refused),
+            None => self.replace_claims(service, Some(service), now, refused),
+        }
+    }
+
+    fn remove_ports(&mut self, service: &Service, keep: impl Fn(&ServicePortName) -> bool) {
+        for port in service.ports.iter().filter(|p| !keep(&p.name)) {
+            self.view.ports.remove(&port.name);
+        }
+    }
+
+    /// `old`'s claims that `new` does not repeat end; `new`'s begin; the view follows.
+    fn replace_claims(
+        &mut self,
+        old: &Service,
+        new: Option<&Service>,
+        now: Instant,
+        refused: &mut Vec<Refused>,
+    ) {
+        let wanted: BTreeMap<_, _> = new.map(addresses).unwrap_or_default();
+        for address in addresses(old).into_keys().filter(|a| !wanted.contains_key(a)) {
+            if let Some((id, destination)) = self.claims.withdraw(address, &old.name, now) {
+                self.view.destinations.insert(id, destination);
+            }
+        }
+        for (address, target) in wanted {
+            match self.claims.claim(address, target) {
+                Some((id, destination)) => {
+                    if self.view.destinations.get(&id) != Some(&destination) {
+                        self.view.destinations.insert(id, destination);
+                    }
+                }
+                None => refused.push(Refused::NoDestination(address)),
+            }
+        }
+    }
+}
+
+/// The addresses that a service answers on, and as what. A virtual address wins over an endpoint's.
+fn addresses(service: &Service) -> BTreeMap<SocketAddr, Target> {
+    let mut all = BTreeMap::new();
+    for port in &service.ports {
+        for endpoint in &port.endpoints {
+            all.entry(endpoint.address)
+                .or_insert_with(|| Target::Endpoint(port.name.clone()));
+        }
+    }
+    for port in &service.ports {
+        for address in &service.addresses {
+            all.insert(
+                SocketAddr::new(*address, port.name.port),
+                Target::Service(port.name.clone()),
+            );
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

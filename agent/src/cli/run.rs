@@ -1,0 +1,168 @@
+//! `derny run`
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+
+use super::Failure;
+use crate::{config::duration, telemetry};
+
+/// All that the agent is told at its start. What may change while it runs is in the configuration file.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Configuration file; read again when it changes and on SIGHUP
+    #[arg(long, value_name = "FILE", env = "DERNY_CONFIG")]
+    pub config: PathBuf,
+
+    /// The lowest cgroup (v2) that holds all pods [default: kubepods if there is one, else the root]
+    #[arg(long, value_name = "PATH", env = "DERNY_CGROUP")]
+    pub cgroup: Option<PathBuf>,
+
+    /// Where to answer /metrics, /livez and /readyz
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "DERNY_HTTP_ADDRESS",
+        default_value = "0.0.0.0:15090"
+    )]
+    pub http_address: SocketAddr,
+
+    /// Worker threads [default: one for each core that this process may use]
+    #[arg(long, value_name = "N", env = "DERNY_WORKERS")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// Where access lines go: stdout, off or a file
+    #[arg(
+        long,
+        value_name = "stdout|off|PATH",
+        env = "DERNY_ACCESS_LOG",
+        default_value = "stdout"
+    )]
+    pub access_log: AccessLog,
+
+    /// How old the heartbeat may be before the kernel leaves connections alone, 100ms to 1m
+    #[arg(long, value_name = "DURATION", env = "DERNY_STALE_AFTER", default_value = "1s", value_parser = stale_after)]
+    pub stale_after: Duration,
+
+    /// The agent's own log: a level, or levels by part (info,derny::pool=debug)
+    #[arg(long, value_name = "FILTER", env = "DERNY_LOG", default_value = "info")]
+    pub log: String,
+
+    /// What the kernel programs log; `debug` costs every connection a line
+    #[arg(long, value_enum, env = "DERNY_KERNEL_LOG", default_value_t)]
+    pub kernel_log: KernelLog,
+
+    /// The global flag of the same name.
+    #[arg(skip)]
+    pub admin_socket: PathBuf,
+}
+
+impl RunArgs {
+    /// How many workers to start, at least one.
+    pub fn worker_count(&self) -> NonZeroUsize {
+        let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.workers.unwrap_or_else(cores)
+    }
+}
+
+/// Where access lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Stdout,
+    Off,
+    File(PathBuf),
+}
+
+impl FromStr for AccessLog {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "stdout" => Self::Stdout,
+            "off" => Self::Off,
+            path => Self::File(Path::new(path).to_owned()),
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum KernelLog {
+    #[default]
+    Off,
+    Debug,
+}
+
+/// Below a tenth of a second a busy machine's scheduling would pass for a dead agent.
+fn stale_after(text: &str) -> Result<Duration, String> {
+    let value = duration::parse(text).map_err(|error| error.to_string())?;
+    let range = Duration::from_millis(100)..=Duration::from_secs(60);
+    if range.contains(&value) {
+        Ok(value)
+    } else {
+        Err("out of range: use 100ms to 1m".to_owned())
+    }
+}
+
+pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
+    telemetry::init(&args.log).map_err(|error| Failure::Usage(error.into()))?;
+    Ok(crate::app::run(args)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Only {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn parse(args: &str) -> Result<RunArgs, clap::Error> {
+        let args = ["derny", "--config", "/c"]
+            .into_iter()
+            .chain(args.split_whitespace());
+        Only::try_parse_from(args).map(|only| only.run)
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let args = parse("").unwrap();
+        assert_eq!(args.http_address, SocketAddr::from(([0, 0, 0, 0], 15090)));
+        assert_eq!(args.access_log, AccessLog::Stdout);
+        assert_eq!(args.stale_after, Duration::from_secs(1));
+        assert_eq!((args.log.as_str(), args.kernel_log), ("info", KernelLog::Off));
+        assert_eq!((args.cgroup, args.workers), (None, None));
+    }
+
+    #[test]
+    fn values_are_checked_before_anything_is_opened() {
+        let args = parse("--access-log off --stale-after 250ms --workers 3 --kernel-log debug").unwrap();
+        assert_eq!(args.access_log, AccessLog::Off);
+        assert_eq!(args.stale_after, Duration::from_millis(250));
+        assert_eq!(args.worker_count().get(), 3);
+        assert_eq!(args.kernel_log, KernelLog::Debug);
+        assert_eq!(
+            parse("--access-log /a").unwrap().access_log,
+            AccessLog::File("/a".into())
+        );
+        for bad in [
+            "--stale-after 1",
+            "--stale-after 99ms",
+            "--stale-after 2m",
+            "--workers 0",
+            "--http-address :80",
+        ] {
+            parse(bad).expect_err(bad);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `derny status`
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{
+    Failure,
+    output::{self, Output, age},
+};
+use crate::admin::proto::Status;
+
+/// Prints it; a finding when the agent is not ready.
+pub(super) fn show(status: &Status, output: Output) -> Result<(), Failure> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    output::print(output, status, |status| table(status, now))?;
+    if status.not_ready.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Finding)
+    }
+}
+
+/// `now` in milliseconds since the Unix epoch.
+fn table(status: &Status, now: u64) -> String {
+    let since = |then: u64| age(now.saturating_sub(then));
+    let ready = match status.not_ready.as_slice() {
+        [] => "yes".to_owned(),
+        names => format!("no, waiting for {}", names.join(", ")),
+    };
+    let heartbeat = match status.heartbeat_age_ms {
+        Some(ms) => format!("{} ago", age(ms)),
+        None => "none: the kernel redirects nothing".to_owned(),
+    };
+    let mut facts = vec![
+        ("ready", ready),
+        (
+            "agent",
+            format!(
+                "{}, pid {}, up {}",
+                status.version,
+                status.pid,
+                since(status.started_at_ms)
+            ),
+        ),
+        (
+            "workers",
+            format!(
+                "{}, slowest moved {} ago",
+                status.workers,
+                age(status.slowest_worker_ms)
+            ),
+        ),
+        ("heartbeat", heartbeat),
+        (
+            "pods",
+            format!(
+                "{} enrolled, {} waiting",
+                status.pods_enrolled, status.pods_waiting
+            ),
+        ),
+        (
+            "services",
+            format!("{}, at {} addresses", status.services, status.destinations),
+        ),
+        (
+            "configuration",
+            format!(
+                "{}, read {} ago",
+                status.config_path,
+                since(status.config_loaded_at_ms)
+            ),
+        ),
+        (
+            "snapshot",
+            format!("{}, {} old", status.snapshot_version, age(status.snapshot_age_ms)),
+        ),
+    ];
+    if let Some(error) = &status.config_error {
+        let when = format!(
+            "the file was refused {} ago; the last good one is in force",
+            since(error.at_ms)
+        );
+        facts.push(("", when));
+        facts.extend(error.message.lines().map(|line| ("", line.to_owned())));
+    }
+    output::facts(facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::proto::ConfigError;
+
+    #[test]
+    fn says_what_is_wrong() {
+        let mut status = Status {
+            version: "0.1.0".to_owned(),
+            pid: 7,
+            started_at_ms: 1_000,
+            workers: 2,
+            config_path: "/etc/derny.yaml".to_owned(),
+            config_loaded_at_ms: 61_000,
+            snapshot_version: 3,
+            heartbeat_age_ms: Some(90),
+            pods_enrolled: 6,
+            services: 2,
+            destinations: 8,
+            ..Status::default()
+        };
+        let text = table(&status, 121_000);
+        assert!(
+            text.starts_with("ready          yes\nagent          0.1.0, pid 7, up 2m\n"),
+            "{text}"
+        );
+        assert!(text.contains("heartbeat      90ms ago\n"), "{text}");
+
+        status.heartbeat_age_ms = None;
+        status.not_ready = vec!["kernel programs".to_owned()];
+        let message = "pods[0].name: `A` is not\npods[1].port: `0` is not".to_owned();
+        status.config_error = Some(ConfigError {
+            at_ms: 111_000,
+            message,
+        });
+        let text = table(&status, 121_000);
+        assert!(
+            text.starts_with("ready          no, waiting for kernel programs\n"),
+            "{text}"
+        );
+        assert!(text.contains("none: the kernel redirects nothing"), "{text}");
+        assert!(text.contains("refused 10s ago"), "{text}");
+        assert!(
+            text.ends_with("pods[0].name: `A` is not\n               pods[1].port: `0` is not"),
+            "{text}"
+        );
+    }
+}

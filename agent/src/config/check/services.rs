@@ -1,0 +1,182 @@
+//! The section `services`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use super::{
+    policies::Attached,
+    protocol::{ProtocolHints, protocol},
+    words,
+};
+use crate::{
+    config::{
+        error::{At, Faults},
+        schema,
+    },
+    model::{Endpoint, Service, ServiceName, ServicePort, ServicePortName},
+};
+
+pub(super) fn check(
+    services: &[schema::Service],
+    attached: &Attached,
+    faults: &mut Faults,
+) -> Vec<Arc<Service>> {
+    let section = At::Section("services");
+    let mut checked = BTreeMap::new();
+    let mut owners = HashMap::new();
+    for (index, service) in services.iter().enumerate() {
+        let at = section.item(index);
+        let Some(service) = one(service, attached, at, faults) else {
+            continue;
+        };
+        own_addresses(&service, &mut owners, at, faults);
+        let name = service.name.clone();
+        if checked.insert(name.clone(), Arc::new(service)).is_some() {
+            faults.add(
+                at.field("name"),
+                name,
+                "is there already",
+                "rename or remove one of the two",
+            );
+        }
+    }
+    checked.into_values().collect()
+}
+
+fn one(service: &schema::Service, attached: &Attached, at: At<'_>, faults: &mut Faults) -> Option<Service> {
+    let name = words::label(&service.name, at.field("name"), faults);
+    let namespace = words::label(&service.namespace, at.field("namespace"), faults);
+    let addresses = addresses(&service.addresses, at.field("addresses"), faults);
+    // Ports are looked at even when the name is wrong, for their own faults.
+    let full_name = ServiceName {
+        namespace: namespace.clone().unwrap_or_default(),
+        name: name.clone().unwrap_or_default(),
+    };
+    let ports = ports(&service.ports, &full_name, attached, at.field("ports"), faults);
+    (name.is_some() && namespace.is_some()).then_some(Service {
+        name: full_name,
+        addresses,
+        ports,
+    })
+}
+
+fn addresses(texts: &[String], section: At<'_>, faults: &mut Faults) -> Vec<IpAddr> {
+    let mut checked = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        let at = section.item(index);
+        let Some(ip) = words::ip(text, at, faults) else {
+            continue;
+        };
+        if checked.contains(&ip) {
+            faults.add(at, ip, "is there already", "name each address once");
+        }
+        checked.push(ip);
+    }
+    checked
+}
+
+fn ports(
+    ports: &[schema::Port],
+    service: &ServiceName,
+    attached: &Attached,
+    section: At<'_>,
+    faults: &mut Faults,
+) -> Vec<Arc<ServicePort>> {
+    let mut checked = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    for (index, port) in ports.iter().enumerate() {
+        let at = section.item(index);
+        let declared = words::declared_protocol(port.protocol.as_deref(), at.field("protocol"), faults);
+        let name = port.name.as_deref();
+        let name = name.and_then(|name| words::port_name(name, at.field("name"), faults));
+        if let Some(name) = name
+            && !names.insert(name)
+        {
+            faults.add(
+                at.field("name"),
+                name,
+                "is there already",
+                "give each port its own name",
+            );
+        }
+        let endpoints = endpoints(&port.endpoints, at.field("endpoints"), faults);
+        let Some(number) = words::port(port.port, at.field("port"), faults) else {
+            continue;
+        };
+        let hints = ProtocolHints {
+            declared,
+            app_protocol: port.app_protocol.as_deref(),
+            port_name: name,
+        };
+        let name = ServicePortName {
+            service: service.clone(),
+            port: number,
+        };
+        let policy = attached.of(&name);
+        let port = ServicePort {
+            name,
+            protocol: protocol(hints),
+            endpoints,
+            policy,
+        };
+        if checked.insert(number, Arc::new(port)).is_some() {
+            faults.add(
+                at.field("port"),
+                number,
+                "is there already",
+                "name each port once",
+            );
+        }
+    }
+    checked.into_values().collect()
+}
+
+fn endpoints(endpoints: &[schema::Endpoint], section: At<'_>, faults: &mut Faults) -> Vec<Endpoint> {
+    let mut checked = Vec::with_capacity(endpoints.len());
+    let mut seen = BTreeSet::new();
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let at = section.item(index);
+        let address = words::socket_address(&endpoint.address, at.field("address"), faults);
+        let weight = words::weight(endpoint.weight, at.field("weight"), faults);
+        let (Some(address), Some(weight)) = (address, weight) else {
+            continue;
+        };
+        if !seen.insert(address) {
+            let remedy = "name each endpoint once; a larger share is a larger `weight`";
+            faults.add(at.field("address"), address, "is there already", remedy);
+        }
+        checked.push(Endpoint { address, weight });
+    }
+    checked
+}
+
+/// A virtual address and port lead to one service. (An endpoint may serve several: see
+/// [`Checked::shared_endpoints`](crate::config::Checked::shared_endpoints).)
+fn own_addresses(
+    service: &Service,
+    owners: &mut HashMap<(IpAddr, u16), ServiceName>,
+    at: At<'_>,
+    faults: &mut Faults,
+) {
+    for ip in &service.addresses {
+        for port in &service.ports {
+            let number = port.name.port;
+            let earlier = owners
+                .entry((*ip, number))
+                .or_insert_with(|| service.name.clone());
+            if *earlier != service.name {
+                let address = std::net::SocketAddr::new(*ip, number);
+                let fault = format!("belongs to the service {earlier} already");
+                faults.add(
+                    at.field("addresses"),
+                    address,
+                    fault,
+                    "give each service its own address or port",
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+use std::time::Duration;
+
+use crate::{
+    config::{Checked, Error, from_yaml},
+    model::{Algorithm, Protocol},
+};
+
+fn good(yaml: &str) -> Checked {
+    from_yaml(yaml.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{yaml}"))
+}
+
+/// `expect` are the lines of the error, all of them.
+#[track_caller]
+fn check(yaml: &str, expect: &[&str]) {
+    let error = from_yaml(yaml.as_bytes()).expect_err(yaml);
+    assert_eq!(error.problems(), expect, "{yaml}");
+}
+
+/// A service `default/echo` at 10.96.0.10:80 with `more` fields in its port.
+fn with_port(more: &str) -> String {
+    format!("services: [{{name: echo, addresses: [10.96.0.10], ports: [{{port: 80, {more}}}]}}]")
+}
+
+/// [`with_port`] and a policy for it.
+fn with_policy(policy: &str) -> String {
+    format!(
+        "{}\npolicies: [{{targetRefs: [{{kind: Service, name: echo}}], {policy}}}]",
+        with_port("")
+    )
+}
+
+#[test]
+fn the_documented_example_is_good() {
+    let checked = good(include_str!("../../../../docs/examples/derny.yaml"));
+    let names: Vec<String> = checked.pods.iter().map(|pod| pod.name.to_string()).collect();
+    assert_eq!(names, ["demo/client-1", "demo/echo-1", "demo/echo-2"]);
+    let [cache, echo] = checked.services.as_slice() else {
+        panic!("{:?}", checked.services)
+    };
+    assert_eq!(cache.ports[0].protocol, Protocol::Tcp);
+    assert_eq!(
+        cache.ports[0].policy.connection_pool.connect_timeout,
+        Duration::from_secs(1)
+    );
+
+    let [main, metrics] = echo.ports.as_slice() else {
+        panic!("{:?}", echo.ports)
+    };
+    assert_eq!(main.protocol, Protocol::Grpc);
+    assert_eq!(
+        main.endpoints.iter().map(|e| e.weight).collect::<Vec<_>>(),
+        [1, 2, 1]
+    );
+    assert_eq!(main.policy.algorithm, Algorithm::RoundRobin);
+    assert_eq!(main.policy.connection_pool.idle_timeout, Duration::from_secs(300));
+    assert_eq!(
+        main.policy.connection_pool.connect_timeout,
+        Duration::from_secs(1)
+    );
+    assert_eq!(metrics.protocol, Protocol::Http);
+    assert_eq!(metrics.policy.algorithm, Algorithm::PeakEwma);
+    assert_eq!(
+        metrics.policy.connection_pool.connect_timeout,
+        Duration::from_millis(500)
+    );
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let checked = good("pods: [{name: a, netns: /run/netns/a, inbound: [{port: 9}, {port: 8, name: grpc}]}]");
+    let pod = &checked.pods[0];
+    assert_eq!(pod.name.to_string(), "default/a");
+    assert_eq!(&*pod.workload, "a");
+    let inbound: Vec<_> = pod.inbound.iter().map(|i| (i.port, i.protocol)).collect();
+    assert_eq!(inbound, [(8, Protocol::Grpc), (9, Protocol::Detect)]);
+
+    let checked = good(&with_port("endpoints: [{address: '10.0.0.1:80'}]"));
+    let port = &checked.services[0].ports[0];
+    assert_eq!(port.name.to_string(), "default/echo:80");
+    assert_eq!(port.policy, crate::model::Policy::default());
+    assert_eq!(port.endpoints[0].weight, 1);
+    assert_eq!(good("{}"), Checked::default());
+}
+
+#[test]
+fn shapes_are_told_by_path() {
+    for yaml in ["", "[]", "# nothing yet", "text"] {
+        check(
+            yaml,
+            &["the file: expected the sections pods, services and policies: write `pods: []` to serve none"],
+        );
+    }
+    check(
+        "pods: [{nam: a}]",
+        &[
+            "pods[0].nam: unknown field `nam`, expected one of `name`, `namespace`, \
+        `workload`, `netns`, `inbound`",
+        ],
+    );
+    check("pods: [{name: a}]", &["pods[0]: missing field `netns`"]);
+    check(
+        &with_policy("detectTimeout: 5"),
+        &[
+            "policies[0].detectTimeout: invalid type: integer `5`, expected a \
+        duration with its unit, such as 250ms, 15s or 1m30s",
+        ],
+    );
+    let yaml = "policies: [{targetRefs: [{kind: Service, name: a, sectionName: 80}]}]";
+    check(
+        yaml,
+        &[
+            "policies[0].targetRefs[0].sectionName: invalid type: integer `80`, expected a port's name, or \
+        its number in quotes, such as \"80\"",
+        ],
+    );
+}
+
+#[test]
+fn a_pod_may_be_called_no() {
+    let checked = good("pods: [{name: no, netns: /n}, {name: y, netns: /y}]");
+    assert_eq!(
+        checked.pods.iter().map(|pod| &*pod.name.name).collect::<Vec<_>>(),
+        ["no", "y"]
+    );
+}
+
+#[test]
+fn broken_yaml_is_told_by_line() {
+    for yaml in [
+        "pods: [",
+        "pods: []\npods: []",
+        "a: &a [*a]",
+        "- x\n y: z: q",
+        "\u{0}",
+        "pods: []\n---\npods: []",
+    ] {
+        let error = from_yaml(yaml.as_bytes()).expect_err(yaml);
+        assert!(
+            matches!(error, Error::Yaml(_) | Error::Shape { .. }),
+            "{yaml}: {error}"
+        );
+    }
+    let error = from_yaml(b"pods:\n  - name: a\n netns: b\n").expect_err("bad indentation");
+    assert!(error.to_string().contains("line 3"), "{error}");
+    assert!(from_yaml(&[0xff, 0xfe, 0x00]).is_err());
+}
+
+#[test]
+fn faults_of_pods() {
+    check(
+        "pods: [{name: A_b, netns: ns}, {name: b, netns: /n}, {name: b, netns: /m, workload: ''}]",
+        &[
+            "pods[0].name: `A_b` is not a DNS label: use 1 to 63 of a-z, 0-9 and -, with no - at either end",
+            "pods[0].netns: `ns` is not an absolute path: write /run/netns/NAME or /proc/PID/ns/net",
+            "pods[2].workload: `` is not a DNS label: use 1 to 63 of a-z, 0-9 and -, with no - at either end",
+        ],
+    );
+    check(
+        "pods: [{name: b, netns: /n}, {name: b, netns: /n}]",
+        &[
+            "pods[1].netns: `/n` is the network namespace of pods[0] too: give each pod its own, or remove one",
+            "pods[1].name: `default/b` is there already: rename or remove one of the two",
+        ],
+    );
+    check(
+        "pods: [{name: b, netns: /n, inbound: [{port: 0}, {port: 8, protocol: h3}, {port: 8}]}]",
+        &[
+            "pods[0].inbound[0].port: `0` is not a port: use 1 to 65535",
+            "pods[0].inbound[1].protocol: `h3` is not known: use one of detect, http, http2, grpc, tcp, tls",
+            "pods[0].inbound[2].port: `8` is there already: name each port once",
+        ],
+    );
+}
+
+#[test]
+fn a_node_has_1024_slots() {
+    let pods = |n: usize| {
+        let pods: Vec<String> = (0..n).map(|i| format!("{{name: p{i}, netns: /n/{i}}}")).collect();
+        format!("pods: [{}]", pods.join(", "))
+    };
+    assert_eq!(good(&pods(1024)).pods.len(), 1024);
+    check(
+        &pods(1025),
+        &["pods: `1025` pods are too many: keep at most 1024, the number of slots of a node"],
+    );
+}
+
+#[test]
+fn faults_of_services() {
+    let endpoint = |text: &str| with_port(&format!("endpoints: [{{address: '{text}'}}]"));
+    let at = "services[0].ports[0].endpoints[0].address";
+    for text in [
+        "10.0.0.300:80",
+        "10.0.0.3",
+        "echo:80",
+        "fd00::3:80",
+        "10.0.0.3:99999",
+        "",
+    ] {
+        let expect =
+            format!("{at}: `{text}` is not an address and port: write it as 10.0.0.3:80 or [fd00::3]:80");
+        check(&endpoint(text), &[&expect]);
+    }
+    for (text, expect) in [
+        (
+            "10.0.0.3:0",
+            "has no port: write the port that the pod listens on, 1 to 65535",
+        ),
+        (
+            "0.0.0.0:80",
+            "is no single host's address: write the address that the pods dial",
+        ),
+        (
+            "[ff02::1]:80",
+            "is no single host's address: write the address that the pods dial",
+        ),
+        (
+            "[::ffff:10.0.0.3]:80",
+            "is an IPv4 address in IPv6's clothes: write the IPv4 address 10.0.0.3",
+        ),
+        (
+            "127.192.0.1:80",
+            "is in 127.192.0.0/10: use another; redirected connections live in this one",
+        ),
+    ] {
+        check(&endpoint(text), &[&format!("{at}: `{text}` {expect}")]);
+    }
+    check(
+        &with_port(
+            "endpoints: [{address: '10.0.0.1:80', weight: 0}, {address: '10.0.0.2:80'}, {address: '10.0.0.2:80'}]",
+        ),
+        &[
+            "services[0].ports[0].endpoints[0].weight: `0` is not a weight: use 1 to 1000000, or remove the endpoint \
+             that shall get no request",
+            "services[0].ports[0].endpoints[2].address: `10.0.0.2:80` is there already: name each endpoint once; a \
+             larger share is a larger `weight`",
+        ],
+    );
+    check(
+        "services: [{name: a, addresses: [10.0.0.1, 10.0.0.1, x], ports: [{port: 70000, name: '80'}, {port: 1, \
+         name: p}, {port: 1, name: p}]}]",
+        &[
+            "services[0].addresses[1]: `10.0.0.1` is there already: name each address once",
+            "services[0].addresses[2]: `x` is not an address: write it as 10.96.0.10 or fd00::10, without a port",
+            "services[0].ports[0].name: `80` is not a port name: use at most 15 characters, at least one of them a \
+             letter",
+            "services[0].ports[0].port: `70000` is not a port: use 1 to 65535",
+            "services[0].ports[2].name: `p` is there already: give each port its own name",
+            "services[0].ports[2].port: `1` is there already: name each port once",
+        ],
+    );
+    check(
+        "services: [{name: a, addresses: [10.0.0.1], ports: [{port: 1}]}, {name: b, addresses: [10.0.0.1], ports: \
+         [{port: 1}, {port: 2}]}, {name: a, ports: []}]",
+        &[
+            "services[1].addresses: `10.0.0.1:1` belongs to the service default/a already: give each service its own \
+             address or port",
+            "services[2].name: `default/a` is there already: rename or remove one of the two",
+        ],
+    );
+}
+
+#[test]
+fn faults_of_policies() {
+    check(
+        &with_policy(
+            "loadBalancer: {algorithm: fastest}, connectionPool: {connectTimeout: 0s, idleTimeout: 2h, windowSize: \
+             65535}, detectTimeout: soon",
+        ),
+        &[
+            "policies[0].loadBalancer.algorithm: `fastest` is not known: use one of peakEwma, leastRequest, roundRobin",
+            "policies[0].connectionPool.connectTimeout: `0s` is out of range: use 1ms to 1m",
+            "policies[0].connectionPool.idleTimeout: `2h` is out of range: use 1s to 1h",
+            "policies[0].detectTimeout: `soon` is not a duration: write it like 250ms, 15s or 1m30s, from 10ms to 1m",
+            "policies[0].connectionPool.windowSize: `65535` is out of range: use 65536 to 16777216 bytes",
+        ],
+    );
+    let port = with_port("name: grpc-main");
+    let target = |target: &str| format!("{port}\npolicies: [{{targetRefs: [{{{target}}}]}}]");
+    check(
+        &format!("{port}\npolicies: [{{targetRefs: []}}]"),
+        &["policies[0].targetRefs: `[]` names no target: \
+        name at least one service, or remove the policy"],
+    );
+    check(
+        &target("kind: Pod, name: echo"),
+        &["policies[0].targetRefs[0].kind: `Pod` cannot have a policy: use \
+        Service"],
+    );
+    check(
+        &target("kind: Service, name: echo, namespace: demo"),
+        &["policies[0].targetRefs[0]: `demo/echo` does not \
+        exist: add the service, or correct name and namespace (without one it is `default`)"],
+    );
+    check(
+        &target("kind: Service, name: echo, sectionName: grpc"),
+        &["policies[0].targetRefs[0].sectionName: `grpc` \
+        is not a port of default/echo: use one of grpc-main (80)"],
+    );
+}
+
+#[test]
+fn the_ports_own_policy_wins_and_one_level_has_one() {
+    let port = with_port("name: grpc-main");
+    let policies = |sections: [&str; 2]| {
+        let [a, b] = sections.map(|s| {
+            if s.is_empty() {
+                String::new()
+            } else {
+                format!(", sectionName: '{s}'")
+            }
+        });
+        format!(
+            "{port}\npolicies:\n- {{targetRefs: [{{kind: Service, name: echo{a}}}], detectTimeout: 1s}}\n- \
+             {{targetRefs: [{{kind: Service, name: echo{b}}}], detectTimeout: 2s}}"
+        )
+    };
+    for (sections, seconds) in [(["grpc-main", ""], 1), (["", "grpc-main"], 2), (["", "80"], 2)] {
+        let checked = good(&policies(sections));
+        assert_eq!(
+            checked.services[0].ports[0].policy.detect_timeout,
+            Duration::from_secs(seconds)
+        );
+    }
+    for (sections, name) in [
+        (["", ""], "default/echo"),
+        (["80", "80"], "default/echo:80"),
+        (["grpc-main", "80"], "default/echo:80"),
+    ] {
+        let expect = format!(
+            "policies[1].targetRefs[0]: `{name}` has a policy already: keep one policy for each service and for each \
+             port"
+        );
+        check(&policies(sections), &[&expect]);
+    }
+}
+
+#[test]
+fn faults_of_all_sections_come_in_the_files_order() {
+    let yaml = "policies: [{targetRefs: []}]\nservices: [{name: B, ports: []}]\npods: [{name: A, netns: /a}]";
+    let error = from_yaml(yaml.as_bytes()).expect_err(yaml);
+    let paths: Vec<_> = error
+        .problems()
+        .iter()
+        .map(|p| p.split(':').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        paths,
+        ["pods[0].name", "services[0].name", "policies[0].targetRefs"]
+    );
+}
+
+#[test]
+fn an_endpoint_of_two_services_is_told_with_the_first_one_first() {
+    let service = |name: &str, ip: u8| {
+        format!(
+            "{{name: {name}, addresses: [10.96.0.{ip}], ports: [{{port: 1, endpoints: [{{address: '10.0.0.1:1'}}]}}, \
+             {{port: 2, endpoints: [{{address: '10.0.0.1:1'}}, {{address: '10.0.0.2:1'}}]}}]}}"
+        )
+    };
+    let checked = good(&format!("services: [{}, {}]", service("b", 1), service("a", 2)));
+    let shared: Vec<(String, Vec<String>)> = checked
+        .shared_endpoints()
+        .into_iter()
+        .map(|(address, names)| (address.to_string(), names.iter().map(|n| n.to_string()).collect()))
+        .collect();
+    let both = vec!["default/a".to_owned(), "default/b".to_owned()];
+    assert_eq!(
+        shared,
+        [
+            ("10.0.0.1:1".to_owned(), both.clone()),
+            ("10.0.0.2:1".to_owned(), both)
+        ]
+    );
+}

@@ -1,0 +1,32 @@
+//! YAML → schema.
+
+use super::{Error, schema::File};
+
+/// Reads one YAML document. What is wrong with its types is reported by the path of the field.
+///
+/// YAML goes through a JSON value, so that file and custom resource are read by the same code and say the same
+/// about the same mistake.
+pub(super) fn parse(content: &[u8]) -> Result<File, Error> {
+    // `no`, `on` and `y` are names and not truth values, as in YAML 1.2.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let value: serde_json::Value = serde_saphyr::from_slice_with_options(content, options)
+        .map_err(|error| Error::Yaml(error.without_snippet().to_string()))?;
+    // A file that is being written is empty for a moment; that must not pass for "nothing is in the mesh".
+    if !value.is_object() {
+        let message = "expected the sections pods, services and policies: write `pods: []` to serve none";
+        return Err(Error::Shape {
+            path: "the file".to_owned(),
+            message: message.to_owned(),
+        });
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = match error.path().to_string() {
+            root if root == "." => "the file".to_owned(),
+            path => path,
+        };
+        Error::Shape {
+            path,
+            message: error.into_inner().to_string(),
+        }
+    })
+}

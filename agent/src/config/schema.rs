@@ -1,0 +1,144 @@
+//! The file as it is written. Texts and numbers are kept as they stand; `check` makes values of them, so that
+//! one run reports all that is wrong.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, de};
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub(super) pods: Vec<Pod>,
+    #[serde(default)]
+    pub(super) services: Vec<Service>,
+    #[serde(default)]
+    pub(super) policies: Vec<TrafficPolicy>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Pod {
+    pub(super) name: String,
+    #[serde(default = "default_namespace")]
+    pub(super) namespace: String,
+    pub(super) workload: Option<String>,
+    pub(super) netns: String,
+    #[serde(default)]
+    pub(super) inbound: Vec<Inbound>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Inbound {
+    pub(super) port: u64,
+    pub(super) name: Option<String>,
+    pub(super) app_protocol: Option<String>,
+    pub(super) protocol: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Service {
+    pub(super) name: String,
+    #[serde(default = "default_namespace")]
+    pub(super) namespace: String,
+    #[serde(default)]
+    pub(super) addresses: Vec<String>,
+    pub(super) ports: Vec<Port>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Port {
+    pub(super) port: u64,
+    pub(super) name: Option<String>,
+    pub(super) app_protocol: Option<String>,
+    pub(super) protocol: Option<String>,
+    #[serde(default)]
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Endpoint {
+    pub(super) address: String,
+    #[serde(default = "default_weight")]
+    pub(super) weight: u64,
+}
+
+/// `TrafficPolicy.spec`: a policy and what it is attached to.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct TrafficPolicy {
+    pub(super) target_refs: Vec<TargetRef>,
+    #[serde(default)]
+    pub(super) load_balancer: LoadBalancer,
+    #[serde(default)]
+    pub(super) connection_pool: ConnectionPool,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) detect_timeout: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct TargetRef {
+    pub(super) kind: String,
+    pub(super) name: String,
+    #[serde(default = "default_namespace")]
+    pub(super) namespace: String,
+    /// Name or number of one port; all ports without it.
+    #[serde(default, deserialize_with = "section_name")]
+    pub(super) section_name: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct LoadBalancer {
+    pub(super) algorithm: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ConnectionPool {
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) connect_timeout: Option<String>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) idle_timeout: Option<String>,
+    pub(super) window_size: Option<u64>,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+fn default_weight() -> u64 {
+    1
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    from.deserialize_any(Text("a duration with its unit, such as 250ms, 15s or 1m30s"))
+}
+
+fn section_name<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    from.deserialize_any(Text("a port's name, or its number in quotes, such as \"80\""))
+}
+
+/// An optional text; the string says what kind, for whoever wrote a bare number.
+struct Text(&'static str);
+
+impl de::Visitor<'_> for Text {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.to_owned()))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,223 @@
+//! The programs, loaded and attached.
+
+use std::{collections::BTreeMap, fs::File, path::PathBuf, time::Duration};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap},
+    programs::{CgroupAttachMode, CgroupSockAddr, Program, ProgramError, SkLookup, SockOps},
+};
+use derny_ebpf_common::{AddressKey, Beat, ConnectionKey, Counters, Destination, Pod};
+
+use super::{Heartbeat, InterceptError, Observer, Origins, cgroup, enrol::Enrolment, log::KernelLog};
+use crate::model::Slot;
+
+/// Where and how the programs are attached.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The cgroup v2 directory whose processes can be redirected; see [`super::find_pods_cgroup`].
+    pub cgroup: PathBuf,
+    /// The agent's own cgroup v2 directory. `None`: what `/proc/self/cgroup` says.
+    pub own_cgroup: Option<PathBuf>,
+    /// How old the last heartbeat may be before connections are left alone.
+    pub stale_after: Duration,
+    /// Capacity of the table of destinations.
+    pub max_destinations: u32,
+    /// What the programs write to the agent's log: 0 nothing, 1 errors … 4 every redirected connection.
+    pub log_level: u32,
+}
+
+/// The loaded programs and their maps. Dropping it detaches everything.
+pub struct Kernel {
+    programs: Ebpf,
+    pub(super) tables: Tables,
+    pub(super) enrolled: BTreeMap<Slot, Enrolment>,
+    options: Options,
+    /// Ends with the kernel's programs.
+    _log: Option<KernelLog>,
+}
+
+/// The agent's ends of the maps.
+pub(super) struct Tables {
+    pub(super) pods: HashMap<MapData, u64, Pod>,
+    pub(super) destinations: HashMap<MapData, AddressKey, Destination>,
+    pub(super) inbound: HashMap<MapData, AddressKey, u32>,
+    pub(super) node_addresses: HashMap<MapData, AddressKey, u32>,
+    pub(super) listeners: SockMap<MapData>,
+    pub(super) counters: PerCpuArray<MapData, Counters>,
+    beat_id: u32,
+    tuples_id: u32,
+    observed: ObservedIds,
+}
+
+/// Kernel ids of the maps that an [`Observer`] reads.
+#[derive(Clone, Copy, Default)]
+pub(super) struct ObservedIds {
+    pub(super) pods: Option<u32>,
+    pub(super) destinations: Option<u32>,
+    pub(super) counters: Option<u32>,
+    pub(super) beat: Option<u32>,
+}
+
+/// Compiled from `ebpf/` by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/derny-ebpf.o"));
+
+impl Kernel {
+    /// Loads the programs, and attaches those of the cgroups. Nothing is redirected before a pod is enrolled.
+    ///
+    /// # Errors
+    /// No right to load (`CAP_BPF`, `CAP_NET_ADMIN`), a kernel that is too old, or a cgroup that is not there.
+    /// What had been attached is detached again.
+    pub fn load(options: &Options) -> Result<Self, InterceptError> {
+        let log_level = u8::try_from(options.log_level).unwrap_or(u8::MAX);
+        let mut programs = EbpfLoader::new()
+            .override_global(aya_log::LEVEL, &log_level, true)
+            .map_max_entries("DERNY_DESTS", options.max_destinations)
+            .load(OBJECT)
+            .map_err(|source| InterceptError::Object { source })?;
+        let log = (log_level > 0)
+            .then(|| KernelLog::start(&mut programs))
+            .transpose()?;
+        let tables = Tables::take(&mut programs)?;
+
+        let pods = cgroup::open(&options.cgroup)?;
+        let own = cgroup::open(&match &options.own_cgroup {
+            Some(path) => path.clone(),
+            None => cgroup::find_own()?,
+        })?;
+        // The origins first: without them, a redirected connection within the node would be steered twice.
+        attach_sock_ops(&mut programs, "derny_origin", &own)?;
+        attach_sock_ops(&mut programs, "derny_tuple", &pods)?;
+        for name in [
+            "derny_peername4",
+            "derny_peername6",
+            "derny_connect4",
+            "derny_connect6",
+        ] {
+            attach_sock_addr(&mut programs, name, &pods)?;
+        }
+        let steer: &mut SkLookup = program(&mut programs, STEER)?;
+        steer.load().map_err(InterceptError::program(STEER))?;
+
+        Ok(Self {
+            programs,
+            tables,
+            enrolled: BTreeMap::new(),
+            options: options.clone(),
+            _log: log,
+        })
+    }
+
+    /// The writing end of the sign of life.
+    ///
+    /// # Errors
+    /// The map cannot be opened a second time.
+    pub fn heartbeat(&self) -> Result<Heartbeat, InterceptError> {
+        let map = Map::Array(open_again("DERNY_BEAT", self.tables.beat_id)?);
+        let map: Array<MapData, Beat> = map.try_into().map_err(InterceptError::map("DERNY_BEAT"))?;
+        Ok(Heartbeat::new(map, self.options.stale_after))
+    }
+
+    /// A view of the maps for the windows.
+    ///
+    /// # Errors
+    /// A map cannot be opened a second time.
+    pub fn observer(&self) -> Result<Observer, InterceptError> {
+        Observer::open(self.tables.observed)
+    }
+
+    /// What tells a worker which destination an accepted connection was for.
+    ///
+    /// # Errors
+    /// The map cannot be opened a second time.
+    pub fn origins(&self) -> Result<Origins, InterceptError> {
+        let map = Map::LruHashMap(open_again("DERNY_TUPLES", self.tables.tuples_id)?);
+        let map: HashMap<MapData, ConnectionKey, u32> =
+            map.try_into().map_err(InterceptError::map("DERNY_TUPLES"))?;
+        Ok(Origins::new(map))
+    }
+
+    pub(super) fn max_destinations(&self) -> u32 {
+        self.options.max_destinations
+    }
+
+    pub(super) fn steer(&mut self) -> Result<&mut SkLookup, InterceptError> {
+        program(&mut self.programs, STEER)
+    }
+}
+
+const STEER: &str = "derny_steer";
+
+impl Tables {
+    fn take(programs: &mut Ebpf) -> Result<Self, InterceptError> {
+        let beat_id = id(programs, "DERNY_BEAT")?;
+        let observed = ObservedIds {
+            pods: Some(id(programs, "DERNY_PODS")?),
+            destinations: Some(id(programs, "DERNY_DESTS")?),
+            counters: Some(id(programs, "DERNY_COUNTERS")?),
+            beat: Some(beat_id),
+        };
+        Ok(Self {
+            beat_id,
+            tuples_id: id(programs, "DERNY_TUPLES")?,
+            observed,
+            pods: take(programs, "DERNY_PODS")?,
+            destinations: take(programs, "DERNY_DESTS")?,
+            inbound: take(programs, "DERNY_INBOUND")?,
+            node_addresses: take(programs, "DERNY_NODE_ADDR")?,
+            listeners: take(programs, "DERNY_LISTENERS")?,
+            counters: take(programs, "DERNY_COUNTERS")?,
+        })
+    }
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(
+    programs: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, InterceptError> {
+    let map = programs.take_map(name).ok_or(InterceptError::NoMap { name })?;
+    map.try_into().map_err(InterceptError::map(name))
+}
+
+/// The kernel's number of a map.
+fn id(programs: &Ebpf, name: &'static str) -> Result<u32, InterceptError> {
+    let map = match programs.map(name) {
+        Some(Map::Array(map) | Map::HashMap(map) | Map::LruHashMap(map) | Map::PerCpuArray(map)) => map,
+        _ => return Err(InterceptError::NoMap { name }),
+    };
+    Ok(map.info().map_err(InterceptError::map(name))?.id())
+}
+
+pub(super) fn open_again(name: &'static str, id: u32) -> Result<MapData, InterceptError> {
+    MapData::from_id(id).map_err(InterceptError::map(name))
+}
+
+fn program<'a, T>(programs: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, InterceptError>
+where
+    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let program = programs
+        .program_mut(name)
+        .ok_or(InterceptError::NoProgram { name })?;
+    program.try_into().map_err(InterceptError::program(name))
+}
+
+// `Single` is the only mode that a link takes, and for links it means that other programs stay and run too.
+
+fn attach_sock_ops(programs: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<(), InterceptError> {
+    let program: &mut SockOps = program(programs, name)?;
+    program.load().map_err(InterceptError::program(name))?;
+    program
+        .attach(cgroup, CgroupAttachMode::Single)
+        .map_err(InterceptError::program(name))?;
+    Ok(())
+}
+
+fn attach_sock_addr(programs: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<(), InterceptError> {
+    let program: &mut CgroupSockAddr = program(programs, name)?;
+    program.load().map_err(InterceptError::program(name))?;
+    program
+        .attach(cgroup, CgroupAttachMode::Single)
+        .map_err(InterceptError::program(name))?;
+    Ok(())
+}

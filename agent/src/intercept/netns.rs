@@ -1,0 +1,198 @@
+//! A network namespace: entered by one thread for a moment, and sockets made in it.
+
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::Path,
+    process,
+};
+
+use derny_ebpf_common::MARK;
+use nix::{
+    ifaddrs::getifaddrs,
+    net::if_::InterfaceFlags,
+    sched::{CloneFlags, setns},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// `asm-generic/socket.h`; since Linux 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+/// `linux/nsfs.h`: `_IO(0xb7, 0x3)`.
+const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+
+/// An open network namespace. It lives as long as this value.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+    identity: Identity,
+    cookie: u64,
+}
+
+/// Device and inode of a namespace: the same for every path that names it, and not given out again while one
+/// of them is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    dev: u64,
+    ino: u64,
+}
+
+impl Identity {
+    /// Of the namespace that `path` names at this moment.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+        })
+    }
+
+    pub(super) fn of_this_thread() -> io::Result<Self> {
+        Self::of(Path::new("/proc/thread-self/ns/net"))
+    }
+}
+
+impl Netns {
+    /// Opens a file that names a network namespace, such as `/run/netns/x` or `/proc/PID/ns/net`.
+    ///
+    /// # Errors
+    /// That of the system call; `InvalidInput` when the file is something else.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        // SAFETY: the descriptor is open, and the request takes no argument.
+        let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+        if kind != libc::CLONE_NEWNET {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a network namespace",
+            ));
+        }
+        let metadata = file.metadata()?;
+        let identity = Identity {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+        };
+        let mut netns = Self {
+            file,
+            identity,
+            cookie: 0,
+        };
+        netns.cookie = netns.enter(read_cookie)??;
+        Ok(netns)
+    }
+
+    /// The number by which the kernel programs know the namespace.
+    pub fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Runs `f` with this thread inside the namespace. Other threads stay where they are. `f` must not await,
+    /// and threads that it starts stay inside.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered; `f` has not run then. If the thread cannot return, the process aborts:
+    /// it must not go on with one of its threads in a pod's network.
+    pub fn enter<R>(&self, f: impl FnOnce() -> R) -> io::Result<R> {
+        /// Returns on the way out, also out of a panic.
+        struct Return(File);
+        impl Drop for Return {
+            fn drop(&mut self) {
+                if let Err(errno) = setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET) {
+                    tracing::error!(%errno, "a thread cannot leave a pod's network namespace");
+                    process::abort();
+                }
+            }
+        }
+        let home = Return(File::open("/proc/thread-self/ns/net")?);
+        if let Err(errno) = setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET) {
+            // Nothing to return from.
+            std::mem::forget(home);
+            return Err(errno.into());
+        }
+        let result = f();
+        drop(home);
+        Ok(result)
+    }
+
+    /// A socket inside the namespace, of the family of `to`: non-blocking, close-on-exec, TCP_NODELAY, with the
+    /// mark by which the kernel programs know the agent. Bound nowhere, so its source is the pod's own address.
+    ///
+    /// # Errors
+    /// Those of `setns`, `socket` and `setsockopt`.
+    pub fn tcp_socket(&self, to: SocketAddr) -> io::Result<Socket> {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = self.enter(|| Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP)))??;
+        socket.set_mark(MARK)?;
+        socket.set_tcp_nodelay(true)?;
+        Ok(socket)
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// What the namespace of this thread looks like.
+pub(super) struct Interfaces {
+    pub(super) loopback_is_up: bool,
+    /// Without the loopback's and without link-local IPv6 ones, in the kernel's order.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+pub(super) fn interfaces() -> io::Result<Interfaces> {
+    let mut found = Interfaces {
+        loopback_is_up: false,
+        addresses: Vec::new(),
+    };
+    for interface in getifaddrs()? {
+        if interface.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
+            found.loopback_is_up |= interface.flags.contains(InterfaceFlags::IFF_UP);
+            continue;
+        }
+        let Some(address) = interface.address else {
+            continue;
+        };
+        let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        let v6 = address
+            .as_sockaddr_in6()
+            .map(|it| it.ip())
+            .filter(|ip| !ip.is_unicast_link_local());
+        if let Some(ip) = v4.or(v6.map(IpAddr::V6))
+            && !found.addresses.contains(&ip)
+        {
+            found.addresses.push(ip);
+        }
+    }
+    Ok(found)
+}
+
+/// Of the namespace of this thread.
+fn read_cookie() -> io::Result<u64> {
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM.cloexec(), None)?;
+    let mut cookie = 0_u64;
+    let mut length: libc::socklen_t = 8;
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `cookie`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(cookie)
+}

@@ -1,0 +1,136 @@
+//! An accepted connection, until it is known what it speaks.
+
+use std::{io, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{
+    inlet::Inlet,
+    serve_http1, serve_http2,
+    tunnel::{self, Opaque},
+    worker::{LocalPod, Worker},
+};
+use crate::{
+    accept::{Detected, Expecting, Permit, Replay, detect, silent},
+    model::Protocol,
+};
+
+/// A caller that speaks first does so within this; after that the server is given the chance to.
+const GRACE: Duration = Duration::from_millis(20);
+/// A caller on a declared HTTP port that says nothing at all is closed after this.
+const HTTP_SILENCE: Duration = Duration::from_secs(300);
+
+/// A pod of this node called somebody.
+pub(super) async fn outbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpStream, permit: Permit) {
+    worker.view.follow(&mut worker.rng.borrow_mut());
+    let destination = match addresses(&stream) {
+        Ok((local, peer)) => {
+            let id = worker.origins.destination(local, peer);
+            id.and_then(|id| worker.view.snapshot().destinations.get(&id).cloned())
+                .ok_or(local)
+        }
+        // It was closed before it was looked at.
+        Err(_) => return,
+    };
+    match destination {
+        Ok(destination) => serve(Inlet::outbound(&worker, &pod, &destination, permit), stream).await,
+        Err(local) => {
+            tracing::warn!(pod = %pod.pod.name, %local, "a connection for no known destination was closed")
+        }
+    }
+}
+
+/// Somebody called a pod of this node.
+pub(super) async fn inbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpStream, permit: Permit) {
+    let Ok((local, peer)) = addresses(&stream) else {
+        return;
+    };
+    let port = pod.pod.inbound.iter().find(|p| p.port == local.port()).copied();
+    match port {
+        Some(port) => serve(Inlet::inbound(&worker, &pod, (local, peer), port, permit), stream).await,
+        None => tracing::warn!(pod = %pod.pod.name, %local, "a connection for no inbound port was closed"),
+    }
+}
+
+fn addresses(stream: &TcpStream) -> io::Result<(std::net::SocketAddr, std::net::SocketAddr)> {
+    Ok((stream.local_addr()?, stream.peer_addr()?))
+}
+
+async fn serve(inlet: Rc<Inlet>, mut stream: TcpStream) {
+    let protocol = inlet.upstream().map_or(Protocol::Tcp, |u| u.port.protocol);
+    match protocol {
+        Protocol::Tcp => tunnel::relay(&inlet, Bytes::new(), stream, Opaque::TCP, None).await,
+        Protocol::Tls => {
+            let deadline = Instant::now() + detect_timeout(&inlet);
+            let (detected, first) = detect(&mut stream, Expecting::Tls, deadline).await;
+            by_detection(inlet, detected, first, stream).await;
+        }
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
+            let deadline = Instant::now() + HTTP_SILENCE;
+            let (detected, first) = detect(&mut stream, Expecting::Http, deadline).await;
+            match detected {
+                Detected::Http2 => serve_http2::serve(inlet, Replay::new(first, stream)).await,
+                Detected::Http1 => serve_http1::serve(inlet, Replay::new(first, stream)).await,
+                Detected::Tls { .. } | Detected::Opaque | Detected::Closed => {}
+            }
+        }
+        Protocol::Detect => whoever_speaks_first(inlet, stream).await,
+    }
+}
+
+fn detect_timeout(inlet: &Inlet) -> Duration {
+    inlet
+        .upstream()
+        .map_or(Duration::ZERO, |u| u.port.policy.detect_timeout)
+}
+
+/// Nobody said what this port speaks. Most callers speak first, and at once; for one that does not, the endpoint
+/// is connected to, and if that speaks first the port is opaque.
+async fn whoever_speaks_first(inlet: Rc<Inlet>, mut stream: TcpStream) {
+    let deadline = Instant::now() + detect_timeout(&inlet);
+    let mut upstream = None;
+    if silent(&stream, GRACE).await {
+        let Some(connected) = tunnel::connect(&inlet).await else {
+            return;
+        };
+        let caller_spoke = tokio::select! {
+            biased;
+            _ = stream.readable() => true,
+            _ = connected.stream.readable() => false,
+            () = tokio::time::sleep_until(deadline) => {
+                inlet.line.scope.detect_timed_out();
+                false
+            }
+        };
+        if !caller_spoke {
+            return tunnel::relay(&inlet, Bytes::new(), stream, Opaque::TCP, Some(connected)).await;
+        }
+        upstream = Some(connected);
+    }
+    let (detected, first) = detect(&mut stream, Expecting::Anything, deadline).await;
+    match (detected, upstream) {
+        (Detected::Opaque, upstream) => {
+            if Instant::now() >= deadline {
+                inlet.line.scope.detect_timed_out();
+            }
+            tunnel::relay(&inlet, first, stream, Opaque::TCP, upstream).await;
+        }
+        (Detected::Tls { server_name }, upstream) => {
+            tunnel::relay(&inlet, first, stream, Opaque::tls(server_name), upstream).await;
+        }
+        (detected, _) => by_detection(inlet, detected, first, stream).await,
+    }
+}
+
+async fn by_detection(inlet: Rc<Inlet>, detected: Detected, first: Bytes, stream: TcpStream) {
+    match detected {
+        Detected::Http1 => serve_http1::serve(inlet, Replay::new(first, stream)).await,
+        Detected::Http2 => serve_http2::serve(inlet, Replay::new(first, stream)).await,
+        Detected::Tls { server_name } => {
+            tunnel::relay(&inlet, first, stream, Opaque::tls(server_name), None).await;
+        }
+        Detected::Opaque => tunnel::relay(&inlet, first, stream, Opaque::TCP, None).await,
+        Detected::Closed => {}
+    }
+}

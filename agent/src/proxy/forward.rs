@@ -1,0 +1,148 @@
+//! One attempt: a request to one endpoint, up to the headers of its response.
+
+use std::{future::poll_fn, pin::Pin, rc::Rc};
+
+use http::{Request, Response, request};
+use http_body::Body as _;
+
+use super::pump::Pump;
+use crate::{
+    pool::{Http1, Http2, Opening, Pool},
+    respond::{Body, Via},
+    retry::{AttemptBody, Failure},
+};
+
+/// What the response came by; held until its body has been read.
+#[derive(Debug)]
+pub(super) enum Lease {
+    Http1(Rc<Pool<AttemptBody>>, Http1<AttemptBody>),
+    Http2(#[expect(dead_code, reason = "dropped, it gives the place back")] Http2),
+}
+
+impl Lease {
+    /// The body has been read to its end.
+    pub(super) fn give_back(self) {
+        if let Self::Http1(pool, connection) = self {
+            pool.put_back(connection);
+        }
+    }
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) failure: Failure,
+    pub(super) reason: String,
+}
+
+impl Failed {
+    fn new(failure: Failure, reason: impl ToString) -> Self {
+        Self {
+            failure,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+pub(super) async fn attempt(
+    pool: &Rc<Pool<AttemptBody>>,
+    opening: Opening<'_>,
+    via: Via,
+    head: request::Parts,
+    body: AttemptBody,
+) -> Result<(Response<Body>, Lease), Failed> {
+    match via {
+        Via::Http1 => over_http1(pool, opening, Request::from_parts(head, body)).await,
+        Via::Http2 => over_http2(pool, opening, head, body).await,
+    }
+}
+
+async fn over_http1(
+    pool: &Rc<Pool<AttemptBody>>,
+    opening: Opening<'_>,
+    mut request: Request<AttemptBody>,
+) -> Result<(Response<Body>, Lease), Failed> {
+    loop {
+        let idle = pool.idle_http1();
+        let reused = idle.is_some();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => pool
+                .new_http1(opening)
+                .await
+                .map_err(|e| Failed::new(Failure::Connect, e))?,
+        };
+        match connection.sender.try_send_request(request).await {
+            Ok(response) => {
+                return Ok((response.map(Body::Http1), Lease::Http1(pool.clone(), connection)));
+            }
+            Err(mut error) => match error.take_message() {
+                // An idle connection that was just being closed: not the request's fault, and no attempt.
+                Some(unsent) if reused => request = unsent,
+                Some(_) => return Err(Failed::new(Failure::Unprocessed, error.error())),
+                None => return Err(of_http1(error.error())),
+            },
+        }
+    }
+}
+
+fn of_http1(error: &hyper::Error) -> Failed {
+    let failure = if error.is_parse() {
+        Failure::Protocol
+    } else {
+        Failure::Lost
+    };
+    Failed::new(failure, error)
+}
+
+async fn over_http2(
+    pool: &Rc<Pool<AttemptBody>>,
+    opening: Opening<'_>,
+    head: request::Parts,
+    body: AttemptBody,
+) -> Result<(Response<Body>, Lease), Failed> {
+    let place = pool
+        .http2(opening)
+        .await
+        .map_err(|e| Failed::new(Failure::Connect, e))?;
+    let end = body.is_end_stream();
+    let sent = place.sender().send_request(Request::from_parts(head, ()), end);
+    let (mut response, stream) = sent.map_err(of_http2)?;
+    let mut upload = (!end).then(|| Pump::new(body, stream));
+    let response = poll_fn(|cx| {
+        if let Some(pump) = &mut upload
+            && Pin::new(pump).poll(cx).is_ready()
+        {
+            upload = None;
+        }
+        Pin::new(&mut response).poll(cx)
+    })
+    .await
+    .map_err(of_http2)?;
+    if let Some(rest) = upload {
+        // The answer begins before the request ends, as in a bidirectional stream. Each side now goes at its own
+        // pace; when the caller goes away the body breaks off and the stream is reset.
+        tokio::task::spawn_local(rest);
+    }
+    let response = response.map(|stream| {
+        if stream.is_end_stream() {
+            Body::Empty
+        } else {
+            Body::Http2(stream)
+        }
+    });
+    Ok((response, Lease::Http2(place)))
+}
+
+fn of_http2(error: h2::Error) -> Failed {
+    let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    let failure = match () {
+        () if error.is_reset() && error.is_remote() && refused => Failure::Unprocessed,
+        // h2 fails with a GOAWAY the streams above its last stream id, and those are the unprocessed ones.
+        () if error.is_go_away() && error.is_remote() => Failure::Unprocessed,
+        () if error.is_reset() && error.is_remote() => Failure::Reset,
+        () if error.is_io() => Failure::Lost,
+        () => Failure::Protocol,
+    };
+    Failed::new(failure, error)
+}

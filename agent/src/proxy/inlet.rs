@@ -1,0 +1,194 @@
+//! One accepted connection: whose it is and where it was meant to go.
+
+use std::{
+    cell::RefCell,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
+
+use super::{
+    view::Upstream,
+    worker::{LocalPod, Worker},
+};
+use crate::{
+    accept::Permit,
+    balance::EndpointLoad,
+    model::{Endpoint, InboundPort, Policy, Protocol, ServiceName, ServicePort, ServicePortName},
+    record::{Direction, Line, OpenConnection, ScopeKey, Source},
+    snapshot::{Destination, Target},
+};
+
+/// What all requests of a connection have in common.
+#[derive(Debug)]
+pub(super) struct Inlet {
+    pub(super) worker: Rc<Worker>,
+    pub(super) pod: Rc<LocalPod>,
+    /// The caller's address, as the next hop is told.
+    pub(super) caller: IpAddr,
+    pub(super) line: Rc<Line>,
+    aim: Aim,
+    /// The upstream found last, with the view's version.
+    found: RefCell<(u64, Option<Rc<Upstream>>)>,
+    _open: OpenConnection,
+    _permit: Permit,
+}
+
+/// Where the caller wanted to go.
+#[derive(Debug)]
+enum Aim {
+    /// Any endpoint of a service.
+    Service(ServicePortName),
+    /// This endpoint of a service and no other.
+    Endpoint(ServicePortName, SocketAddr),
+    /// One address, of no service that the snapshot knows: the pod's own application, or a destination that is
+    /// gone.
+    Address(Rc<Upstream>),
+}
+
+impl Inlet {
+    /// A pod of this node calls `destination`.
+    pub(super) fn outbound(
+        worker: &Rc<Worker>,
+        pod: &Rc<LocalPod>,
+        destination: &Destination,
+        permit: Permit,
+    ) -> Rc<Self> {
+        let address = destination.address;
+        let (aim, name) = match &destination.target {
+            Target::Service(name) => (Aim::Service(name.clone()), name.clone()),
+            Target::Endpoint(name) => (Aim::Endpoint(name.clone(), address), name.clone()),
+            Target::Gone => {
+                let name = ServicePortName {
+                    service: ServiceName {
+                        namespace: "-".into(),
+                        name: "gone".into(),
+                    },
+                    port: address.port(),
+                };
+                (Aim::address(worker, name.clone(), Protocol::Tcp, address), name)
+            }
+        };
+        let source = Source {
+            namespace: pod.pod.name.namespace.clone(),
+            workload: pod.pod.workload.clone(),
+        };
+        let caller = match address.ip() {
+            IpAddr::V4(_) => pod.addresses.iter().find(|a| a.is_ipv4()),
+            IpAddr::V6(_) => pod.addresses.iter().find(|a| a.is_ipv6()),
+        };
+        let caller = caller
+            .or(pod.addresses.first())
+            .copied()
+            .unwrap_or(IpAddr::V4([0; 4].into()));
+        let key = ScopeKey {
+            direction: Direction::Outbound,
+            source,
+            destination: name,
+        };
+        Self::new(worker, pod, caller, pod.pod.name.to_string(), aim, key, permit)
+    }
+
+    /// Somebody at `peer` calls a pod of this node at `local`.
+    pub(super) fn inbound(
+        worker: &Rc<Worker>,
+        pod: &Rc<LocalPod>,
+        (local, peer): (SocketAddr, SocketAddr),
+        port: InboundPort,
+        permit: Permit,
+    ) -> Rc<Self> {
+        let name = ServicePortName {
+            service: ServiceName {
+                namespace: pod.pod.name.namespace.clone(),
+                name: pod.pod.workload.clone(),
+            },
+            port: port.port,
+        };
+        let unknown: Arc<str> = "unknown".into();
+        let source = Source {
+            namespace: unknown.clone(),
+            workload: unknown,
+        };
+        let key = ScopeKey {
+            direction: Direction::Inbound,
+            source,
+            destination: name.clone(),
+        };
+        let aim = Aim::address(worker, name, port.protocol, local);
+        Self::new(
+            worker,
+            pod,
+            peer.ip(),
+            peer.ip().to_canonical().to_string(),
+            aim,
+            key,
+            permit,
+        )
+    }
+
+    fn new(
+        worker: &Rc<Worker>,
+        pod: &Rc<LocalPod>,
+        caller: IpAddr,
+        caller_name: String,
+        aim: Aim,
+        key: ScopeKey,
+        permit: Permit,
+    ) -> Rc<Self> {
+        let scope = worker.recorder.counters.scope(key);
+        Rc::new(Self {
+            worker: worker.clone(),
+            pod: pod.clone(),
+            caller,
+            aim,
+            found: RefCell::new((u64::MAX, None)),
+            _open: scope.connection(),
+            _permit: permit,
+            line: Rc::new(Line {
+                caller: caller_name,
+                scope,
+            }),
+        })
+    }
+
+    /// The service port as it is now; `None` when it has gone.
+    pub(super) fn upstream(&self) -> Option<Rc<Upstream>> {
+        let name = match &self.aim {
+            Aim::Address(upstream) => return Some(upstream.clone()),
+            Aim::Service(name) | Aim::Endpoint(name, _) => name,
+        };
+        let mut rng = self.worker.rng.borrow_mut();
+        let version = self.worker.view.follow(&mut rng);
+        let mut found = self.found.borrow_mut();
+        if found.0 != version {
+            *found = (version, self.worker.view.upstream(name, &mut rng));
+        }
+        found.1.clone()
+    }
+
+    /// The endpoint for the next attempt: the caller's own choice where it made one.
+    pub(super) fn choose(&self, upstream: &Upstream, tried: &[SocketAddr]) -> Option<Rc<EndpointLoad>> {
+        match &self.aim {
+            Aim::Endpoint(_, address) if tried.is_empty() => upstream.endpoint(*address).cloned(),
+            Aim::Endpoint(..) => None,
+            Aim::Service(_) | Aim::Address(_) => upstream.choose(tried, &mut self.worker.rng.borrow_mut()),
+        }
+    }
+
+    /// The destination, for messages.
+    pub(super) fn service(&self) -> String {
+        self.line.scope.key().destination.to_string()
+    }
+}
+
+impl Aim {
+    fn address(worker: &Worker, name: ServicePortName, protocol: Protocol, address: SocketAddr) -> Self {
+        let port = ServicePort {
+            name,
+            protocol,
+            endpoints: vec![Endpoint { address, weight: 1 }],
+            policy: Policy::default(),
+        };
+        Self::Address(Upstream::new(Arc::new(port), None, &mut worker.rng.borrow_mut()))
+    }
+}

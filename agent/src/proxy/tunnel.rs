@@ -1,0 +1,233 @@
+//! Bytes that are nobody's business: opaque TCP, TLS, switched protocols. Both directions end by themselves, so
+//! a half-closed connection goes on in the other.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
+    net::TcpStream,
+    time::Instant,
+};
+
+use super::inlet::Inlet;
+use crate::{
+    accept::Replay,
+    balance::InFlight,
+    pool,
+    record::{Flag, OpenConnection, Relayed, Scope},
+};
+
+/// Bytes in hand in each direction of a relayed connection.
+const BUFFER: usize = 16 * 1024;
+/// Endpoints that are tried before a connection is given up.
+const ATTEMPTS: usize = 3;
+
+/// What is known of the bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Opaque {
+    protocol: &'static str,
+    server_name: Option<String>,
+}
+
+impl Opaque {
+    pub(super) const TCP: Self = Self {
+        protocol: "tcp",
+        server_name: None,
+    };
+
+    pub(super) fn tls(server_name: Option<String>) -> Self {
+        Self {
+            protocol: "tls",
+            server_name,
+        }
+    }
+}
+
+/// A connection to an endpoint.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) stream: TcpStream,
+    endpoint: SocketAddr,
+    _in_flight: InFlight,
+    _open: OpenConnection,
+}
+
+/// Connects to an endpoint, to another one when that fails. When all fail the access log says so.
+pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
+    let started = Instant::now();
+    let mut tried = Vec::new();
+    if let Some(upstream) = inlet.upstream() {
+        let timeout = upstream.port.policy.connection_pool.connect_timeout;
+        while tried.len() < ATTEMPTS
+            && let Some(endpoint) = inlet.choose(&upstream, &tried)
+        {
+            let in_flight = endpoint.begin();
+            let scope = &inlet.line.scope;
+            let address = endpoint.address();
+            match pool::connect(&*inlet.pod.sockets, address, timeout, scope).await {
+                Ok(stream) => {
+                    let open = scope.upstream_connection();
+                    return Some(Connected {
+                        stream,
+                        endpoint: address,
+                        _in_flight: in_flight,
+                        _open: open,
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(endpoint = %address, %error, "connect failed");
+                    tried.push(address);
+                }
+            }
+        }
+    }
+    let flag = if tried.is_empty() {
+        Flag::NoHealthyUpstream
+    } else {
+        Flag::UpstreamConnectionFailure
+    };
+    record(inlet, started, &Opaque::TCP, tried.last().copied(), flag, (0, 0));
+    None
+}
+
+/// Relays a caller's connection, of which `first` has been read, to `connected` or to an endpoint of its own.
+pub(super) async fn relay(
+    inlet: &Rc<Inlet>,
+    first: Bytes,
+    stream: TcpStream,
+    opaque: Opaque,
+    connected: Option<Connected>,
+) {
+    let started = Instant::now();
+    let connected = match connected {
+        Some(connected) => connected,
+        None => match connect(inlet).await {
+            Some(connected) => connected,
+            None => return,
+        },
+    };
+    let mut caller = Counted::new(Replay::new(first, stream), inlet.line.scope.clone());
+    let endpoint = connected.endpoint;
+    let mut upstream = connected.stream;
+    let ended = copy_bidirectional_with_sizes(&mut caller, &mut upstream, BUFFER, BUFFER).await;
+    let flag = if ended.is_err() {
+        Flag::UpstreamConnectionTermination
+    } else {
+        Flag::None
+    };
+    record(
+        inlet,
+        started,
+        &opaque,
+        Some(endpoint),
+        flag,
+        (caller.received, caller.sent),
+    );
+}
+
+/// Relays between two connections that switched protocols. The exchange that agreed on it has its own line.
+pub(super) async fn join(
+    inlet: &Rc<Inlet>,
+    caller: impl AsyncRead + AsyncWrite + Unpin,
+    mut endpoint: impl AsyncRead + AsyncWrite + Unpin,
+) {
+    let started = Instant::now();
+    let mut caller = Counted::new(caller, inlet.line.scope.clone());
+    let ended = copy_bidirectional_with_sizes(&mut caller, &mut endpoint, BUFFER, BUFFER).await;
+    let flag = if ended.is_err() {
+        Flag::UpstreamConnectionTermination
+    } else {
+        Flag::None
+    };
+    let opaque = Opaque {
+        protocol: "upgraded",
+        server_name: None,
+    };
+    record(
+        inlet,
+        started,
+        &opaque,
+        None,
+        flag,
+        (caller.received, caller.sent),
+    );
+}
+
+fn record(
+    inlet: &Inlet,
+    started: Instant,
+    opaque: &Opaque,
+    endpoint: Option<SocketAddr>,
+    flag: Flag,
+    (received, sent): (u64, u64),
+) {
+    inlet.worker.recorder.relayed(&Relayed {
+        line: &inlet.line,
+        started,
+        protocol: opaque.protocol,
+        endpoint,
+        server_name: opaque.server_name.as_deref(),
+        flag,
+        received,
+        sent,
+    });
+}
+
+/// Counts the bytes of a stream as they pass, so that a connection of hours shows before it ends.
+#[derive(Debug)]
+struct Counted<S> {
+    stream: S,
+    scope: Rc<Scope>,
+    received: u64,
+    sent: u64,
+}
+
+impl<S> Counted<S> {
+    fn new(stream: S, scope: Rc<Scope>) -> Self {
+        Self {
+            stream,
+            scope,
+            received: 0,
+            sent: 0,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let n = (buf.filled().len() - before) as u64;
+        self.received += n;
+        self.scope.relayed(n, 0);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.sent += n as u64;
+        self.scope.relayed(0, n as u64);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

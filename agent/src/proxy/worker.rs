@@ -1,0 +1,239 @@
+//! One thread of the engine. Everything in it belongs to this thread; it hears of the world through the snapshot
+//! and a few commands, and tells of itself through numbers that it alone writes.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{connection, view::View};
+use crate::{
+    accept::Acceptor,
+    drain,
+    model::{Origins, Pod, Slot},
+    pool::{Pools, Sockets},
+    record::{Hub, Recorder, Writer},
+    retry::AttemptBody,
+    snapshot::Snapshot,
+};
+
+/// How often a worker shows progress and hands its access lines on.
+const TICK: Duration = Duration::from_millis(100);
+/// How often idle connections are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long a withdrawn pod's listeners go on accepting: connections that the kernel redirected before it was
+/// told are in their backlog.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a worker is given at its start.
+pub struct Setup {
+    pub index: usize,
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub commands: mpsc::UnboundedReceiver<Command>,
+    pub origins: Box<dyn Origins + Send>,
+    pub hub: Hub,
+    pub writer: Writer,
+    pub progress: Progress,
+    pub drain: drain::Watch,
+    /// Connections that this worker holds open at a time.
+    pub max_connections: usize,
+}
+
+impl fmt::Debug for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What changes at a worker beside the snapshot. Few enough (pods of a node) that the queue needs no bound.
+#[derive(Debug)]
+pub enum Command {
+    Enrol(EnrolledPod),
+    Withdraw(Slot),
+}
+
+/// A pod whose connections the kernel redirects, with this worker's listeners in it.
+#[derive(Debug)]
+pub struct EnrolledPod {
+    pub slot: Slot,
+    pub pod: Arc<Pod>,
+    pub addresses: Vec<IpAddr>,
+    pub sockets: Arc<dyn Sockets + Send + Sync>,
+    pub outbound: Vec<std::net::TcpListener>,
+    pub inbound: Vec<std::net::TcpListener>,
+}
+
+/// When a worker last did anything: milliseconds since the process's clock began.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    since: Instant,
+    millis: Arc<AtomicU64>,
+}
+
+impl Progress {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            millis: Arc::default(),
+        }
+    }
+
+    fn made(&self) {
+        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.millis.store(millis, Relaxed);
+    }
+
+    /// How long ago.
+    pub fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since + Duration::from_millis(self.millis.load(Relaxed)))
+    }
+}
+
+/// A pod as this worker knows it.
+#[derive(Debug)]
+pub(super) struct LocalPod {
+    pub(super) slot: Slot,
+    pub(super) pod: Arc<Pod>,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) sockets: Rc<dyn Sockets>,
+}
+
+pub(super) struct Worker {
+    pub(super) view: View,
+    pub(super) pools: Pools<AttemptBody>,
+    pub(super) recorder: Rc<Recorder>,
+    pub(super) acceptor: Acceptor,
+    pub(super) origins: Box<dyn Origins>,
+    pub(super) rng: RefCell<fastrand::Rng>,
+    pub(super) drain: drain::Watch,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
+/// Runs on the current thread, inside a `LocalSet`, until the drain has begun; connections in hand go on as tasks
+/// of the set.
+pub async fn run(setup: Setup) {
+    let Setup {
+        snapshot,
+        mut commands,
+        origins,
+        hub,
+        writer,
+        progress,
+        drain,
+        max_connections,
+        ..
+    } = setup;
+    let recorder = Recorder::new(&hub, &writer);
+    let worker = Rc::new(Worker {
+        view: View::new(snapshot),
+        pools: Pools::default(),
+        acceptor: Acceptor::new(max_connections, recorder.clone()),
+        recorder,
+        origins,
+        rng: RefCell::new(fastrand::Rng::new()),
+        drain: drain.clone(),
+    });
+    tokio::task::spawn_local(tick(Rc::downgrade(&worker), progress));
+
+    let mut listening: HashMap<Slot, Vec<JoinHandle<()>>> = HashMap::new();
+    loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            () = drain.signaled() => None,
+        };
+        match command {
+            Some(Command::Enrol(enrolled)) => {
+                let slot = enrolled.slot;
+                let name = enrolled.pod.name.clone();
+                match listen(&worker, enrolled) {
+                    Ok(tasks) => drop(listening.insert(slot, tasks)),
+                    Err(error) => tracing::error!(pod = %name, %error, "listeners not registered"),
+                }
+            }
+            Some(Command::Withdraw(slot)) => {
+                for task in listening.remove(&slot).unwrap_or_default() {
+                    tokio::task::spawn_local(async move {
+                        tokio::time::sleep(LINGER).await;
+                        task.abort();
+                    });
+                }
+                worker.pools.forget(slot);
+            }
+            None => break,
+        }
+    }
+}
+
+/// Shows that the thread is alive, hands access lines on and closes what is idle.
+async fn tick(worker: std::rc::Weak<Worker>, progress: Progress) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut swept = Instant::now();
+    loop {
+        let now = ticks.tick().await;
+        progress.made();
+        let Some(worker) = worker.upgrade() else { return };
+        worker.recorder.tick();
+        if now.duration_since(swept) >= SWEEP {
+            swept = now;
+            worker.pools.sweep(now);
+        }
+    }
+}
+
+fn listen(worker: &Rc<Worker>, enrolled: EnrolledPod) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let pod = Rc::new(LocalPod {
+        slot: enrolled.slot,
+        pod: enrolled.pod,
+        addresses: enrolled.addresses,
+        sockets: Rc::new(enrolled.sockets),
+    });
+    let mut tasks = Vec::new();
+    for listener in enrolled.outbound {
+        let (worker, pod, listener) = (worker.clone(), pod.clone(), TcpListener::from_std(listener)?);
+        tasks.push(tokio::task::spawn_local(async move {
+            loop {
+                let (stream, permit) = worker.acceptor.accept(&listener).await;
+                tokio::task::spawn_local(connection::outbound(worker.clone(), pod.clone(), stream, permit));
+            }
+        }));
+    }
+    for listener in enrolled.inbound {
+        let (worker, pod, listener) = (worker.clone(), pod.clone(), TcpListener::from_std(listener)?);
+        tasks.push(tokio::task::spawn_local(async move {
+            loop {
+                let (stream, permit) = worker.acceptor.accept(&listener).await;
+                tokio::task::spawn_local(connection::inbound(worker.clone(), pod.clone(), stream, permit));
+            }
+        }));
+    }
+    Ok(tasks)
+}
+
+impl Sockets for Arc<dyn Sockets + Send + Sync> {
+    fn tcp_socket(&self, to: std::net::SocketAddr) -> std::io::Result<socket2::Socket> {
+        (**self).tcp_socket(to)
+    }
+}

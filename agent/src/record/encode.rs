@@ -1,0 +1,295 @@
+//! What a scrape of `/metrics` gets.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
+    metrics::MetricType,
+    registry::Registry,
+};
+
+use super::{
+    cells::{BOUNDS, Cell, DurationsSum},
+    hub::{Hub, WorkerShard},
+    labels::{Outcome, ScopeKey, Spoken},
+    names::{self, Name},
+    scope::ScopeShard,
+};
+
+/// What is known of the node beside its traffic; read when a scrape comes.
+#[derive(Clone, Debug, Default)]
+pub struct NodeSample {
+    /// (namespace, pod, decision, count) from the kernel's counters.
+    pub pod_decisions: Vec<(String, String, &'static str, u64)>,
+    /// (decision, count) for connections of no enrolled pod.
+    pub node_decisions: Vec<(&'static str, u64)>,
+    pub pods_enrolled: u64,
+    pub pods_waiting: u64,
+    pub destinations: u64,
+    pub snapshot_version: u64,
+    pub snapshot_age: Duration,
+    pub heartbeat_age: Option<Duration>,
+    pub config_rejected: Rejected,
+}
+
+/// Whether the newest configuration is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rejected {
+    #[default]
+    No,
+    Yes,
+}
+
+/// OpenMetrics text of everything that the workers counted and of `node`.
+pub fn encode(hub: &Hub, node: NodeSample) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape {
+        workers: hub.workers(),
+        node,
+    }));
+    let mut text = String::with_capacity(16 * 1024);
+    // Writing into a string does not fail; an encoder's own error leaves what was written so far.
+    let _ = text::encode(&mut text, &registry);
+    text
+}
+
+#[derive(Debug)]
+struct Scrape {
+    workers: Vec<Arc<WorkerShard>>,
+    node: NodeSample,
+}
+
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let mut scopes: BTreeMap<ScopeKey, Vec<Arc<ScopeShard>>> = BTreeMap::new();
+        for worker in &self.workers {
+            for shard in worker.scopes().iter() {
+                scopes.entry(shard.key.clone()).or_default().push(shard.clone());
+            }
+        }
+        let scopes: Vec<Scope> = scopes
+            .into_iter()
+            .map(|(key, shards)| Scope::new(key, shards))
+            .collect();
+        self.requests(&scopes, &mut encoder)?;
+        self.connections(&scopes, &mut encoder)?;
+        self.workers(&mut encoder)?;
+        self.node(&mut encoder)
+    }
+}
+
+/// One scope, with the shards of all workers.
+struct Scope {
+    key: ScopeKey,
+    port: String,
+    shards: Vec<Arc<ScopeShard>>,
+}
+
+impl Scope {
+    fn new(key: ScopeKey, shards: Vec<Arc<ScopeShard>>) -> Self {
+        Self {
+            port: key.destination.port.to_string(),
+            key,
+            shards,
+        }
+    }
+
+    fn labels(&self) -> Labels<'_> {
+        vec![
+            ("direction", self.key.direction.as_str()),
+            ("source_namespace", &self.key.source.namespace),
+            ("source_workload", &self.key.source.workload),
+            ("destination_namespace", &self.key.destination.service.namespace),
+            ("destination_service", &self.key.destination.service.name),
+            ("destination_port", &self.port),
+        ]
+    }
+
+    fn sum(&self, cell: impl Fn(&ScopeShard) -> &Cell) -> u64 {
+        self.shards.iter().map(|s| cell(s).get()).sum()
+    }
+
+    fn outcomes(&self, spoken: Spoken) -> Vec<(Outcome, u64)> {
+        let mut sum: Vec<(Outcome, u64)> = Vec::new();
+        for shard in &self.shards {
+            let outcomes = shard.spoken[spoken.index()].outcomes.lock();
+            for one in outcomes.unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+                match sum.iter_mut().find(|(outcome, _)| *outcome == one.outcome) {
+                    Some((_, n)) => *n += one.count.get(),
+                    None => sum.push((one.outcome, one.count.get())),
+                }
+            }
+        }
+        sum
+    }
+}
+
+impl Scrape {
+    fn requests(&self, scopes: &[Scope], encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let mut requests = describe(encoder, names::REQUESTS, MetricType::Counter)?;
+        each_spoken(scopes, |scope, spoken| {
+            for (outcome, n) in scope.outcomes(spoken) {
+                let code = outcome.code.to_string();
+                let grpc = outcome.grpc_status.map(|s| s.to_string()).unwrap_or_default();
+                let mut labels = scope.labels();
+                labels.extend([
+                    ("protocol", spoken.as_str()),
+                    ("code", &code),
+                    ("grpc_status", &grpc),
+                    ("flag", outcome.flag.as_str()),
+                ]);
+                count(&mut requests, &labels, n)?;
+            }
+            Ok(())
+        })?;
+
+        let mut durations = describe(encoder, names::REQUEST_DURATION, MetricType::Histogram)?;
+        each_spoken(scopes, |scope, spoken| {
+            let mut sum = DurationsSum::default();
+            scope
+                .shards
+                .iter()
+                .for_each(|s| s.spoken[spoken.index()].duration.add_to(&mut sum));
+            let total: u64 = sum.buckets.iter().sum();
+            if total == 0 {
+                return Ok(());
+            }
+            let mut labels = scope.labels();
+            labels.push(("protocol", spoken.as_str()));
+            let bounds = BOUNDS.iter().copied().chain([f64::MAX]);
+            let buckets: Vec<_> = bounds.zip(sum.buckets).collect();
+            let seconds = Duration::from_micros(sum.sum_micros).as_secs_f64();
+            durations
+                .encode_family(&labels)?
+                .encode_histogram::<NoLabelSet>(seconds, total, &buckets, None)
+        })?;
+
+        let bytes: [(Name, fn(&ScopeShard, Spoken) -> &Cell); 2] = [
+            (names::REQUEST_BYTES, |s, spoken| {
+                &s.spoken[spoken.index()].received
+            }),
+            (names::RESPONSE_BYTES, |s, spoken| &s.spoken[spoken.index()].sent),
+        ];
+        for (name, cell) in bytes {
+            let mut metric = describe(encoder, name, MetricType::Counter)?;
+            each_spoken(scopes, |scope, spoken| {
+                let n = scope.sum(|s| cell(s, spoken));
+                let mut labels = scope.labels();
+                labels.push(("protocol", spoken.as_str()));
+                if n == 0 {
+                    Ok(())
+                } else {
+                    count(&mut metric, &labels, n)
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn connections(&self, scopes: &[Scope], encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let counters: [(Name, fn(&ScopeShard) -> &Cell); 7] = [
+            (names::RETRIES, |s| &s.retries),
+            (names::CONNECTIONS, |s| &s.connections),
+            (names::UPSTREAM_CONNECTIONS, |s| &s.upstream_connections),
+            (names::UPSTREAM_CONNECT_FAILURES, |s| &s.upstream_failures),
+            (names::TCP_RECEIVED_BYTES, |s| &s.tcp_received),
+            (names::TCP_SENT_BYTES, |s| &s.tcp_sent),
+            (names::DETECT_TIMEOUTS, |s| &s.detect_timeouts),
+        ];
+        for (name, cell) in counters {
+            let mut metric = describe(encoder, name, MetricType::Counter)?;
+            for scope in scopes {
+                count(&mut metric, &scope.labels(), scope.sum(cell))?;
+            }
+        }
+        let gauges: [(Name, fn(&ScopeShard) -> &Cell); 2] = [
+            (names::CONNECTIONS_ACTIVE, |s| &s.connections_active),
+            (names::UPSTREAM_CONNECTIONS_ACTIVE, |s| &s.upstream_active),
+        ];
+        for (name, cell) in gauges {
+            let mut metric = describe(encoder, name, MetricType::Gauge)?;
+            for scope in scopes {
+                gauge(&mut metric, &scope.labels(), scope.sum(cell))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn workers(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let counters: [(Name, fn(&WorkerShard) -> &Cell); 5] = [
+            (names::SERIES_OVERFLOW, |w| &w.series_overflow),
+            (names::ACCESS_LOG_LINES, |w| &w.access_lines),
+            (names::ACCESS_LOG_DROPPED, |w| &w.access_dropped),
+            (names::ACCEPT_ERRORS, |w| &w.accept_errors),
+            (names::ACCEPT_LIMIT, |w| &w.accept_limit),
+        ];
+        for (name, cell) in counters {
+            let mut metric = describe(encoder, name, MetricType::Counter)?;
+            count(&mut metric, &[], self.workers.iter().map(|w| cell(w).get()).sum())?;
+        }
+        Ok(())
+    }
+
+    fn node(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let node = &self.node;
+        let mut metric = describe(encoder, names::POD_KERNEL, MetricType::Counter)?;
+        for (namespace, pod, decision, n) in &node.pod_decisions {
+            count(
+                &mut metric,
+                &[("namespace", namespace), ("pod", pod), ("decision", decision)],
+                *n,
+            )?;
+        }
+        let mut metric = describe(encoder, names::NODE_KERNEL, MetricType::Counter)?;
+        for (decision, n) in &node.node_decisions {
+            count(&mut metric, &[("decision", decision)], *n)?;
+        }
+        let mut metric = describe(encoder, names::PODS, MetricType::Gauge)?;
+        gauge(&mut metric, &[("state", "enrolled")], node.pods_enrolled)?;
+        gauge(&mut metric, &[("state", "waiting")], node.pods_waiting)?;
+        let rejected = u64::from(node.config_rejected == Rejected::Yes);
+        for (name, value) in [
+            (names::DESTINATIONS, node.destinations),
+            (names::SNAPSHOT_VERSION, node.snapshot_version),
+            (names::CONFIG_REJECTED, rejected),
+        ] {
+            gauge(&mut describe(encoder, name, MetricType::Gauge)?, &[], value)?;
+        }
+        seconds(encoder, names::SNAPSHOT_AGE, Some(node.snapshot_age))?;
+        seconds(encoder, names::HEARTBEAT_AGE, node.heartbeat_age)?;
+        let mut metric = describe(encoder, names::BUILD_INFO, MetricType::Gauge)?;
+        gauge(&mut metric, &[("version", env!("CARGO_PKG_VERSION"))], 1)
+    }
+}
+
+fn describe<'e>(
+    encoder: &'e mut DescriptorEncoder,
+    (name, help): Name,
+    kind: MetricType,
+) -> Result<MetricEncoder<'e>, fmt::Error> {
+    encoder.encode_descriptor(name, help, None, kind)
+}
+
+fn count(metric: &mut MetricEncoder, labels: &[(&'static str, &str)], n: u64) -> fmt::Result {
+    metric
+        .encode_family(&labels)?
+        .encode_counter::<NoLabelSet, _, u64>(&n, None)
+}
+
+fn gauge(metric: &mut MetricEncoder, labels: &[(&'static str, &str)], n: u64) -> fmt::Result {
+    metric.encode_family(&labels)?.encode_gauge(&n)
+}
+
+fn seconds(encoder: &mut DescriptorEncoder, name: Name, value: Option<Duration>) -> fmt::Result {
+    let mut metric = describe(encoder, name, MetricType::Gauge)?;
+    value.map_or(Ok(()), |v| metric.encode_gauge(&v.as_secs_f64()))
+}
+
+fn each_spoken(scopes: &[Scope], mut f: impl FnMut(&Scope, Spoken) -> fmt::Result) -> fmt::Result {
+    scopes
+        .iter()
+        .try_for_each(|scope| Spoken::ALL.into_iter().try_for_each(|spoken| f(scope, spoken)))
+}

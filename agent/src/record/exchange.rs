@@ -1,0 +1,151 @@
+//! One request from its headers to the end of its response. Opened when it starts, recorded when dropped, so that
+//! no way out can forget to.
+
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, Method, header, request, uri::PathAndQuery};
+use tokio::time::Instant;
+
+use super::{
+    Recorder,
+    labels::{Flag, Outcome, Spoken},
+    scope::Scope,
+};
+
+/// Who is on the line; the same for all requests of a connection.
+#[derive(Debug)]
+pub struct Line {
+    /// The calling pod, or the peer's address where the caller is not of this node.
+    pub caller: String,
+    pub scope: Rc<Scope>,
+}
+
+/// What will be counted and logged of one request.
+#[derive(Debug)]
+pub struct Exchange {
+    recorder: Rc<Recorder>,
+    pub(super) line: Rc<Line>,
+    pub(super) spoken: Spoken,
+    pub(super) started: Instant,
+    pub(super) method: Method,
+    pub(super) path: Option<PathAndQuery>,
+    pub(super) authority: Option<HeaderValue>,
+    pub(super) user_agent: Option<HeaderValue>,
+    pub(super) request_id: Option<HeaderValue>,
+    pub(super) traceparent: Option<HeaderValue>,
+    pub(super) outcome: Outcome,
+    pub(super) endpoint: Option<SocketAddr>,
+    pub(super) attempts: u32,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    /// From the start to the response's headers.
+    pub(super) first_answer: Option<Duration>,
+}
+
+impl Exchange {
+    /// Everything is held by reference count; nothing of the request is copied.
+    pub fn begin(recorder: Rc<Recorder>, line: Rc<Line>, spoken: Spoken, head: &request::Parts) -> Box<Self> {
+        let authority = head.headers.get(header::HOST).cloned().or_else(|| {
+            let authority = head.uri.authority()?;
+            HeaderValue::from_str(authority.as_str()).ok()
+        });
+        Box::new(Self {
+            recorder,
+            line,
+            spoken,
+            started: Instant::now(),
+            method: head.method.clone(),
+            path: head.uri.path_and_query().cloned(),
+            authority,
+            user_agent: head.headers.get(header::USER_AGENT).cloned(),
+            request_id: None,
+            traceparent: head.headers.get("traceparent").cloned(),
+            // What stands when nothing else is said before the end: the caller went away.
+            outcome: Outcome {
+                code: 0,
+                grpc_status: None,
+                flag: Flag::DownstreamConnectionTermination,
+            },
+            endpoint: None,
+            attempts: 0,
+            received: 0,
+            sent: 0,
+            first_answer: None,
+        })
+    }
+
+    pub fn scope(&self) -> &Rc<Scope> {
+        &self.line.scope
+    }
+
+    pub fn spoken(&self) -> Spoken {
+        self.spoken
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub fn identified(&mut self, request_id: HeaderValue) {
+        self.request_id = Some(request_id);
+    }
+
+    /// The request goes to `endpoint`, for the first time or again.
+    pub fn attempt(&mut self, endpoint: SocketAddr) {
+        self.endpoint = Some(endpoint);
+        self.attempts += 1;
+        if self.attempts > 1 {
+            self.line.scope.retried();
+        }
+    }
+
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    pub fn received(&mut self, bytes: u64) {
+        self.received = bytes;
+    }
+
+    pub fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// Response headers go to the caller.
+    pub fn answered(&mut self, code: u16, headers: &HeaderMap) {
+        self.outcome.code = code;
+        self.first_answer = Some(self.started.elapsed());
+        self.trailers(headers);
+    }
+
+    /// Headers or trailers that may tell the gRPC status.
+    pub fn trailers(&mut self, headers: &HeaderMap) {
+        if self.spoken == Spoken::Grpc
+            && let Some(status) = headers.get("grpc-status")
+        {
+            self.outcome.grpc_status = status.to_str().ok().and_then(|s| s.parse().ok());
+        }
+    }
+
+    /// The response went out whole. A flag that was set for it stays.
+    pub fn complete(&mut self) {
+        if self.outcome.flag == Flag::DownstreamConnectionTermination {
+            self.outcome.flag = Flag::None;
+        }
+    }
+
+    /// It ended otherwise.
+    pub fn failed(&mut self, flag: Flag) {
+        self.outcome.flag = flag;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        self.line
+            .scope
+            .request(self.spoken, self.outcome, took, self.received, self.sent);
+        self.recorder.log.request(self, took);
+    }
+}

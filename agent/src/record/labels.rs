@@ -1,0 +1,109 @@
+//! Who called whom, how, and what came of it: the labels of metrics and the words of the access log.
+
+use std::sync::Arc;
+
+use crate::model::ServicePortName;
+
+/// Which side of the call this engine stood on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Direction {
+    /// A pod of this node calls.
+    Outbound,
+    /// A pod of this node is called, by somebody whose engine is not this one.
+    Inbound,
+}
+
+impl Direction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
+/// Who calls.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Source {
+    pub namespace: Arc<str>,
+    pub workload: Arc<str>,
+}
+
+/// One caller and one service port: everything that is counted is counted per scope.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScopeKey {
+    pub direction: Direction,
+    pub source: Source,
+    pub destination: ServicePortName,
+}
+
+/// What was spoken, as it turned out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    Http1,
+    Http2,
+    Grpc,
+}
+
+impl Spoken {
+    pub const ALL: [Spoken; 3] = [Self::Http1, Self::Http2, Self::Grpc];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+        }
+    }
+
+    pub(super) fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Why an exchange did not simply succeed, in Envoy's two letters
+/// (Envoy, "Access logging", `%RESPONSE_FLAGS%`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Flag {
+    #[default]
+    None,
+    /// No endpoint to send to.
+    NoHealthyUpstream,
+    /// No connection to an endpoint could be made.
+    UpstreamConnectionFailure,
+    /// The connection to the endpoint ended before the response did.
+    UpstreamConnectionTermination,
+    /// The endpoint reset the stream.
+    UpstreamRemoteReset,
+    /// The caller went away.
+    DownstreamConnectionTermination,
+    /// What the caller sent is not HTTP.
+    DownstreamProtocolError,
+    /// What the endpoint sent is not HTTP.
+    UpstreamProtocolError,
+}
+
+impl Flag {
+    /// `-` for none, as Envoy writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "-",
+            Self::NoHealthyUpstream => "UH",
+            Self::UpstreamConnectionFailure => "UF",
+            Self::UpstreamConnectionTermination => "UC",
+            Self::UpstreamRemoteReset => "UR",
+            Self::DownstreamConnectionTermination => "DC",
+            Self::DownstreamProtocolError => "DPE",
+            Self::UpstreamProtocolError => "UPE",
+        }
+    }
+}
+
+/// How one request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// HTTP status; 0 when the caller went away before it got one.
+    pub code: u16,
+    pub grpc_status: Option<u16>,
+    pub flag: Flag,
+}

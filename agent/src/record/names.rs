@@ -1,0 +1,81 @@
+//! Every metric's name and help, in one place. `docs/metrics.md` lists the same.
+//!
+//! Counters get `_total` from the encoder, and units (`_seconds`, `_bytes`) are in the name as OpenMetrics asks.
+
+/// Name and help of one metric.
+pub(super) type Name = (&'static str, &'static str);
+
+pub(super) const REQUESTS: Name = (
+    "derny_requests",
+    "Requests that ended, by HTTP status, gRPC status and response flag",
+);
+pub(super) const REQUEST_DURATION: Name = (
+    "derny_request_duration_seconds",
+    "From a request's headers to the end of its response",
+);
+pub(super) const REQUEST_BYTES: Name = ("derny_request_bytes", "Bytes of request bodies");
+pub(super) const RESPONSE_BYTES: Name = ("derny_response_bytes", "Bytes of response bodies");
+pub(super) const RETRIES: Name = ("derny_retries", "Attempts after the first");
+pub(super) const CONNECTIONS: Name = ("derny_connections", "Connections accepted from pods or for pods");
+pub(super) const CONNECTIONS_ACTIVE: Name =
+    ("derny_connections_active", "Accepted connections that are open");
+pub(super) const UPSTREAM_CONNECTIONS: Name =
+    ("derny_upstream_connections", "Connections opened to endpoints");
+pub(super) const UPSTREAM_CONNECTIONS_ACTIVE: Name = (
+    "derny_upstream_connections_active",
+    "Connections to endpoints that are open",
+);
+pub(super) const UPSTREAM_CONNECT_FAILURES: Name = (
+    "derny_upstream_connect_failures",
+    "Connections to endpoints that could not be opened",
+);
+pub(super) const TCP_RECEIVED_BYTES: Name = (
+    "derny_tcp_received_bytes",
+    "Bytes received from callers on relayed TCP connections",
+);
+pub(super) const TCP_SENT_BYTES: Name = (
+    "derny_tcp_sent_bytes",
+    "Bytes sent to callers on relayed TCP connections",
+);
+pub(super) const DETECT_TIMEOUTS: Name = (
+    "derny_detect_timeouts",
+    "Connections on undeclared ports that stayed silent and were relayed as TCP",
+);
+pub(super) const SERIES_OVERFLOW: Name = (
+    "derny_series_overflow",
+    "Connections counted under other/other because too many series exist",
+);
+pub(super) const ACCESS_LOG_LINES: Name = ("derny_access_log_lines", "Access log lines handed to the writer");
+pub(super) const ACCESS_LOG_DROPPED: Name = (
+    "derny_access_log_dropped",
+    "Access log lines dropped because the sink was slow",
+);
+pub(super) const ACCEPT_ERRORS: Name = ("derny_accept_errors", "Errors of accept(2)");
+pub(super) const ACCEPT_LIMIT: Name = (
+    "derny_accept_limit",
+    "Times a worker paused accepting because it has as many connections as allowed",
+);
+pub(super) const POD_KERNEL: Name = (
+    "derny_kernel_decisions",
+    "What the kernel programs did with a pod's connections",
+);
+pub(super) const NODE_KERNEL: Name = (
+    "derny_kernel_node_decisions",
+    "What the kernel programs did with connections of no enrolled pod",
+);
+pub(super) const PODS: Name = ("derny_pods", "Pods in the configuration, by state");
+pub(super) const DESTINATIONS: Name = ("derny_destinations", "Addresses that the kernel redirects");
+pub(super) const SNAPSHOT_VERSION: Name = ("derny_snapshot_version", "Version of the configuration in use");
+pub(super) const SNAPSHOT_AGE: Name = (
+    "derny_snapshot_age_seconds",
+    "Since the configuration last changed",
+);
+pub(super) const HEARTBEAT_AGE: Name = (
+    "derny_heartbeat_age_seconds",
+    "Since the kernel was last told that the engine works",
+);
+pub(super) const CONFIG_REJECTED: Name = (
+    "derny_config_rejected",
+    "1 while the newest configuration is invalid and the one before is in use",
+);
+pub(super) const BUILD_INFO: Name = ("derny_build_info", "1, labelled with the version");

@@ -1,0 +1,166 @@
+//! Answers that the engine gives by itself. Each says which part refused and why, in the caller's own form: a
+//! status and a text for HTTP, trailers-only with `grpc-status` for gRPC
+//! (gRPC over HTTP/2, "Responses"; status mapping as Envoy's `Grpc::Utility::httpToGrpcStatus`).
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use super::Body;
+use crate::record::{Flag, Spoken};
+
+/// Why the engine answered instead of an endpoint.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LocalError {
+    /// The service has no endpoint, or each has been tried.
+    #[error("no endpoint of {service} to send to")]
+    NoEndpoint { service: String },
+    #[error("{service}: no connection to {endpoint}: {reason}")]
+    ConnectFailed {
+        service: String,
+        endpoint: SocketAddr,
+        reason: String,
+    },
+    #[error("{service}: {endpoint} closed the connection before it answered: {reason}")]
+    ConnectionLost {
+        service: String,
+        endpoint: SocketAddr,
+        reason: String,
+    },
+    #[error("{service}: {endpoint} reset the stream: {reason}")]
+    StreamReset {
+        service: String,
+        endpoint: SocketAddr,
+        reason: String,
+    },
+    #[error("{service}: what {endpoint} sent is not HTTP: {reason}")]
+    UpstreamProtocol {
+        service: String,
+        endpoint: SocketAddr,
+        reason: String,
+    },
+    #[error("the request cannot be passed on: {reason}")]
+    BadRequest { reason: &'static str },
+}
+
+impl LocalError {
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoEndpoint { .. }
+            | Self::ConnectFailed { .. }
+            | Self::ConnectionLost { .. }
+            | Self::StreamReset { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamProtocol { .. } => StatusCode::BAD_GATEWAY,
+            Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    pub fn flag(&self) -> Flag {
+        match self {
+            Self::NoEndpoint { .. } => Flag::NoHealthyUpstream,
+            Self::ConnectFailed { .. } => Flag::UpstreamConnectionFailure,
+            Self::ConnectionLost { .. } => Flag::UpstreamConnectionTermination,
+            Self::StreamReset { .. } => Flag::UpstreamRemoteReset,
+            Self::UpstreamProtocol { .. } => Flag::UpstreamProtocolError,
+            Self::BadRequest { .. } => Flag::DownstreamProtocolError,
+        }
+    }
+
+    /// `UNAVAILABLE` (14) when another attempt may succeed, `INTERNAL` (13) when the request or the answer is bad.
+    fn grpc_status(&self) -> HeaderValue {
+        match self.status() {
+            StatusCode::SERVICE_UNAVAILABLE => HeaderValue::from_static("14"),
+            StatusCode::BAD_GATEWAY => HeaderValue::from_static("14"),
+            _ => HeaderValue::from_static("13"),
+        }
+    }
+
+    /// The answer in the caller's form.
+    pub fn response(&self, spoken: Spoken) -> Response<Body> {
+        let text = format!("derny: {self}");
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::SERVER, HeaderValue::from_static("derny"));
+        let (status, body) = if spoken == Spoken::Grpc {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", self.grpc_status());
+            headers.insert("grpc-message", grpc_message(&text));
+            (StatusCode::OK, Body::Empty)
+        } else {
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("text/plain; charset=utf-8"),
+            );
+            (self.status(), Body::Full(Bytes::from(text + "\n")))
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+/// What a `grpc-message` must have percent-encoded: everything but 0x20–0x24 and 0x26–0x7E.
+const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
+
+fn grpc_message(text: &str) -> HeaderValue {
+    let encoded = utf8_percent_encode(text, MESSAGE).to_string();
+    HeaderValue::from_str(&encoded).unwrap_or_else(|_| HeaderValue::from_static("derny"))
+}
+
+/// Whether a caller expects an answer in gRPC's form (gRPC over HTTP/2, "Requests": the content type is
+/// `application/grpc`, with or without a suffix).
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return false;
+    };
+    match value.as_bytes().strip_prefix(b"application/grpc") {
+        Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_caller_is_answered_with_trailers_only() {
+        let error = LocalError::NoEndpoint {
+            service: "demo/größe:80".into(),
+        };
+        let response = error.response(Spoken::Grpc);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "14");
+        assert_eq!(
+            response.headers()["grpc-message"],
+            "derny: no endpoint of demo/gr%C3%B6%C3%9Fe:80 to send to"
+        );
+        assert!(http_body::Body::is_end_stream(response.body()));
+    }
+
+    #[test]
+    fn an_http_caller_is_told_in_plain_text() {
+        let response = LocalError::NoEndpoint {
+            service: "demo/a:80".into(),
+        }
+        .response(Spoken::Http1);
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()[header::SERVER], "derny");
+    }
+
+    #[test]
+    fn grpc_is_known_by_its_content_type() {
+        let check = |value: &str, expect: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(value).unwrap());
+            assert_eq!(is_grpc(&headers), expect, "{value}");
+        };
+        check("application/grpc", true);
+        check("application/grpc+proto", true);
+        check("application/grpc; charset=utf-8", true);
+        check("application/grpc-web", false);
+        check("application/json", false);
+    }
+}

@@ -1,0 +1,246 @@
+//! A request body that can be sent again as long as it is short.
+//!
+//! Chunks are kept by reference count as they pass. A body that outgrows the bound, or whose answer has begun,
+//! is no longer kept.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as _, Frame, SizeHint};
+use smallvec::SmallVec;
+
+use crate::respond::{Body, BodyError};
+
+/// The body of one request, over all its attempts.
+#[derive(Debug)]
+pub struct RequestBody(Rc<RefCell<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    source: Body,
+    kept: Kept,
+    trailers: Option<HeaderMap>,
+    /// The source has given its last frame.
+    ended: bool,
+    received: u64,
+    /// Which attempt may read. An earlier one that still runs somewhere finds that it may not.
+    attempt: u32,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Chunks {
+        chunks: SmallVec<[Bytes; 2]>,
+        bytes: usize,
+        bound: usize,
+    },
+    TooLong,
+}
+
+impl RequestBody {
+    /// Keeps up to `bound` bytes.
+    pub fn new(source: Body, bound: usize) -> Self {
+        let ended = source.is_end_stream();
+        let kept = Kept::Chunks {
+            chunks: SmallVec::new(),
+            bytes: 0,
+            bound,
+        };
+        Self(Rc::new(RefCell::new(Shared {
+            source,
+            kept,
+            trailers: None,
+            ended,
+            received: 0,
+            attempt: 0,
+        })))
+    }
+
+    /// The body from its start, for one attempt. Earlier attempts' bodies end with an error from now on.
+    /// `None` when the start is no longer kept.
+    pub fn attempt(&self) -> Option<AttemptBody> {
+        let mut shared = self.0.borrow_mut();
+        if shared.attempt > 0 && matches!(shared.kept, Kept::TooLong) {
+            return None;
+        }
+        shared.attempt += 1;
+        Some(AttemptBody {
+            attempt: shared.attempt,
+            next: 0,
+            trailers_given: false,
+            shared: self.0.clone(),
+        })
+    }
+
+    /// No attempt will follow: what was kept is let go.
+    pub fn keep_no_longer(&self) {
+        self.0.borrow_mut().kept = Kept::TooLong;
+    }
+
+    /// Bytes that came from the caller.
+    pub fn received(&self) -> u64 {
+        self.0.borrow().received
+    }
+}
+
+/// The body as one attempt reads it.
+#[derive(Debug)]
+pub struct AttemptBody {
+    shared: Rc<RefCell<Shared>>,
+    attempt: u32,
+    /// The next kept chunk to give.
+    next: usize,
+    trailers_given: bool,
+}
+
+impl http_body::Body for AttemptBody {
+    type Data = Bytes;
+    type Error = AttemptError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AttemptError>>> {
+        let this = self.get_mut();
+        let mut shared = this.shared.borrow_mut();
+        if shared.attempt != this.attempt {
+            return Poll::Ready(Some(Err(AttemptError::Superseded)));
+        }
+        if let Kept::Chunks { chunks, .. } = &shared.kept
+            && let Some(chunk) = chunks.get(this.next)
+        {
+            this.next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+        }
+        if !shared.ended {
+            match ready!(Pin::new(&mut shared.source).poll_frame(cx)?) {
+                Some(frame) => match frame.into_data() {
+                    Ok(data) => {
+                        shared.received += data.len() as u64;
+                        shared.ended = shared.source.is_end_stream();
+                        shared.keep(&data);
+                        this.next += 1;
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    Err(frame) => {
+                        shared.trailers = frame.into_trailers().ok();
+                        shared.ended = true;
+                    }
+                },
+                None => shared.ended = true,
+            }
+        }
+        if this.trailers_given {
+            return Poll::Ready(None);
+        }
+        this.trailers_given = true;
+        Poll::Ready(shared.trailers.clone().map(|t| Ok(Frame::trailers(t))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let shared = self.shared.borrow();
+        let replayed = match &shared.kept {
+            Kept::Chunks { chunks, .. } => self.next >= chunks.len(),
+            Kept::TooLong => true,
+        };
+        replayed && shared.ended && (shared.trailers.is_none() || self.trailers_given)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let shared = self.shared.borrow();
+        let kept = match &shared.kept {
+            Kept::Chunks { chunks, .. } => chunks.iter().skip(self.next).map(|c| c.len() as u64).sum(),
+            Kept::TooLong => 0u64,
+        };
+        let rest = shared.source.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(kept));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(kept)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+impl Shared {
+    fn keep(&mut self, data: &Bytes) {
+        if let Kept::Chunks { chunks, bytes, bound } = &mut self.kept {
+            if *bytes + data.len() <= *bound {
+                *bytes += data.len();
+                chunks.push(data.clone());
+            } else {
+                self.kept = Kept::TooLong;
+            }
+        }
+    }
+}
+
+/// Why an attempt's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    /// The caller's side failed.
+    #[error("the caller's body broke off: {0}")]
+    Source(#[from] BodyError),
+    #[error("a later attempt has taken over")]
+    Superseded,
+}
+
+impl AttemptError {
+    /// What a reset of the endpoint's stream should say.
+    pub fn reset(&self) -> h2::Reason {
+        match self {
+            Self::Source(error) => error.reset().unwrap_or(h2::Reason::CANCEL),
+            Self::Superseded => h2::Reason::CANCEL,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn read(body: AttemptBody) -> Bytes {
+        body.collect().await.unwrap().to_bytes()
+    }
+
+    #[tokio::test]
+    async fn a_short_body_can_be_sent_again() {
+        let body = RequestBody::new(Body::Full("hello".into()), 64);
+        for _ in 0..3 {
+            assert_eq!(read(body.attempt().unwrap()).await, "hello");
+        }
+        assert_eq!(body.received(), 5, "it came once");
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_bound_is_sent_once() {
+        let body = RequestBody::new(Body::Full("hello".into()), 4);
+        assert_eq!(read(body.attempt().unwrap()).await, "hello");
+        assert!(body.attempt().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_earlier_attempt_gets_nothing_more() {
+        let body = RequestBody::new(Body::Full("hello".into()), 64);
+        let mut first = body.attempt().unwrap();
+        assert_eq!(read(body.attempt().unwrap()).await, "hello");
+        assert!(matches!(first.frame().await, Some(Err(AttemptError::Superseded))));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_once_the_answer_has_begun() {
+        let body = RequestBody::new(Body::Full("hello".into()), 64);
+        let attempt = body.attempt().unwrap();
+        body.keep_no_longer();
+        assert_eq!(read(attempt).await, "hello");
+        assert!(body.attempt().is_none());
+    }
+}

@@ -1,0 +1,159 @@
+use std::time::Duration;
+
+use super::*;
+use crate::model::{Endpoint, Policy, Protocol};
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn name(service: &str) -> ServiceName {
+    ServiceName {
+        namespace: "default".into(),
+        name: service.into(),
+    }
+}
+
+fn service(service: &str, addresses: &[&str], endpoints: &[&str]) -> Arc<Service> {
+    Arc::new(Service {
+        name: name(service),
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        ports: vec![Arc::new(ServicePort {
+            name: ServicePortName {
+                service: name(service),
+                port: 80,
+            },
+            protocol: Protocol::Http,
+            endpoints: endpoints
+                .iter()
+                .map(|a| Endpoint {
+                    address: a.parse().unwrap(),
+                    weight: 1,
+                })
+                .collect(),
+            policy: Policy::default(),
+        })],
+    })
+}
+
+fn pod(pod: &str) -> Arc<Pod> {
+    Arc::new(Pod {
+        name: PodName {
+            namespace: "default".into(),
+            name: pod.into(),
+        },
+        workload: pod.into(),
+        netns: "/run/netns/x".into(),
+        inbound: vec![],
+    })
+}
+
+/// `address → service, endpoint-of or gone`, as text.
+fn destinations(reducer: &Reducer) -> Vec<String> {
+    let mut lines: Vec<_> = (reducer.view().destinations.iter())
+        .map(|(_, d)| match &d.target {
+            Target::Service(port) => format!("{} service {port}", d.address),
+            Target::Endpoint(port) => format!("{} endpoint of {port}", d.address),
+            Target::Gone => format!("{} gone", d.address),
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn a_service_brings_its_virtual_addresses_and_its_endpoints() {
+    let mut reducer = Reducer::default();
+    reducer.apply(
+        vec![Update::Service(service("a", &["10.96.0.1"], &["10.0.0.1:8080"]))],
+        now(),
+    );
+    assert_eq!(
+        destinations(&reducer),
+        [
+            "10.0.0.1:8080 endpoint of default/a:80",
+            "10.96.0.1:80 service default/a:80"
+        ]
+    );
+}
+
+#[test]
+fn an_endpoint_of_two_services_belongs_to_the_first_by_name_in_either_order() {
+    let (a, b) = (
+        service("a", &[], &["10.0.0.1:80"]),
+        service("b", &[], &["10.0.0.1:80"]),
+    );
+    for order in [[&a, &b], [&b, &a]] {
+        let mut reducer = Reducer::default();
+        for s in order {
+            reducer.apply(vec![Update::Service(s.clone())], now());
+        }
+        assert_eq!(destinations(&reducer), ["10.0.0.1:80 endpoint of default/a:80"]);
+        reducer.apply(vec![Update::ServiceGone(name("a"))], now());
+        assert_eq!(destinations(&reducer), ["10.0.0.1:80 endpoint of default/b:80"]);
+    }
+}
+
+#[test]
+fn a_destination_that_goes_is_remembered_a_while_and_then_forgotten() {
+    let (mut reducer, start) = (Reducer::default(), now());
+    reducer.apply(vec![Update::Service(service("a", &["10.96.0.1"], &[]))], start);
+    let id = *reducer.view().destinations.keys().next().unwrap();
+    reducer.apply(vec![Update::ServiceGone(name("a"))], start);
+    assert_eq!(destinations(&reducer), ["10.96.0.1:80 gone"]);
+    assert!(!reducer.expire(start + Duration::from_secs(59)));
+    // It comes back in time: same id, and the old death is forgotten.
+    reducer.apply(
+        vec![Update::Service(service("a", &["10.96.0.1"], &[]))],
+        start + Duration::from_secs(59),
+    );
+    assert!(!reducer.expire(start + Duration::from_secs(90)));
+    assert_eq!(
+        reducer.view().destinations.keys().copied().collect::<Vec<_>>(),
+        [id]
+    );
+    reducer.apply(
+        vec![Update::ServiceGone(name("a"))],
+        start + Duration::from_secs(100),
+    );
+    assert!(reducer.expire(start + Duration::from_secs(160)));
+    assert!(destinations(&reducer).is_empty());
+}
+
+#[test]
+fn an_unchanged_port_keeps_its_allocation() {
+    let mut reducer = Reducer::default();
+    reducer.apply(vec![Update::Service(service("a", &[], &["10.0.0.1:80"]))], now());
+    let before = reducer.view().ports.values().next().unwrap().clone();
+    reducer.apply(
+        vec![Update::Service(service("a", &["10.96.0.1"], &["10.0.0.1:80"]))],
+        now(),
+    );
+    assert!(Arc::ptr_eq(
+        &before,
+        reducer.view().ports.values().next().unwrap()
+    ));
+}
+
+#[test]
+fn slots_are_given_back_and_a_full_node_says_so() {
+    let mut reducer = Reducer::default();
+    let all = (0..=crate::model::MAX_SLOTS)
+        .map(|i| Update::Pod(pod(&format!("p{i}"))))
+        .collect();
+    let refused = reducer.apply(all, now());
+    assert_eq!(refused, [Refused::NoSlot(pod("p1024").name.clone())]);
+    reducer.apply(vec![Update::PodGone(pod("p3").name.clone())], now());
+    assert_eq!(reducer.apply(vec![Update::Pod(pod("late"))], now()), []);
+    assert_eq!(
+        reducer
+            .view()
+            .pods
+            .get(&Slot::new(3).unwrap())
+            .unwrap()
+            .name
+            .name
+            .as_ref(),
+        "late"
+    );
+}

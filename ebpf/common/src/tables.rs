@@ -1,0 +1,137 @@
+//! Keys and values of the maps.
+
+/// Room for a name in a map's value, zero-padded; a longer name is cut.
+pub const LABEL_BYTES: usize = 64;
+
+/// A TCP address of either family. IPv4 is written as `::ffff:a.b.c.d`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AddressKey {
+    pub ip_be: [u32; 4],
+    pub port_be: u16,
+    pub zero: u16,
+}
+
+impl AddressKey {
+    #[inline(always)]
+    pub const fn v4(ip_be: u32, port_be: u16) -> Self {
+        Self {
+            ip_be: [0, 0, 0xffff_u32.to_be(), ip_be],
+            port_be,
+            zero: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn v6(ip_be: [u32; 4], port_be: u16) -> Self {
+        Self {
+            ip_be,
+            port_be,
+            zero: 0,
+        }
+    }
+
+    /// Is it an IPv4 address?
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.ip_be[0] == 0 && self.ip_be[1] == 0 && self.ip_be[2] == 0xffff_u32.to_be()
+    }
+}
+
+/// A connection as the side that opened it sees it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionKey {
+    pub local_ip_be: [u32; 4],
+    pub remote_ip_be: [u32; 4],
+    pub local_port_be: u16,
+    pub remote_port_be: u16,
+}
+
+/// An enrolled pod. Its key is the cookie of its network namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Pod {
+    pub netns_cookie: u64,
+    pub slot: u32,
+    /// Port of the pod's outbound listener on `[::1]`; 0 when the pod has no `::1`.
+    pub v6_port_be: u16,
+    pub zero: u16,
+    /// `namespace/name`.
+    pub label: [u8; LABEL_BYTES],
+}
+
+/// A destination that the mesh serves. Its key is the address that pods dial.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Destination {
+    /// How many connections have been redirected; the kernel counts it up.
+    pub hits: u64,
+    pub id: u32,
+    pub zero: u32,
+    /// `namespace/service:port`.
+    pub label: [u8; LABEL_BYTES],
+}
+
+/// What a redirected socket keeps.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Remembered {
+    /// What the application dialled.
+    pub dialled: AddressKey,
+    /// What it was given instead. An entry counts only while this is the socket's peer: after a failed connect
+    /// the same socket may have been connected elsewhere.
+    pub redirected: AddressKey,
+    pub id: u32,
+}
+
+/// The agent's sign of life.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Beat {
+    /// `CLOCK_MONOTONIC` of the last one in nanoseconds, 0 before the first.
+    pub at_ns: u64,
+    /// Older than this, and connections are left alone.
+    pub stale_after_ns: u64,
+}
+
+/// Which of a pod's listeners; see [`Listener::index`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// On 127.0.0.1, for connections that the pod opens.
+    Outbound = 0,
+    /// On 127.0.0.1, for IPv4 connections to the pod.
+    Inbound4 = 1,
+    /// On `[::1]`, for IPv6 connections to the pod.
+    Inbound6 = 2,
+}
+
+impl Listener {
+    pub const ALL: [Self; 3] = [Self::Outbound, Self::Inbound4, Self::Inbound6];
+
+    /// Its place in the listeners' map, below four times the number of slots.
+    #[inline(always)]
+    pub const fn index(self, slot: u32) -> u32 {
+        slot << 2 | self as u32
+    }
+}
+
+const _: () = {
+    assert!(size_of::<AddressKey>() == 20);
+    assert!(size_of::<ConnectionKey>() == 36);
+    assert!(size_of::<Pod>() == 80);
+    assert!(size_of::<Destination>() == 80);
+    assert!(size_of::<Remembered>() == 44);
+    assert!(size_of::<Beat>() == 16);
+};
+
+// SAFETY: `repr(C)`, plain integers, no padding (the sizes above), every bit pattern is a value.
+#[cfg(feature = "user")]
+mod user {
+    unsafe impl aya::Pod for super::AddressKey {}
+    unsafe impl aya::Pod for super::ConnectionKey {}
+    unsafe impl aya::Pod for super::Pod {}
+    unsafe impl aya::Pod for super::Destination {}
+    unsafe impl aya::Pod for super::Beat {}
+}

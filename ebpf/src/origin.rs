@@ -1,0 +1,106 @@
+//! sock_ops: where connections come from.
+//!
+//! Both programs act when a socket is about to send its SYN: source address and port are settled, and nobody has
+//! seen the connection yet.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock},
+    helpers::{bpf_ktime_get_ns, bpf_sk_storage_get},
+    programs::SockOpsContext,
+};
+use derny_ebpf_common::{AddressKey, ConnectionKey, MARK, Remembered};
+
+use crate::maps::{DIALLED, ORIGIN, TUPLES};
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+
+/// The agent's own cgroup: a connection that the agent opens for a pod. The namespace where it arrives must not
+/// hand it to the agent a second time. Pods are not asked: any of them may mark its sockets.
+#[inline(always)]
+pub(crate) fn try_origin(ctx: &SockOpsContext) -> Option<()> {
+    let sk = connecting(ctx)?;
+    // SAFETY: checked for null, and valid for the run of the program.
+    if unsafe { (*sk).mark } != MARK {
+        return None;
+    }
+    // SAFETY: the helper has no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // An LRU map evicts rather than fail.
+    ORIGIN.insert(connection(ctx)?, now, 0).ok()
+}
+
+/// The pods' cgroup: a connection that was redirected to a pod's listener on `[::1]`, whose address says nothing.
+#[inline(always)]
+pub(crate) fn try_tuple(ctx: &SockOpsContext) -> Option<()> {
+    if ctx.family() != AF_INET6 {
+        return None;
+    }
+    let sk = connecting(ctx)?;
+    // SAFETY: the map is a socket storage, the socket valid, and without the create flag no value is read.
+    let remembered: &Remembered = unsafe {
+        bpf_sk_storage_get(
+            ptr::from_ref(&DIALLED).cast_mut().cast(),
+            sk.cast(),
+            ptr::null_mut(),
+            0,
+        )
+        .cast::<Remembered>()
+        .as_ref()?
+    };
+    let key = connection(ctx)?;
+    let to = AddressKey::v6(key.remote_ip_be, key.remote_port_be);
+    if to != remembered.redirected || to.is_v4() {
+        return None;
+    }
+    TUPLES.insert(key, remembered.id, 0).ok()
+}
+
+/// The socket, if it is about to connect.
+#[inline(always)]
+fn connecting(ctx: &SockOpsContext) -> Option<*mut bpf_sock> {
+    if ctx.op() != BPF_SOCK_OPS_TCP_CONNECT_CB {
+        return None;
+    }
+    // SAFETY: the kernel hands a valid context.
+    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    (!sk.is_null()).then_some(sk)
+}
+
+#[inline(always)]
+fn connection(ctx: &SockOpsContext) -> Option<ConnectionKey> {
+    // The context has the local port in the machine's order, the remote one in the upper half of a word in
+    // network order.
+    #[allow(clippy::cast_possible_truncation)]
+    let (local_port, remote_port) = (ctx.local_port() as u16, u32::from_be(ctx.remote_port()) as u16);
+    let (local, remote) = match ctx.family() {
+        AF_INET => (
+            AddressKey::v4(ctx.local_ip4(), 0).ip_be,
+            AddressKey::v4(ctx.remote_ip4(), 0).ip_be,
+        ),
+        // SAFETY: the context is valid for the run of the program. Word by word, as the verifier wants it.
+        AF_INET6 => unsafe {
+            let words = |field: *const u32| {
+                [
+                    ptr::read_volatile(field),
+                    ptr::read_volatile(field.add(1)),
+                    ptr::read_volatile(field.add(2)),
+                    ptr::read_volatile(field.add(3)),
+                ]
+            };
+            (
+                words(ptr::addr_of!((*ctx.ops).local_ip6).cast()),
+                words(ptr::addr_of!((*ctx.ops).remote_ip6).cast()),
+            )
+        },
+        _ => return None,
+    };
+    Some(ConnectionKey {
+        local_ip_be: local,
+        remote_ip_be: remote,
+        local_port_be: local_port.to_be(),
+        remote_port_be: remote_port.to_be(),
+    })
+}
