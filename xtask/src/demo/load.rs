@@ -1,0 +1,161 @@
+//! Clients at work in the background, and what they report.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, anyhow};
+use derny_tests::{Pod, Process, clients, eventually};
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+
+/// How long a client may take to end after it was told to.
+const END: Duration = Duration::from_secs(5);
+
+/// One call or one new connection, as `grpc_load.py` and `connect_probe.py` report it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Call {
+    /// Seconds since the Unix epoch.
+    #[serde(rename = "t")]
+    pub(crate) begun: f64,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    pub(crate) took: f64,
+    pub(crate) ok: bool,
+    /// Status of a gRPC call.
+    #[serde(default)]
+    pub(crate) code: String,
+    /// What a connection failed of.
+    #[serde(default)]
+    pub(crate) error: String,
+    pub(crate) endpoint: String,
+    /// What the engine added on the way to the endpoint; empty when no engine stood between.
+    request_id: String,
+}
+
+impl Call {
+    pub(crate) fn ended(&self) -> f64 {
+        self.begun + self.took / 1000.0
+    }
+
+    pub(crate) fn by_derny(&self) -> bool {
+        self.ok && !self.request_id.is_empty()
+    }
+
+    pub(crate) fn directly(&self) -> bool {
+        self.ok && self.request_id.is_empty()
+    }
+}
+
+/// The clock of [`Call::begun`].
+pub(crate) fn unix_now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// A client that works until it is told to end.
+pub(crate) struct Load {
+    process: Process,
+    calls: Arc<Mutex<Vec<Call>>>,
+    reader: Option<JoinHandle<Result<()>>>,
+}
+
+impl Load {
+    /// Unary calls over one gRPC channel that lives as long as the client, four at a time.
+    pub(crate) fn grpc(pod: &Pod, target: &str) -> Result<Self> {
+        Self::start(pod, "grpc_load.py", &["--target", target, "--rate", "1000"])
+    }
+
+    /// So many unary calls over one gRPC channel.
+    pub(crate) fn grpc_calls(pod: &Pod, target: &str, calls: u32) -> Result<Self> {
+        Self::start(
+            pod,
+            "grpc_load.py",
+            &["--target", target, "--calls", &calls.to_string()],
+        )
+    }
+
+    /// A new HTTP connection every 20 ms, given up after 0.4 s.
+    pub(crate) fn connections(pod: &Pod, target: &str) -> Result<Self> {
+        Self::start(pod, "connect_probe.py", &["--target", target])
+    }
+
+    fn start(pod: &Pod, script: &str, arguments: &[&str]) -> Result<Self> {
+        let mut command = clients::python(script)?;
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut process = pod.spawn(command)?;
+        let stdout = process.child().stdout.take().context("stdout is piped")?;
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&calls);
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                let line = line.context("reading what a client says")?;
+                // The summary adds nothing to the calls themselves.
+                if !line.starts_with("{\"summary\"") {
+                    let call =
+                        serde_json::from_str(&line).with_context(|| format!("client said {line:?}"))?;
+                    sink.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+                }
+            }
+            Ok(())
+        });
+        Ok(Self {
+            process,
+            calls,
+            reader: Some(reader),
+        })
+    }
+
+    /// How many calls have ended, and how many of those failed.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        (calls.len(), calls.iter().filter(|call| !call.ok).count())
+    }
+
+    /// Waits until `wanted` has held for `count` calls of those that began after `since`.
+    pub(crate) fn wait_for(
+        &self,
+        what: &str,
+        count: usize,
+        since: f64,
+        deadline: Duration,
+        wanted: impl Fn(&Call) -> bool,
+    ) -> Result<()> {
+        eventually(what, deadline, || {
+            let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+            calls
+                .iter()
+                .rev()
+                .filter(|call| call.begun >= since && wanted(call))
+                .count()
+                >= count
+        })
+    }
+
+    /// Tells it to end, and returns all its calls.
+    pub(crate) fn end(mut self) -> Result<Vec<Call>> {
+        self.process.signal(Signal::SIGTERM)?;
+        self.finish(END)
+    }
+
+    /// Waits until it has made all its calls.
+    pub(crate) fn finish(mut self, deadline: Duration) -> Result<Vec<Call>> {
+        let status = self.process.wait(deadline)?;
+        let reader = self.reader.take().context("the reader runs")?;
+        reader
+            .join()
+            .map_err(|_| anyhow!("the reader of a client's calls panicked"))??;
+        anyhow::ensure!(status.success(), "a client ended with {status}");
+        Ok(std::mem::take(
+            &mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+}
