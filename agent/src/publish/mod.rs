@@ -85,7 +85,7 @@ impl<W: Workers> Publisher<W> {
     pub async fn run(
         mut self,
         mut updates: mpsc::Receiver<Vec<Update>>,
-        first: Option<ready::Guard>,
+        mut first: Option<ready::Guard>,
         drain: drain::Watch,
     ) {
         let mut looks = tokio::time::interval(LOOK);
