@@ -202,6 +202,13 @@ fn what_cannot_be_enrolled_says_why_and_changes_nothing() {
     assert_eq!(enrol(2, word(&b, &[])), "the loopback of shop/b is down");
     b.netns().ip_batch("link set lo up\n").unwrap();
 
+    let nobody = mesh
+        .kernel
+        .enrol(slot(2), &word(&b, &[]), 0)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(nobody, "no listener in shop/b: no worker to accept");
+
     let observer = mesh.kernel.observer().unwrap();
     assert_eq!(observer.pods().unwrap().len(), 1);
     // Nothing was left behind that would stand in the way, and the first pod is as it was.
