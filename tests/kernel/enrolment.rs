@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    io::{Read as _, Write as _},
+    io::{Read as _, Write},
     net::TcpStream,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use derny::intercept::{MARK, Netns, Observer};
@@ -16,6 +18,38 @@ fn every_program_passes_the_verifier_with_the_log_off_and_on() {
     // `Kernel::load` loads all seven.
     Mesh::new();
     Mesh::with(|options| options.log_level = 4);
+}
+
+#[test]
+fn what_the_programs_say_reaches_the_agents_log() {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .init();
+    let mut mesh = Mesh::with(|options| options.log_level = 4);
+    let pod = mesh.node.pod("client").unwrap();
+    mesh.enrol(5, &pod, &[]);
+    mesh.redirect(address(VIP));
+    dial(&pod, address(VIP), json!({}));
+    derny_tests::eventually("the line", Duration::from_secs(5), || {
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        text.lines()
+            .any(|line| line.contains(&format!("redirected slot 5 destination {ID}")))
+    })
+    .unwrap();
 }
 
 #[test]
@@ -151,9 +185,29 @@ fn what_cannot_be_enrolled_says_why_and_changes_nothing() {
         .ip_batch(&format!("address del {}/32 dev eth0\n", a.ip()))
         .unwrap();
 
+    b.netns().ip_batch("address flush dev eth0\n").unwrap();
+    assert_eq!(
+        enrol(2, word(&b, &[APP])),
+        "shop/b has ports to steer and no address yet"
+    );
+    let again = format!(
+        "address add {}/32 dev eth0\nroute add 10.0.0.1 dev eth0 scope link\n",
+        b.ip()
+    );
+    b.netns()
+        .ip_batch(&format!("{again}route add default via 10.0.0.1 dev eth0\n"))
+        .unwrap();
+
     b.netns().ip_batch("link set lo down\n").unwrap();
     assert_eq!(enrol(2, word(&b, &[])), "the loopback of shop/b is down");
     b.netns().ip_batch("link set lo up\n").unwrap();
+
+    let nobody = mesh
+        .kernel
+        .enrol(slot(2), &word(&b, &[]), 0)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(nobody, "no listener in shop/b: no worker to accept");
 
     let observer = mesh.kernel.observer().unwrap();
     assert_eq!(observer.pods().unwrap().len(), 1);
@@ -219,7 +273,7 @@ fn the_maps_tell_an_operator_what_is_redirected() {
             (address(VIP6), ID, 0, "shop/cart:80")
         ]
     );
-    assert!(ours.heartbeat_age().unwrap().unwrap() < std::time::Duration::from_secs(1));
+    assert!(ours.heartbeat_age().unwrap().unwrap() < Duration::from_secs(1));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::Write,
-    net::{IpAddr, SocketAddr, TcpListener},
+    io::{self, Write},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener},
     path::PathBuf,
     process::{self, Command},
     sync::{
@@ -214,6 +214,9 @@ pub(crate) fn engine(listener: TcpListener, role: &'static str, origins: Option<
                 _ => "here".to_owned(),
             };
             let _ = write!(stream, "{role} {what} from {}", peer.ip());
+            // What the client sent must be read, or closing resets the connection.
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = io::copy(&mut stream, &mut io::sink());
         }
     });
 }

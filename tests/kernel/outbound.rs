@@ -77,6 +77,19 @@ fn a_bound_ipv6_source() {
 }
 
 #[test]
+fn a_connect_that_carries_data() {
+    // Connects without the system call of that name.
+    assert_redirected(VIP, VIP, json!({"fastopen": true}), "127.0.0.1");
+}
+
+#[test]
+fn a_multipath_socket_is_redirected_but_shows_it() {
+    // The first subflow is connected by the kernel; what it dialled is remembered there and not in the socket that
+    // the application holds.
+    assert_redirected(VIP, "127.192.80.3:33229", json!({"mptcp": true}), "127.0.0.1");
+}
+
+#[test]
 fn a_nonblocking_connect() {
     let mut mesh = Mesh::new();
     let pod = mesh.node.pod("client").unwrap();

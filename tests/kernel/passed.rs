@@ -112,6 +112,28 @@ fn everything_before_the_first_sign_of_life() {
 }
 
 #[test]
+fn everything_once_the_agents_programs_are_gone() {
+    let mut mesh = Mesh::new();
+    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
+    app(&server, server.ip().into(), APP);
+    mesh.enrol(5, &client, &[]);
+    mesh.enrol(6, &server, &[APP]);
+    mesh.redirect(server.address(APP));
+    assert!(
+        dial(&client, server.address(APP), json!({}))
+            .said
+            .starts_with("outbound")
+    );
+    let Mesh { kernel, node, .. } = mesh;
+    drop(kernel);
+    assert_eq!(
+        dial(&client, server.address(APP), json!({})).said,
+        format!("app here from {}", client.ip())
+    );
+    drop(node);
+}
+
+#[test]
 fn a_destination_that_is_no_more() {
     let mut mesh = Mesh::new();
     let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
