@@ -170,11 +170,9 @@ impl Scrape {
                 .encode_histogram::<NoLabelSet>(seconds, total, &buckets, None)
         })?;
 
-        let bytes: [(Name, fn(&ScopeShard, Spoken) -> &Cell); 2] = [
-            (names::REQUEST_BYTES, |s, spoken| {
-                &s.spoken[spoken.index()].received
-            }),
-            (names::RESPONSE_BYTES, |s, spoken| &s.spoken[spoken.index()].sent),
+        let bytes: [Summed<SpokenShard>; 2] = [
+            (names::REQUEST_BYTES, |s| &s.received),
+            (names::RESPONSE_BYTES, |s| &s.sent),
         ];
         for (name, cell) in bytes {
             let mut metric = describe(encoder, name, MetricType::Counter)?;
