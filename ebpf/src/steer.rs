@@ -69,7 +69,7 @@ fn inbound(ctx: &SkLookupContext, local_port_be: u16, ifindex: u32) -> Option<De
     // SAFETY: entries of a map without preallocation are freed after a grace period, not reused.
     let slot = *unsafe { INBOUND.get(local) }?;
     let decided = |path| Some(Decided { slot, path });
-    if ifindex == LOOPBACK_IFINDEX {
+    if ifindex == LOOPBACK_IFINDEX || is_the_pod_itself(&local, &remote, slot) {
         return decided(Path::SkippedLoopback);
     }
     // SAFETY: as above.
@@ -96,6 +96,20 @@ fn inbound(ctx: &SkLookupContext, local_port_be: u16, ifindex: u32) -> Option<De
     }
     debug!(ctx, "steered slot {} port {}", slot, u16::from_be(local_port_be));
     decided(Path::SteeredInbound)
+}
+
+/// Does the pod call itself? Such a SYN comes over the loopback, but when it is addressed to another device's
+/// address, the kernel names that device as the ingress. The kernel drops packets from outside that carry an
+/// address of the pod or the loopback's as their source, so the source tells.
+#[inline(always)]
+fn is_the_pod_itself(local: &AddressKey, remote: &AddressKey, slot: u32) -> bool {
+    if remote.ip_be == local.ip_be || remote.is_loopback() {
+        return true;
+    }
+    // Each address of the pod is there with each of its ports.
+    // SAFETY: as in `inbound`.
+    let owner = unsafe { INBOUND.get(AddressKey { port_be: local.port_be, ..*remote }) };
+    owner.is_some_and(|owner| *owner == slot)
 }
 
 /// Has this connection passed the agent on its client side?

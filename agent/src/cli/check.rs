@@ -82,7 +82,7 @@ fn text(report: &Report, file: &Path) -> String {
     lines.extend(report.notes.iter().map(|note| format!("note: {note}")));
     lines.push(match report.errors.len() {
         0 => format!(
-            "{file} is good: {} pods, {} services",
+            "{file} is good (pods: {}, services: {})",
             report.pods, report.services
         ),
         1 => format!("{file} is not good: 1 fault"),
@@ -107,7 +107,7 @@ mod tests {
         fn check(yaml: &str, expect: &str) {
             assert_eq!(text(&report(yaml), Path::new("f")), expect);
         }
-        check("pods: [{name: a, netns: /n}]", "f is good: 1 pods, 0 services");
+        check("pods: [{name: a, netns: /n}]", "f is good (pods: 1, services: 0)");
         check(
             "pods: 1",
             "pods: invalid type: integer `1`, expected a sequence\nf is not good: 1 fault",
@@ -116,7 +116,7 @@ mod tests {
             "services:\n- {name: b, ports: [{port: 1, endpoints: [{address: '10.0.0.1:1'}]}]}\n- {name: a, ports: \
              [{port: 1, endpoints: [{address: '10.0.0.1:1'}]}]}",
             "note: 10.0.0.1:1 is an endpoint of default/a and default/b: dialled directly, it is default/a's\nf is \
-             good: 0 pods, 2 services",
+             good (pods: 0, services: 2)",
         );
     }
 

@@ -122,7 +122,7 @@ pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Exit
         Err(failure) => {
             match &failure {
                 Failure::Finding => {}
-                Failure::Error(error) | Failure::Usage(error) => eprintln!("derny: {error:#}"),
+                Failure::Error(error) | Failure::Usage(error) => eprintln!("derny: {}", with_causes(error)),
                 Failure::Unreachable(error) => eprintln!("derny: {error}"),
             }
             ExitCode::from(failure.code())
@@ -156,6 +156,22 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     }
 }
 
+/// The error and its causes, each said once: many of our errors end with their cause already.
+fn with_causes(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .fold(String::new(), |text, cause| {
+            if text.is_empty() {
+                cause
+            } else if text.contains(&cause) {
+                text
+            } else {
+                format!("{text}: {cause}")
+            }
+        })
+}
+
 /// Runs what talks with the agent.
 fn asking(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -186,6 +202,20 @@ mod tests {
             let cli = parse(args).unwrap();
             assert_eq!((cli.output, cli.admin_socket), (Output::Json, "/s".into()));
         }
+    }
+
+    #[test]
+    fn every_cause_is_said_once() {
+        let cause = std::io::Error::other("no space");
+        let error = ClientError::Open {
+            path: "/s".into(),
+            source: cause,
+        };
+        let error = anyhow::Error::from(error).context("cannot start");
+        assert_eq!(
+            with_causes(&error),
+            "cannot start: cannot open the admin socket /s: no space"
+        );
     }
 
     #[test]

@@ -26,3 +26,12 @@ pub use load::{Kernel, Options};
 pub use netns::Netns;
 pub use observe::{ObservedDestination, ObservedPod, Observer, SlotCounters};
 pub use origins::Origins;
+
+/// The addresses of this thread's network namespace, which is the node's: connections from them are not steered,
+/// so that a kubelet's probes reach a pod whatever state the agent is in.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn node_addresses() -> std::io::Result<Vec<std::net::IpAddr>> {
+    Ok(netns::interfaces()?.addresses)
+}

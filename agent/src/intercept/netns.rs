@@ -60,11 +60,15 @@ impl Netns {
     /// Opens a file that names a network namespace, such as `/run/netns/x` or `/proc/PID/ns/net`.
     ///
     /// # Errors
-    /// That of the system call; `InvalidInput` when the file is something else.
+    /// Those of the system calls, `ENOTTY` when the file names no namespace; `InvalidInput` when it names one of
+    /// another kind.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         // SAFETY: the descriptor is open, and the request takes no argument.
         let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+        if kind < 0 {
+            return Err(io::Error::last_os_error());
+        }
         if kind != libc::CLONE_NEWNET {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,

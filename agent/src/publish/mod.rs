@@ -1,1 +1,205 @@
-//! (laid out; filled by its own commit)
+//! A view → the workers and the kernel's tables. The one place that has both in hand.
+
+mod changes;
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use changes::Changes;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior},
+};
+
+use crate::{
+    drain,
+    intercept::{Enrolled, Kernel},
+    model::{Pod, PodState, PodStatus, Slot, Update},
+    ready,
+    snapshot::{Reducer, Snapshot},
+};
+
+/// How often waiting pods are tried again and enrolled ones are looked after.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The workers, as far as enrolment goes.
+pub trait Workers {
+    /// Each worker accepts connections of this pod from now on.
+    fn enrol(&self, slot: Slot, pod: &Arc<Pod>, enrolled: Enrolled);
+    fn withdraw(&self, slot: Slot);
+}
+
+/// What the windows see of the publisher's work.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// In ascending order of slot.
+    pub pods: watch::Receiver<Arc<Vec<PodStatus>>>,
+    /// When the snapshot last changed.
+    pub changed_at: watch::Receiver<Instant>,
+}
+
+/// Owns the kernel's tables and the newest view.
+pub struct Publisher<W> {
+    reducer: Reducer,
+    current: Arc<Snapshot>,
+    kernel: Kernel,
+    workers: W,
+    worker_count: usize,
+    states: BTreeMap<Slot, PodState>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    pods: watch::Sender<Arc<Vec<PodStatus>>>,
+    changed_at: watch::Sender<Instant>,
+}
+
+impl<W: Workers> Publisher<W> {
+    /// `snapshot` is what the workers follow; it must not have been sent to yet.
+    pub fn new(kernel: Kernel, workers: W, worker_count: usize, snapshot: watch::Sender<Arc<Snapshot>>) -> Self {
+        Self {
+            reducer: Reducer::default(),
+            current: Arc::default(),
+            kernel,
+            workers,
+            worker_count,
+            states: BTreeMap::new(),
+            snapshot,
+            pods: watch::Sender::default(),
+            changed_at: watch::Sender::new(Instant::now()),
+        }
+    }
+
+    pub fn published(&self) -> Published {
+        Published {
+            snapshot: self.snapshot.subscribe(),
+            pods: self.pods.subscribe(),
+            changed_at: self.changed_at.subscribe(),
+        }
+    }
+
+    /// Takes updates until the drain begins; then withdraws every pod, so that new connections pass the agent by
+    /// while it finishes those that it has. `first` is dropped when the first batch is in force.
+    pub async fn run(
+        mut self,
+        mut updates: mpsc::Receiver<Vec<Update>>,
+        mut first: Option<ready::Guard>,
+        drain: drain::Watch,
+    ) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                batch = updates.recv() => match batch {
+                    Some(batch) => {
+                        self.apply(batch);
+                        first = None;
+                    }
+                    // Discovery has ended, and so will the process.
+                    None => drain.signaled().await,
+                },
+                _ = looks.tick() => self.look(),
+                () = drain.signaled() => break,
+            }
+        }
+        drop(first);
+        let slots: Vec<Slot> = self.states.keys().copied().collect();
+        slots.into_iter().for_each(|slot| self.withdraw(slot));
+    }
+
+    fn apply(&mut self, batch: Vec<Update>) {
+        for refused in self.reducer.apply(batch, Instant::now().into_std()) {
+            tracing::error!(error = %refused, "update refused");
+        }
+        self.follow();
+    }
+
+    /// Makes the kernel and the workers follow the reducer.
+    fn follow(&mut self) {
+        let next = self.reducer.view();
+        let changes = Changes::between(&self.current, &next);
+        for address in changes.stop_redirecting {
+            if let Err(error) = self.kernel.stop_redirecting(address) {
+                tracing::error!(%address, %error, "still redirected");
+            }
+        }
+        changes.withdraw.into_iter().for_each(|slot| self.withdraw(slot));
+        self.current = next.clone();
+        self.snapshot.send_replace(next);
+        self.changed_at.send_replace(Instant::now());
+        for (address, id, label) in changes.redirect {
+            if let Err(error) = self.kernel.redirect(address, id, &label) {
+                tracing::error!(%address, service = label, %error, "not redirected");
+            }
+        }
+        for (slot, pod) in changes.enrol {
+            self.enrol(slot, &pod);
+        }
+        self.show_pods();
+    }
+
+    fn enrol(&mut self, slot: Slot, pod: &Arc<Pod>) {
+        let state = match self.kernel.enrol(slot, pod, self.worker_count) {
+            Ok(enrolled) => {
+                let addresses: Vec<IpAddr> = enrolled.addresses.clone();
+                let netns_cookie = enrolled.netns.cookie();
+                tracing::info!(pod = %pod.name, %slot, ?addresses, "pod enrolled");
+                self.workers.enrol(slot, pod, enrolled);
+                PodState::Enrolled { netns_cookie, addresses }
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                let known = matches!(self.states.get(&slot), Some(PodState::Waiting { reason: r }) if *r == reason);
+                if !known {
+                    tracing::warn!(pod = %pod.name, error = reason, "pod not enrolled; trying again");
+                }
+                PodState::Waiting { reason }
+            }
+        };
+        self.states.insert(slot, state);
+    }
+
+    fn withdraw(&mut self, slot: Slot) {
+        if let Some(PodState::Enrolled { .. }) = self.states.remove(&slot) {
+            self.kernel.withdraw(slot);
+            self.workers.withdraw(slot);
+        }
+    }
+
+    /// Tries waiting pods again, lets go of pods whose network namespace has gone, and forgets old destinations.
+    fn look(&mut self) {
+        let mut changed = false;
+        let pods: Vec<(Slot, Arc<Pod>)> = self.current.pods.iter().map(|(s, p)| (*s, p.clone())).collect();
+        for (slot, pod) in pods {
+            match self.states.get(&slot) {
+                Some(PodState::Enrolled { .. }) if self.kernel.netns_gone(slot) => {
+                    tracing::info!(pod = %pod.name, %slot, "network namespace has gone");
+                    self.withdraw(slot);
+                    let reason = format!("{} no longer names the pod's network namespace", pod.netns.display());
+                    self.states.insert(slot, PodState::Waiting { reason });
+                    changed = true;
+                }
+                Some(PodState::Waiting { .. }) | None => {
+                    self.enrol(slot, &pod);
+                    changed = true;
+                }
+                Some(PodState::Enrolled { .. }) => {}
+            }
+        }
+        if self.reducer.expire(Instant::now().into_std()) {
+            self.follow();
+        } else if changed {
+            self.show_pods();
+        }
+    }
+
+    fn show_pods(&self) {
+        let placed = self.current.pods.iter().filter_map(|(slot, pod)| {
+            let state = self.states.get(slot)?.clone();
+            Some(PodStatus { pod: pod.clone(), slot: *slot, state })
+        });
+        self.pods.send_replace(Arc::new(placed.collect()));
+    }
+}

@@ -31,6 +31,15 @@ impl AddressKey {
         }
     }
 
+    /// Is it `[::1]`, or in 127.0.0.0/8?
+    #[inline(always)]
+    pub const fn is_loopback(&self) -> bool {
+        if self.is_v4() {
+            return u32::from_be(self.ip_be[3]) >> 24 == 127;
+        }
+        self.ip_be[0] == 0 && self.ip_be[1] == 0 && self.ip_be[2] == 0 && self.ip_be[3] == 1_u32.to_be()
+    }
+
     /// Is it an IPv4 address?
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {

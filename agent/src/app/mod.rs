@@ -1,0 +1,139 @@
+//! The wiring: which room gets which end of what. The only place that imports everything.
+
+mod threads;
+mod windows;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
+
+use crate::{
+    admin::{HttpWindow, UnixWindow},
+    cli::{AccessLog, KernelLog, RunArgs},
+    discover::FileSource,
+    drain, intercept, publish, ready,
+    record::{Hub, Sink, Writer},
+    snapshot::Snapshot,
+};
+
+/// Batches of updates on their way from discovery to the publisher.
+const UPDATES: usize = 16;
+/// Addresses that the kernel can redirect.
+const MAX_DESTINATIONS: u32 = 131_072;
+/// Connections that one worker holds open.
+const MAX_CONNECTIONS: usize = 65_536;
+/// How long connections in hand may go on once the agent has been told to end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs the agent until SIGTERM or SIGINT. Everything is opened before anything is served, so that a bad port or
+/// a bad file fails the start.
+pub fn run(args: RunArgs) -> Result<()> {
+    let source = FileSource::open(&args.config)?;
+    threads::raise_file_limit();
+    let cgroup = match &args.cgroup {
+        Some(path) => path.clone(),
+        None => intercept::find_pods_cgroup()?,
+    };
+    let mut kernel = intercept::Kernel::load(&intercept::Options {
+        cgroup: cgroup.clone(),
+        own_cgroup: None,
+        stale_after: args.stale_after,
+        max_destinations: MAX_DESTINATIONS,
+        log_level: match args.kernel_log {
+            KernelLog::Off => 0,
+            KernelLog::Debug => 4,
+        },
+    })?;
+    kernel.set_node_addresses(&intercept::node_addresses()?)?;
+    let writer = Writer::start(match &args.access_log {
+        AccessLog::Off => Sink::Off,
+        AccessLog::Stdout => Sink::Stdout,
+        AccessLog::File(path) => Sink::File(path.clone()),
+    })
+    .context("access log")?;
+
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("control runtime")?;
+    let http = control.block_on(HttpWindow::bind(args.http_address))?;
+    let unix = control.block_on(UnixWindow::bind(&args.admin_socket))?;
+
+    let started = Instant::now();
+    let workers = args.worker_count().get();
+    let hub = Hub::default();
+    let ready = ready::Ready::new();
+    let (trigger, drain) = drain::channel();
+    let (snapshot, _) = watch::channel(Arc::new(Snapshot::default()));
+
+    let mut threads = threads::Workers::default();
+    for index in 0..workers {
+        threads.start(threads::WorkerParts {
+            index,
+            started,
+            snapshot: snapshot.subscribe(),
+            origins: kernel.origins()?,
+            hub: &hub,
+            writer: &writer,
+            drain: &drain,
+            max_connections: MAX_CONNECTIONS,
+        })?;
+    }
+    let progress = threads.progress();
+    threads::heartbeat(kernel.heartbeat()?, progress.clone(), args.stale_after, drain.clone())?;
+
+    let observer = kernel.observer()?;
+    let publisher = publish::Publisher::new(kernel, threads.handles(), workers, snapshot);
+    let (updates, receive) = mpsc::channel(UPDATES);
+    // An empty configuration is in force at once: discovery has nothing to send.
+    let empty = source.current().pods.is_empty() && source.current().services.is_empty();
+    let first = (!empty).then(|| ready.task("the first configuration to be in force"));
+    let windows = Arc::new(windows::Windows {
+        config_path: args.config.clone(),
+        published: publisher.published(),
+        source: source.state(),
+        hub,
+        observer,
+        progress,
+        ready,
+        stale_after: args.stale_after,
+        started_at: std::time::SystemTime::now(),
+    });
+    let publisher = threads::publisher(publisher, receive, first, drain.clone())?;
+
+    let reload = Arc::new(Notify::new());
+    control.spawn(http.serve(windows.clone(), drain.clone()));
+    control.spawn(unix.serve(windows, drain.clone()));
+    control.spawn(source.run(updates, reload.clone(), drain.clone()));
+    tracing::info!(workers, cgroup = %cgroup.display(), http = %args.http_address, "derny runs");
+
+    control.block_on(async {
+        let mut end = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+        loop {
+            tokio::select! {
+                _ = end.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {
+                    reload.notify_one();
+                    writer.reopen();
+                }
+            }
+        }
+        tracing::info!(seconds = DRAIN.as_secs(), "draining");
+        drop(drain);
+        let drained = trigger.drain(DRAIN).await;
+        tracing::info!(?drained, "drained");
+        anyhow::Ok(())
+    })?;
+    // The kernel's programs go with the publisher's thread.
+    drop(publisher);
+    writer.flush(Duration::from_secs(1));
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! The process's threads: workers, heartbeat, publisher.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tokio::{
+    runtime::Builder,
+    sync::{mpsc, watch},
+    task::LocalSet,
+    time::Instant,
+};
+
+use crate::{
+    drain,
+    intercept::{Enrolled, Heartbeat, Netns, Origins},
+    model::{self, DestinationId, Pod, Slot, Update},
+    pool::Sockets,
+    proxy::{self, Command, EnrolledPod, Progress, Setup},
+    publish::{self, Publisher},
+    ready,
+    record::{Hub, Writer},
+    snapshot::Snapshot,
+};
+
+/// The engine's threads.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    commands: Vec<mpsc::UnboundedSender<Command>>,
+    progress: Vec<Progress>,
+}
+
+/// What one worker is made of.
+pub(super) struct WorkerParts<'a> {
+    pub(super) index: usize,
+    pub(super) started: Instant,
+    pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(super) origins: Origins,
+    pub(super) hub: &'a Hub,
+    pub(super) writer: &'a Writer,
+    pub(super) drain: &'a drain::Watch,
+    pub(super) max_connections: usize,
+}
+
+impl Workers {
+    pub(super) fn start(&mut self, parts: WorkerParts<'_>) -> Result<()> {
+        let (send, commands) = mpsc::unbounded_channel();
+        let progress = Progress::new(parts.started);
+        self.commands.push(send);
+        self.progress.push(progress.clone());
+        let setup = Setup {
+            index: parts.index,
+            snapshot: parts.snapshot,
+            commands,
+            origins: Box::new(parts.origins),
+            hub: parts.hub.clone(),
+            writer: parts.writer.clone(),
+            progress,
+            drain: parts.drain.clone(),
+            max_connections: parts.max_connections,
+        };
+        let runtime = Builder::new_current_thread().enable_all().build().context("worker runtime")?;
+        thread::Builder::new()
+            .name(format!("derny-worker-{}", parts.index))
+            .spawn(move || {
+                let tasks = LocalSet::new();
+                tasks.spawn_local(proxy::run(setup));
+                // Ends when every task has, which is when the last connection has been drained.
+                runtime.block_on(tasks);
+            })
+            .context("worker thread")?;
+        Ok(())
+    }
+
+    pub(super) fn progress(&self) -> Vec<Progress> {
+        self.progress.clone()
+    }
+
+    /// What the publisher tells the workers by.
+    pub(super) fn handles(self) -> Handles {
+        Handles(self.commands)
+    }
+}
+
+pub(super) struct Handles(Vec<mpsc::UnboundedSender<Command>>);
+
+impl publish::Workers for Handles {
+    fn enrol(&self, slot: Slot, pod: &Arc<Pod>, enrolled: Enrolled) {
+        for (worker, listeners) in self.0.iter().zip(enrolled.listeners) {
+            // A worker that has ended is being drained.
+            let _ = worker.send(Command::Enrol(EnrolledPod {
+                slot,
+                pod: pod.clone(),
+                addresses: enrolled.addresses.clone(),
+                sockets: enrolled.netns.clone(),
+                outbound: listeners.outbound,
+                inbound: listeners.inbound,
+            }));
+        }
+    }
+
+    fn withdraw(&self, slot: Slot) {
+        for worker in &self.0 {
+            let _ = worker.send(Command::Withdraw(slot));
+        }
+    }
+}
+
+impl Sockets for Netns {
+    fn tcp_socket(&self, to: SocketAddr) -> io::Result<socket2::Socket> {
+        Netns::tcp_socket(self, to)
+    }
+}
+
+impl model::Origins for Origins {
+    fn destination(&self, local: SocketAddr, peer: SocketAddr) -> Option<DestinationId> {
+        Origins::destination(self, local, peer)
+    }
+}
+
+/// Tells the kernel that the engine works, for as long as every worker makes progress. A thread of its own, so
+/// that neither a busy worker nor a scrape delays it.
+pub(super) fn heartbeat(
+    heartbeat: Heartbeat,
+    workers: Vec<Progress>,
+    stale_after: Duration,
+    drain: drain::Watch,
+) -> Result<()> {
+    let beat = move || {
+        while !drain.is_signaled() {
+            let now = Instant::now();
+            if workers.iter().all(|worker| worker.age(now) < stale_after / 2)
+                && let Err(error) = heartbeat.beat()
+            {
+                tracing::error!(%error, "heartbeat not written");
+            }
+            thread::park_timeout(stale_after / 5);
+        }
+    };
+    thread::Builder::new().name("derny-heartbeat".into()).spawn(beat).context("heartbeat thread")?;
+    Ok(())
+}
+
+/// The publisher's thread: entering a pod's network namespace takes its time, and must not hold up a scrape.
+pub(super) fn publisher(
+    publisher: Publisher<Handles>,
+    updates: mpsc::Receiver<Vec<Update>>,
+    first: Option<ready::Guard>,
+    drain: drain::Watch,
+) -> Result<JoinHandle<()>> {
+    let runtime = Builder::new_current_thread().enable_all().build().context("publisher runtime")?;
+    let run = move || runtime.block_on(publisher.run(updates, first, drain));
+    thread::Builder::new().name("derny-publish".into()).spawn(run).context("publisher thread")
+}
+
+/// Allows as many open files as the system lets this process have: each connection is one, each pod several.
+pub(super) fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a pointer to one rlimit, which lives here.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    if !raised {
+        tracing::warn!(error = %io::Error::last_os_error(), "limit of open files not raised");
+    }
+}

@@ -1,0 +1,229 @@
+//! What the windows show, put together when somebody looks.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    admin::{View, proto},
+    discover::SourceState,
+    intercept::{Observer, SlotCounters},
+    model::{PodState, Slot},
+    proxy::Progress,
+    publish::Published,
+    ready::Ready,
+    record::{self, Direction, Hub, NodeSample, Rejected},
+    snapshot::Target,
+};
+
+pub(super) struct Windows {
+    pub(super) config_path: PathBuf,
+    pub(super) published: Published,
+    pub(super) source: watch::Receiver<SourceState>,
+    pub(super) hub: Hub,
+    pub(super) observer: Observer,
+    pub(super) progress: Vec<Progress>,
+    pub(super) ready: Ready,
+    pub(super) stale_after: Duration,
+    pub(super) started_at: SystemTime,
+}
+
+impl Windows {
+    fn slowest_worker(&self) -> Duration {
+        let now = Instant::now();
+        self.progress.iter().map(|worker| worker.age(now)).max().unwrap_or_default()
+    }
+
+    fn heartbeat_age(&self) -> Option<Duration> {
+        self.observer.heartbeat_age().ok().flatten()
+    }
+
+    /// Enrolled and waiting.
+    fn pod_counts(&self) -> (usize, usize) {
+        let pods = self.published.pods.borrow();
+        let enrolled = pods.iter().filter(|p| matches!(p.state, PodState::Enrolled { .. })).count();
+        (enrolled, pods.len() - enrolled)
+    }
+
+    fn destinations(&self) -> usize {
+        let snapshot = self.published.snapshot.borrow();
+        snapshot.destinations.values().filter(|d| d.target != Target::Gone).count()
+    }
+
+    fn snapshot_age(&self) -> Duration {
+        self.published.changed_at.borrow().elapsed()
+    }
+}
+
+impl View for Windows {
+    fn status(&self) -> proto::Status {
+        let (enrolled, waiting) = self.pod_counts();
+        let snapshot = self.published.snapshot.borrow().clone();
+        let source = self.source.borrow().clone();
+        proto::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at_ms: unix_ms(self.started_at),
+            workers: count(self.progress.len()),
+            slowest_worker_ms: millis(self.slowest_worker()),
+            config_path: self.config_path.display().to_string(),
+            config_loaded_at_ms: unix_ms(source.loaded_at),
+            config_error: source
+                .last_error
+                .map(|e| proto::ConfigError { at_ms: unix_ms(e.at), message: e.message }),
+            snapshot_version: snapshot.version,
+            snapshot_age_ms: millis(self.snapshot_age()),
+            heartbeat_age_ms: self.heartbeat_age().map(millis),
+            pods_enrolled: count(enrolled),
+            pods_waiting: count(waiting),
+            services: count(snapshot.ports.len()),
+            destinations: count(self.destinations()),
+            not_ready: self.not_ready(),
+        }
+    }
+
+    fn pods(&self) -> Vec<proto::Pod> {
+        let open = self.hub.open_connections();
+        let pods = self.published.pods.borrow().clone();
+        let mut list: Vec<proto::Pod> = pods
+            .iter()
+            .map(|status| {
+                let pod = &status.pod;
+                let of_workload = |namespace: &str, workload: &str| {
+                    namespace == &*pod.name.namespace && workload == &*pod.workload
+                };
+                let connections = open.iter().filter(|(key, _)| match key.direction {
+                    Direction::Outbound => of_workload(&key.source.namespace, &key.source.workload),
+                    Direction::Inbound => {
+                        let service = &key.destination.service;
+                        of_workload(&service.namespace, &service.name)
+                    }
+                });
+                let (state, cookie, addresses, reason) = match &status.state {
+                    PodState::Enrolled { netns_cookie, addresses } => {
+                        (proto::PodState::Enrolled, Some(*netns_cookie), addresses.clone(), String::new())
+                    }
+                    PodState::Waiting { reason } => {
+                        (proto::PodState::Waiting, None, Vec::new(), reason.clone())
+                    }
+                };
+                proto::Pod {
+                    namespace: pod.name.namespace.to_string(),
+                    name: pod.name.name.to_string(),
+                    workload: pod.workload.to_string(),
+                    slot: status.slot.get().into(),
+                    netns: pod.netns.display().to_string(),
+                    netns_cookie: cookie,
+                    addresses: addresses.iter().map(ToString::to_string).collect(),
+                    state: state.into(),
+                    reason,
+                    open_connections: connections.map(|(_, n)| n).sum(),
+                }
+            })
+            .collect();
+        list.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        list
+    }
+
+    fn services(&self) -> Vec<proto::Service> {
+        let snapshot = self.published.snapshot.borrow().clone();
+        let mut addresses: BTreeMap<_, Vec<String>> = BTreeMap::new();
+        for destination in snapshot.destinations.values() {
+            if let Target::Service(name) = &destination.target {
+                addresses.entry(name.clone()).or_default().push(destination.address.ip().to_string());
+            }
+        }
+        let port = |port: &crate::model::ServicePort| proto::Service {
+            namespace: port.name.service.namespace.to_string(),
+            name: port.name.service.name.to_string(),
+            port: port.name.port.into(),
+            protocol: port.protocol.to_string(),
+            algorithm: port.policy.algorithm.as_str().to_owned(),
+            addresses: addresses.get(&port.name).cloned().unwrap_or_default(),
+            endpoints: (port.endpoints.iter())
+                .map(|e| proto::Endpoint { address: e.address.to_string(), weight: e.weight })
+                .collect(),
+        };
+        snapshot.ports.values().map(|p| port(p)).collect()
+    }
+
+    fn metrics(&self) -> String {
+        let (enrolled, waiting) = self.pod_counts();
+        let names: BTreeMap<Slot, (String, String)> = (self.published.pods.borrow().iter())
+            .map(|p| (p.slot, (p.pod.name.namespace.to_string(), p.pod.name.name.to_string())))
+            .collect();
+        let mut sample = NodeSample {
+            pods_enrolled: enrolled as u64,
+            pods_waiting: waiting as u64,
+            destinations: self.destinations() as u64,
+            snapshot_version: self.published.snapshot.borrow().version,
+            snapshot_age: self.snapshot_age(),
+            heartbeat_age: self.heartbeat_age(),
+            config_rejected: match self.source.borrow().last_error {
+                Some(_) => Rejected::Yes,
+                None => Rejected::No,
+            },
+            ..NodeSample::default()
+        };
+        for counters in self.observer.counters().unwrap_or_default() {
+            match counters.slot.and_then(|slot| names.get(&slot)) {
+                Some((namespace, pod)) => {
+                    let of_pod = decisions(&counters).map(|(d, n)| (namespace.clone(), pod.clone(), d, n));
+                    sample.pod_decisions.extend(of_pod);
+                }
+                None => sample.node_decisions.extend(decisions(&counters).filter(|(_, n)| *n > 0)),
+            }
+        }
+        record::encode(&self.hub, sample)
+    }
+
+    fn not_ready(&self) -> Vec<String> {
+        self.ready.pending()
+    }
+
+    fn live(&self) -> Result<(), String> {
+        let slowest = self.slowest_worker();
+        // Ten times what makes the kernel stand aside: restarting is worse than that.
+        if slowest < self.stale_after * 10 {
+            Ok(())
+        } else {
+            Err(format!("a worker has made no progress for {} s", slowest.as_secs()))
+        }
+    }
+}
+
+fn decisions(c: &SlotCounters) -> impl Iterator<Item = (&'static str, u64)> {
+    [
+        ("redirected", c.redirected),
+        ("passed_unknown", c.passed_unknown),
+        ("passed_not_enrolled", c.passed_not_enrolled),
+        ("passed_stale", c.passed_stale),
+        ("passed_no_ipv6", c.passed_no_ipv6),
+        ("passed_bound_device", c.passed_bound_device),
+        ("passed_no_memory", c.passed_no_memory),
+        ("steered_outbound", c.steered_outbound),
+        ("steered_inbound", c.steered_inbound),
+        ("skipped_same_node", c.skipped_same_node),
+        ("skipped_node_address", c.skipped_node_address),
+        ("skipped_loopback", c.skipped_loopback),
+        ("skipped_stale", c.skipped_stale),
+        ("no_listener", c.no_listener),
+    ]
+    .into_iter()
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map(millis).unwrap_or_default()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

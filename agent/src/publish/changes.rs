@@ -1,0 +1,111 @@
+//! What the kernel must be told when one view follows another. Pure.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use imbl::ordmap::DiffItem;
+
+use crate::{
+    model::{DestinationId, Pod, Slot},
+    snapshot::{Destination, Snapshot, Target},
+};
+
+/// Changes of the kernel's tables, in two halves: the workers are shown the new view between them. So nothing is
+/// redirected to a destination before the workers know it, and nothing that the workers no longer know is still
+/// redirected.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Changes {
+    pub(super) stop_redirecting: Vec<SocketAddr>,
+    pub(super) withdraw: Vec<Slot>,
+    // --- here the workers get the view ---
+    pub(super) redirect: Vec<(SocketAddr, DestinationId, String)>,
+    pub(super) enrol: Vec<(Slot, Arc<Pod>)>,
+}
+
+impl Changes {
+    pub(super) fn between(old: &Snapshot, new: &Snapshot) -> Self {
+        let mut changes = Self::default();
+        for item in old.destinations.diff(&new.destinations) {
+            match item {
+                DiffItem::Add(id, new) => changes.redirect(*id, new),
+                DiffItem::Update { new: (id, new), .. } => match new.target {
+                    Target::Gone => changes.stop_redirecting.push(new.address),
+                    Target::Service(_) | Target::Endpoint(_) => changes.redirect(*id, new),
+                },
+                DiffItem::Remove(_, old) if old.target != Target::Gone => {
+                    changes.stop_redirecting.push(old.address);
+                }
+                DiffItem::Remove(..) => {}
+            }
+        }
+        for item in old.pods.diff(&new.pods) {
+            match item {
+                DiffItem::Add(slot, pod) => changes.enrol.push((*slot, pod.clone())),
+                // A pod that changed, or another one in the same slot: its listeners are opened anew.
+                DiffItem::Update { new: (slot, pod), .. } => {
+                    changes.withdraw.push(*slot);
+                    changes.enrol.push((*slot, pod.clone()));
+                }
+                DiffItem::Remove(slot, _) => changes.withdraw.push(*slot),
+            }
+        }
+        changes
+    }
+
+    fn redirect(&mut self, id: DestinationId, destination: &Destination) {
+        if let Some(port) = destination.target.port() {
+            self.redirect.push((destination.address, id, port.to_string()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{PodName, ServiceName, ServicePortName};
+
+    fn view(destinations: &[(u32, Target)], pods: &[(u16, &str)]) -> Snapshot {
+        let destinations = destinations.iter().map(|(id, target)| {
+            let address = ([10, 0, 0, 1], u16::try_from(*id).unwrap()).into();
+            (DestinationId::new(*id).unwrap(), Destination { address, target: target.clone() })
+        });
+        let pods = pods.iter().map(|(slot, name)| {
+            let pod = Pod {
+                name: PodName { namespace: "default".into(), name: (*name).into() },
+                workload: "w".into(),
+                netns: "/n".into(),
+                inbound: vec![],
+            };
+            (Slot::new(*slot).unwrap(), Arc::new(pod))
+        });
+        Snapshot { destinations: destinations.collect(), pods: pods.collect(), ..Snapshot::default() }
+    }
+
+    fn service(name: &str) -> Target {
+        let service = ServiceName { namespace: "default".into(), name: name.into() };
+        Target::Service(ServicePortName { service, port: 80 })
+    }
+
+    #[test]
+    fn a_destination_is_redirected_while_somebody_serves_it() {
+        let check = |old: &[(u32, Target)], new: &[(u32, Target)], stop: &[u16], redirect: &[&str]| {
+            let changes = Changes::between(&view(old, &[]), &view(new, &[]));
+            let stopped: Vec<_> = changes.stop_redirecting.iter().map(SocketAddr::port).collect();
+            let redirected: Vec<_> = changes.redirect.iter().map(|(_, _, label)| label.as_str()).collect();
+            assert_eq!((stopped.as_slice(), redirected.as_slice()), (stop, redirect), "{old:?} → {new:?}");
+        };
+        check(&[], &[(1, service("a"))], &[], &["default/a:80"]);
+        check(&[(1, service("a"))], &[(1, service("a"))], &[], &[]);
+        check(&[(1, service("a"))], &[(1, service("b"))], &[], &["default/b:80"]);
+        check(&[(1, service("a"))], &[(1, Target::Gone)], &[1], &[]);
+        check(&[(1, Target::Gone)], &[], &[], &[]);
+        check(&[(1, Target::Gone)], &[(1, service("a"))], &[], &["default/a:80"]);
+        check(&[(1, service("a"))], &[], &[1], &[]);
+    }
+
+    #[test]
+    fn another_pod_in_a_slot_is_withdrawn_and_enrolled() {
+        let changes = Changes::between(&view(&[], &[(3, "a"), (4, "b")]), &view(&[], &[(3, "c")]));
+        let slots: Vec<_> = changes.withdraw.iter().map(|s| s.get()).collect();
+        assert_eq!((slots.as_slice(), changes.enrol.len()), (&[3, 4][..], 1));
+    }
+}

@@ -1,0 +1,186 @@
+//! Pods come and go.
+
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use derny::intercept::{MARK, Netns, Observer};
+use serde_json::json;
+
+use crate::mesh::{APP, ID, Mesh, VIP, VIP6, address, app, dial, slot, word};
+
+#[test]
+fn every_program_passes_the_verifier_with_the_log_off_and_on() {
+    // `Kernel::load` loads all seven.
+    Mesh::new();
+    Mesh::with(|options| options.log_level = 4);
+}
+
+#[test]
+fn a_withdrawn_pod_is_left_alone_and_can_come_back() {
+    let mut mesh = Mesh::new();
+    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
+    app(&server, server.ip().into(), APP);
+    mesh.redirect(server.address(APP));
+    for _ in 0..2 {
+        mesh.enrol(1, &client, &[]);
+        mesh.enrol(2, &server, &[APP]);
+        assert!(dial(&client, server.address(APP), json!({})).said.starts_with("outbound"));
+        mesh.assert_counted(1, |counters| (counters.redirected, counters.steered_outbound) = (1, 1));
+        mesh.kernel.withdraw(slot(1));
+        mesh.kernel.withdraw(slot(1));
+        // The client goes direct, and arrives as a stranger.
+        assert!(dial(&client, server.address(APP), json!({})).said.starts_with("inbound"));
+        mesh.kernel.withdraw(slot(2));
+        assert!(dial(&client, server.address(APP), json!({})).said.starts_with("app"));
+        assert_eq!(mesh.kernel.observer().unwrap().pods().unwrap(), []);
+    }
+    assert_eq!(mesh.counters(None).passed_not_enrolled, 4);
+}
+
+#[test]
+fn an_established_connection_outlives_its_pods_withdrawal() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    let mut enrolled = mesh.kernel.enrol(slot(1), &word(&pod, &[]), 1).unwrap();
+    mesh.redirect(address(VIP));
+    let listener = enrolled.listeners.remove(0).outbound.remove(0);
+    listener.set_nonblocking(false).unwrap();
+    // A redirected address by hand: slot 1, destination 0.
+    let client = pod.inside(|| TcpStream::connect("127.192.16.0:32768").unwrap()).unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    mesh.kernel.withdraw(slot(1));
+    (&accepted).write_all(b"still here").unwrap();
+    drop(accepted);
+    let mut said = String::new();
+    (&client).read_to_string(&mut said).unwrap();
+    assert_eq!(said, "still here");
+}
+
+#[test]
+fn the_kernel_spreads_connections_over_the_workers() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    let enrolled = mesh.kernel.enrol(slot(0), &word(&pod, &[]), 2).unwrap();
+    let listeners: Vec<_> =
+        enrolled.listeners.iter().map(|worker| (&worker.outbound[0], worker.outbound.len())).collect();
+    assert_eq!(listeners.len(), 2);
+    let clients: Vec<_> = (0..64)
+        .map(|_| pod.inside(|| TcpStream::connect("127.192.0.0:32768").unwrap()).unwrap())
+        .collect();
+    let accepted: Vec<usize> = listeners
+        .iter()
+        .map(|(listener, families)| {
+            assert_eq!(*families, 2, "IPv4 and IPv6");
+            std::iter::from_fn(|| listener.accept().ok()).count()
+        })
+        .collect();
+    assert_eq!(accepted.iter().sum::<usize>(), clients.len());
+    // 64 fair coins show one side fewer than 8 times once in 10^10.
+    assert!(accepted.iter().all(|count| *count >= 8), "{accepted:?}");
+}
+
+#[test]
+fn what_cannot_be_enrolled_says_why_and_changes_nothing() {
+    let mut mesh = Mesh::new();
+    let (a, b) = (mesh.node.pod("a").unwrap(), mesh.node.pod("b").unwrap());
+    mesh.enrol(1, &a, &[APP]);
+    let mut enrol = |number, pod| mesh.kernel.enrol(slot(number), &pod, 1).unwrap_err().to_string();
+    assert_eq!(enrol(1, word(&b, &[])), "slot 1 of shop/b is taken by shop/a");
+
+    let mut same = word(&b, &[]);
+    same.netns = a.netns_path().to_owned();
+    let path = a.netns_path().display();
+    assert_eq!(enrol(2, same), format!("shop/b and shop/a name the same network namespace {path}"));
+
+    let mut host = word(&b, &[]);
+    host.netns = "/proc/self/ns/net".into();
+    assert!(enrol(2, host).contains("/proc/self/ns/net of shop/b is the agent's own network namespace"));
+
+    let mut file = word(&b, &[]);
+    file.netns = "/proc/self/ns/uts".into();
+    assert_eq!(enrol(2, file), "network namespace /proc/self/ns/uts of shop/b: not a network namespace");
+
+    let mut none = word(&b, &[]);
+    none.netns = "/run/netns/derny-none".into();
+    assert!(enrol(2, none).contains("No such file"));
+
+    // The same address in two pods: the second fails when all but the last step is done.
+    b.netns().ip_batch(&format!("address add {}/32 dev eth0\n", a.ip())).unwrap();
+    let taken = enrol(2, word(&b, &[APP]));
+    assert_eq!(taken, format!("{} of shop/b is an inbound address of another pod", a.address(APP)));
+    b.netns().ip_batch(&format!("address del {}/32 dev eth0\n", a.ip())).unwrap();
+
+    b.netns().ip_batch("link set lo down\n").unwrap();
+    assert_eq!(enrol(2, word(&b, &[])), "the loopback of shop/b is down");
+    b.netns().ip_batch("link set lo up\n").unwrap();
+
+    let observer = mesh.kernel.observer().unwrap();
+    assert_eq!(observer.pods().unwrap().len(), 1);
+    // Nothing was left behind that would stand in the way, and the first pod is as it was.
+    mesh.enrol(2, &b, &[APP]);
+    assert_eq!(dial(&b, a.address(APP), json!({})).said, format!("inbound {} from {}", a.address(APP), b.ip()));
+    assert_eq!(dial(&a, b.address(APP), json!({})).said, format!("inbound {} from {}", b.address(APP), a.ip()));
+}
+
+#[test]
+fn a_namespace_that_goes_is_noticed() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    mesh.enrol(1, &pod, &[]);
+    assert!(!mesh.kernel.netns_gone(slot(1)));
+    assert!(!mesh.kernel.netns_gone(slot(2)), "an empty slot");
+    drop(pod);
+    assert!(mesh.kernel.netns_gone(slot(1)));
+    // Another namespace under the same name is another pod.
+    let _again = mesh.node.pod("client").unwrap();
+    assert!(mesh.kernel.netns_gone(slot(1)));
+}
+
+#[test]
+fn the_maps_tell_an_operator_what_is_redirected() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    let enrolled = mesh.enrol(9, &pod, &[]);
+    assert_eq!(BTreeSet::from_iter(enrolled.addresses), BTreeSet::from([pod.ip().into(), pod.ip6().into()]));
+    mesh.redirect(address(VIP));
+    mesh.redirect(address(VIP6));
+    dial(&pod, address(VIP), json!({}));
+    // A new description of the same address keeps its hits.
+    mesh.redirect(address(VIP));
+
+    let cookie = enrolled.netns.cookie();
+    // As another process finds it: among the agents of this machine, by the maps alone.
+    let found = Observer::find().unwrap();
+    let ours = found.iter().find(|it| it.pods().unwrap().iter().any(|pod| pod.netns_cookie == cookie)).unwrap();
+    let pods = ours.pods().unwrap();
+    assert_eq!((pods[0].slot, pods[0].label.as_str()), (slot(9), "shop/client"));
+    let destinations = ours.destinations().unwrap();
+    let shown: Vec<_> = destinations
+        .iter()
+        .map(|it| (it.address, it.id.get(), it.hits, it.label.as_str()))
+        .collect();
+    assert_eq!(shown, [(address(VIP), ID, 1, "shop/cart:80"), (address(VIP6), ID, 0, "shop/cart:80")]);
+    assert!(ours.heartbeat_age().unwrap().unwrap() < std::time::Duration::from_secs(1));
+}
+
+#[test]
+fn a_namespace_is_entered_by_one_thread_for_a_moment() {
+    let mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    let netns = Netns::open(pod.netns_path()).unwrap();
+    let here = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+    let home = here();
+    let inside = netns.enter(here).unwrap();
+    assert_ne!(inside, home);
+    assert_eq!(here(), home);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| netns.enter(|| panic!("inside"))));
+    assert!(panicked.is_err());
+    assert_eq!(here(), home, "also after a panic");
+    let socket = netns.tcp_socket(address(VIP)).unwrap();
+    assert_eq!(socket.mark().unwrap(), MARK);
+    let Err(error) = Netns::open("/dev/null".as_ref()) else { panic!("opened") };
+    assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
+}

@@ -1,0 +1,132 @@
+//! Connections that pods open: redirected, and what the application sees of it.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::mesh::{ID, Mesh, VIP, VIP6, address, dial, pair, slot, word};
+
+/// Dials a redirected address: the outbound listener must get it with its id, and the application must see the
+/// address that it dialled.
+#[track_caller]
+fn assert_redirected(dialled: &str, shown: &str, options: Value, source: &str) {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    mesh.enrol(5, &pod, &[]);
+    mesh.redirect(address(VIP));
+    mesh.redirect(address(VIP6));
+    let seen = dial(&pod, address(dialled), options);
+    assert_eq!(seen.said, format!("outbound {ID} from {source}"), "{seen:?}");
+    assert_eq!(seen.peer, Some(address(shown)), "{seen:?}");
+    let over_sk_lookup = u64::from(source.contains('.'));
+    mesh.assert_counted(5, |counters| {
+        counters.redirected = 1;
+        counters.steered_outbound = over_sk_lookup;
+    });
+    let hits: u64 = mesh.kernel.observer().unwrap().destinations().unwrap().iter().map(|it| it.hits).sum();
+    assert_eq!(hits, 1);
+}
+
+#[test]
+fn an_ipv4_socket() {
+    assert_redirected(VIP, VIP, json!({}), "127.0.0.1");
+}
+
+#[test]
+fn an_ipv6_socket_that_dials_ipv4() {
+    assert_redirected("[::ffff:10.96.0.7]:80", "[::ffff:10.96.0.7]:80", json!({}), "127.0.0.1");
+}
+
+#[test]
+fn an_ipv6_socket() {
+    assert_redirected(VIP6, VIP6, json!({}), "::1");
+}
+
+#[test]
+fn a_v6only_socket() {
+    assert_redirected(VIP6, VIP6, json!({"v6only": true}), "::1");
+}
+
+#[test]
+fn a_bound_ipv4_source() {
+    // The first pod of a node.
+    assert_redirected(VIP, VIP, json!({"bind": ["10.0.0.2", 4444]}), "10.0.0.2");
+}
+
+#[test]
+fn a_bound_ipv6_source() {
+    assert_redirected(VIP6, VIP6, json!({"bind": ["fd00::2", 4444], "v6only": true}), "fd00::2");
+}
+
+#[test]
+fn a_nonblocking_connect() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    mesh.enrol(5, &pod, &[]);
+    mesh.redirect(address(VIP));
+    let seen = dial(&pod, address(VIP), json!({"nonblocking": true}));
+    assert_eq!(seen.all["in_progress"], true);
+    assert_eq!(seen.said, format!("outbound {ID} from 127.0.0.1"));
+    assert_eq!(seen.peer, Some(address(VIP)));
+    mesh.assert_counted(5, |counters| (counters.redirected, counters.steered_outbound) = (1, 1));
+}
+
+#[test]
+fn a_socket_connected_elsewhere_after_a_failure_shows_the_second_address() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    let enrolled = mesh.kernel.enrol(slot(5), &word(&pod, &[]), 1).unwrap();
+    mesh.redirect(address(VIP));
+    // Nobody listens any more, so the redirected connect is refused.
+    drop(enrolled.listeners);
+    let loopback: SocketAddr = address("127.0.0.1:8080");
+    crate::mesh::app(&pod, loopback.ip(), loopback.port());
+    let seen = dial(&pod, loopback, json!({"first": pair(address(VIP))}));
+    assert_eq!(seen.said, "app here from 127.0.0.1", "{seen:?}");
+    assert_eq!(seen.peer, Some(loopback));
+    mesh.assert_counted(5, |counters| {
+        (counters.redirected, counters.no_listener, counters.passed_unknown) = (1, 1, 1);
+    });
+}
+
+#[test]
+fn two_pods_with_the_same_loopback_tuple_are_told_apart() {
+    let mut mesh = Mesh::new();
+    let (a, b) = (mesh.node.pod("a").unwrap(), mesh.node.pod("b").unwrap());
+    mesh.enrol(1, &a, &[]);
+    mesh.enrol(2, &b, &[]);
+    mesh.redirect(address(VIP6));
+    let other = address("[fd96::8]:80");
+    mesh.kernel.redirect(other, derny::model::DestinationId::new(8).unwrap(), "shop/other:80").unwrap();
+    let bound = json!({"bind": ["::1", 4444], "v6only": true});
+    assert_eq!(dial(&a, address(VIP6), bound.clone()).said, format!("outbound {ID} from ::1"));
+    assert_eq!(dial(&b, other, bound).said, "outbound 8 from ::1");
+}
+
+#[test]
+fn another_pods_redirected_address_cannot_be_dialled_by_hand() {
+    let mut mesh = Mesh::new();
+    let (a, b) = (mesh.node.pod("a").unwrap(), mesh.node.pod("b").unwrap());
+    mesh.enrol(1, &a, &[]);
+    mesh.enrol(2, &b, &[]);
+    mesh.redirect(address(VIP));
+    // Slot 2, destination 98765: what pod b's connections to the VIP become.
+    let forged = address("127.192.32.3:33229");
+    assert_eq!(dial(&b, forged, json!({})).said, format!("outbound {ID} from 127.0.0.1"));
+    let seen = dial(&a, forged, json!({}));
+    assert_eq!(seen.said, "", "{seen:?}");
+    assert_ne!(seen.error, "");
+}
+
+#[test]
+fn the_outbound_listener_itself_is_nobodys_destination() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    let enrolled = mesh.kernel.enrol(slot(5), &word(&pod, &[]), 1).unwrap();
+    let origins = mesh.kernel.origins().unwrap();
+    for listener in enrolled.listeners.into_iter().flat_map(|worker| worker.outbound) {
+        let listening = listener.local_addr().unwrap();
+        crate::mesh::engine(listener, "outbound", Some(origins.clone()));
+        assert!(dial(&pod, listening, json!({})).said.starts_with("outbound nothing"), "{listening}");
+    }
+}

@@ -1,0 +1,139 @@
+//! Connections that are left alone.
+
+use derny::{intercept::MARK, model::DestinationId};
+use serde_json::json;
+
+use crate::mesh::{APP, Mesh, VIP, VIP6, address, app, dial};
+
+#[test]
+fn a_connected_udp_socket() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    mesh.enrol(5, &pod, &[]);
+    mesh.redirect(address(VIP));
+    let seen = dial(&pod, address(VIP), json!({"udp": true}));
+    // From the pod's own address: a redirected one would leave from the loopback's.
+    assert_eq!((seen.peer, &seen.all["local"][0]), (Some(address(VIP)), &json!(pod.ip().to_string())));
+    mesh.assert_counted(5, |_| {});
+}
+
+#[test]
+fn a_pod_that_is_not_enrolled() {
+    let mut mesh = Mesh::new();
+    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
+    app(&server, server.ip().into(), APP);
+    mesh.redirect(server.address(APP));
+    let seen = dial(&client, server.address(APP), json!({}));
+    assert_eq!(seen.said, format!("app here from {}", client.ip()));
+    assert_eq!(mesh.counters(None).passed_not_enrolled, 1);
+    assert_eq!(mesh.kernel.observer().unwrap().destinations().unwrap()[0].hits, 0);
+}
+
+#[test]
+fn a_socket_with_the_agents_mark() {
+    let mut mesh = Mesh::new();
+    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
+    app(&server, server.ip().into(), APP);
+    mesh.enrol(5, &client, &[]);
+    mesh.redirect(server.address(APP));
+    let seen = dial(&client, server.address(APP), json!({"mark": MARK}));
+    assert_eq!(seen.said, format!("app here from {}", client.ip()));
+    mesh.assert_counted(5, |_| {});
+    // The same without the mark is redirected.
+    assert!(dial(&client, server.address(APP), json!({})).said.starts_with("outbound"));
+}
+
+#[test]
+fn an_application_on_the_pods_loopback() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    mesh.enrol(5, &pod, &[APP]);
+    let loopback = address("127.0.0.1:8080");
+    app(&pod, loopback.ip(), loopback.port());
+    let seen = dial(&pod, loopback, json!({}));
+    assert_eq!((seen.said.as_str(), seen.peer), ("app here from 127.0.0.1", Some(loopback)));
+    mesh.assert_counted(5, |counters| counters.passed_unknown = 1);
+}
+
+#[test]
+fn everything_while_the_agent_is_silent() {
+    let mut mesh = Mesh::new();
+    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
+    app(&server, server.ip().into(), APP);
+    mesh.enrol(5, &client, &[]);
+    mesh.enrol(6, &server, &[APP]);
+    mesh.redirect(server.address(APP));
+    mesh.fall_silent();
+    assert_eq!(dial(&client, server.address(APP), json!({})).said, format!("app here from {}", client.ip()));
+    mesh.assert_counted(5, |counters| counters.passed_stale = 1);
+    mesh.assert_counted(6, |counters| counters.skipped_stale = 1);
+
+    mesh.revive();
+    assert!(dial(&client, server.address(APP), json!({})).said.starts_with("outbound"));
+    mesh.assert_counted(5, |counters| {
+        (counters.passed_stale, counters.redirected, counters.steered_outbound) = (1, 1, 1);
+    });
+}
+
+#[test]
+fn everything_before_the_first_sign_of_life() {
+    let mut mesh = Mesh::without_a_beat();
+    let pod = mesh.node.pod("client").unwrap();
+    app(&pod, pod.ip().into(), APP);
+    mesh.enrol(5, &pod, &[]);
+    mesh.redirect(pod.address(APP));
+    assert_eq!(mesh.kernel.observer().unwrap().heartbeat_age().unwrap(), None);
+    assert_eq!(dial(&pod, pod.address(APP), json!({})).said, format!("app here from {}", pod.ip()));
+    mesh.assert_counted(5, |counters| counters.passed_stale = 1);
+}
+
+#[test]
+fn a_destination_that_is_no_more() {
+    let mut mesh = Mesh::new();
+    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
+    app(&server, server.ip().into(), APP);
+    mesh.enrol(5, &client, &[]);
+    mesh.redirect(server.address(APP));
+    mesh.kernel.stop_redirecting(server.address(APP)).unwrap();
+    mesh.kernel.stop_redirecting(server.address(APP)).unwrap();
+    assert_eq!(dial(&client, server.address(APP), json!({})).said, format!("app here from {}", client.ip()));
+    mesh.assert_counted(5, |counters| counters.passed_unknown = 1);
+}
+
+#[test]
+fn a_socket_bound_to_a_device() {
+    let mut mesh = Mesh::new();
+    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
+    app(&server, server.ip().into(), APP);
+    mesh.enrol(5, &client, &[]);
+    mesh.redirect(server.address(APP));
+    let seen = dial(&client, server.address(APP), json!({"device": "eth0"}));
+    assert_eq!(seen.said, format!("app here from {}", client.ip()));
+    mesh.assert_counted(5, |counters| counters.passed_bound_device = 1);
+}
+
+#[test]
+fn ipv6_where_the_pod_has_no_ipv6_loopback() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    pod.netns().sysctl(&[("ipv6/conf/lo/disable_ipv6", "1")]).unwrap();
+    app(&pod, pod.ip().into(), APP);
+    mesh.enrol(5, &pod, &[]);
+    mesh.redirect(address(VIP6));
+    let seen = dial(&pod, address(VIP6), json!({}));
+    assert_eq!(seen.said, "", "nobody has that address: {seen:?}");
+    mesh.assert_counted(5, |counters| counters.passed_no_ipv6 = 1);
+    // IPv4 goes on.
+    mesh.redirect(address(VIP));
+    assert!(dial(&pod, address(VIP), json!({})).said.starts_with("outbound"));
+}
+
+#[test]
+fn a_destination_beyond_the_tables_capacity() {
+    let mut mesh = Mesh::with(|options| options.max_destinations = 1);
+    mesh.redirect(address(VIP));
+    let error = mesh.kernel.redirect(address(VIP6), DestinationId::new(1).unwrap(), "").unwrap_err();
+    assert_eq!(error.to_string(), format!("DERNY_DESTS is full at 1 entries; {VIP6} is left alone"));
+    // The one that is there can be changed.
+    mesh.redirect(address(VIP));
+}
