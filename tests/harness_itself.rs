@@ -3,15 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
 
-use derny_tests::{Node, Pod, observe::now};
+use derny_tests::{Node, Pod, Process, eventually, observe::now};
+use nix::sys::signal::Signal;
 
 /// Answers every connection with its own name and the caller's address, for as long as the process lives.
 fn name_server(pod: &Pod, port: u16) {
@@ -132,22 +133,67 @@ fn nothing_is_left_behind() {
     let mut command = Command::new("sleep");
     command.arg("1000");
     let mut process = pod.spawn(command).unwrap();
-    let left = |prefix: &str| {
-        let netns = std::fs::read_dir("/run/netns").unwrap();
-        netns
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
-            || Path::new("/run").join(prefix).exists()
-    };
-    assert!(left(&prefix));
+    assert!(stands(&prefix));
     let kubepods = node.host().kubepods();
     drop(node);
-    assert!(!left(&prefix));
+    assert!(!stands(&prefix));
     assert!(!kubepods.exists());
     assert!(
         process.wait(Duration::from_secs(1)).is_ok(),
         "the node's end is the end of its processes"
     );
+}
+
+/// No test of its own: what the two below run as another process.
+#[test]
+#[ignore = "waits for its end"]
+fn a_node_that_stays() {
+    let node = Node::new().unwrap();
+    let _pod = node.pod("a").unwrap();
+    println!("\nnode {}", node.prefix());
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// Runs `a_node_that_stays` until its node stands, and returns the node's prefix.
+fn another_process() -> (Process, String) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "a_node_that_stays", "--ignored", "--nocapture"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut process = Process::spawn(command).unwrap();
+    let stdout = BufReader::new(process.child().stdout.take().unwrap());
+    let mut lines = stdout.lines().map(|line| line.unwrap());
+    let prefix = lines
+        .find_map(|line| line.strip_prefix("node ").map(str::to_owned))
+        .unwrap();
+    assert!(Path::new("/run/netns").join(format!("{prefix}-a")).exists());
+    (process, prefix)
+}
+
+fn stands(prefix: &str) -> bool {
+    let left = std::fs::read_dir("/run/netns").unwrap().flatten();
+    left.map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .any(|name| name.starts_with(prefix))
+        || Path::new("/run").join(prefix).exists()
+}
+
+#[test]
+fn ctrl_c_removes_everything() {
+    let (mut process, prefix) = another_process();
+    process.signal(Signal::SIGINT).unwrap();
+    assert_eq!(process.wait(Duration::from_secs(10)).unwrap().code(), Some(130));
+    assert!(!stands(&prefix));
+}
+
+#[test]
+fn what_a_killed_process_left_is_removed_by_the_next() {
+    let (mut killed, prefix) = another_process();
+    killed.kill9().unwrap();
+    // Unless another test's process was quicker.
+    let (_next, _) = another_process();
+    eventually("the dead node is gone", Duration::from_secs(10), || {
+        !stands(&prefix)
+    })
+    .unwrap();
 }
 
 #[test]

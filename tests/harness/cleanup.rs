@@ -122,6 +122,9 @@ fn watch_signals() -> Result<()> {
                 for id in ids.iter().chain(ids.iter()) {
                     remove_by_name(&id.prefix());
                 }
+                if !ids.is_empty() {
+                    eprintln!("\ninterrupted: all that was made is removed");
+                }
                 std::process::exit(128 + signal);
             }
         })
