@@ -163,7 +163,7 @@ impl View for Windows {
             name: port.name.service.name.to_string(),
             port: port.name.port.into(),
             protocol: port.protocol.to_string(),
-            algorithm: port.policy.algorithm.as_str().to_owned(),
+            algorithm: port.policy.load_balancer.algorithm.as_str().to_owned(),
             addresses: addresses.get(&port.name).cloned().unwrap_or_default(),
             endpoints: (port.endpoints.iter())
                 .map(|e| proto::Endpoint {

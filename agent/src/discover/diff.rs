@@ -69,9 +69,10 @@ mod tests {
             namespace: "demo".into(),
             name: format!("s{name}").into(),
         };
+        let address = std::net::SocketAddr::from(([10, 0, 0, 1], 80));
         let endpoint = crate::model::Endpoint {
-            address: std::net::SocketAddr::from(([10, 0, 0, 1], 80)),
             weight: u32::from(version),
+            ..crate::model::Endpoint::new(address)
         };
         let port = ServicePort {
             name: ServicePortName {
@@ -81,6 +82,7 @@ mod tests {
             protocol: Protocol::Http,
             endpoints: vec![endpoint],
             policy: crate::model::Policy::default(),
+            routes: Vec::new(),
         };
         Arc::new(Service {
             name,
@@ -99,6 +101,7 @@ mod tests {
                 Update::PodGone(name) => assert!(pods.remove(&name).is_some()),
                 Update::Service(s) => assert_ne!(services.insert(s.name.clone(), s.clone()), Some(s)),
                 Update::ServiceGone(name) => assert!(services.remove(&name).is_some()),
+                Update::Health { .. } => panic!("a file says nothing of health"),
             }
         }
         Checked {

@@ -4,16 +4,25 @@ mod addr;
 mod protocol;
 mod policy;
 mod endpoint;
+mod route;
 mod service;
 mod pod;
 mod update;
 mod origin;
 
 pub use addr::{DestinationId, MAX_SLOTS, Slot};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, EndpointState};
 pub use origin::Origins;
 pub use pod::{InboundPort, Pod, PodName, PodState, PodStatus};
-pub use policy::{Algorithm, ConnectionPool, Policy};
+pub use policy::{
+    Algorithm, Backoff, CircuitBreaking, ConnectionPool, FailurePercentage, HashKey, HealthCheck,
+    InboundLimits, LoadBalancer, OutlierDetection, Policy, Probe, RequestTimeout, Retry, RetryBudget,
+    RetryOn, SuccessRate, Timeouts, ZoneAware,
+};
 pub use protocol::Protocol;
+pub use route::{
+    Backend, Filter, HeaderChange, Match, PathChange, PathMatch, Pattern, Redirect, Route, RouteKind, Rule,
+    RuleRetry, RuleTimeouts, Share, ValueMatch,
+};
 pub use service::{Service, ServiceName, ServicePort, ServicePortName};
 pub use update::Update;

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc};
 
-use super::{Protocol, Slot};
+use super::{InboundLimits, Protocol, Slot};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodName {
@@ -31,6 +31,7 @@ pub struct Pod {
 pub struct InboundPort {
     pub port: u16,
     pub protocol: Protocol,
+    pub limits: InboundLimits,
 }
 
 /// What has become of a pod that the configuration names.

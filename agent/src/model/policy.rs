@@ -1,12 +1,24 @@
 //! How a service is called. Checked values with the defaults that the documentation states.
+//!
+//! One [`Policy`] holds all that a `TrafficPolicy` says about a service port. Every field has a value: what the user
+//! left out has its default here, so that no other room knows what a default is.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderName, StatusCode};
 
 /// Everything that a `TrafficPolicy` says about one service port.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    pub algorithm: Algorithm,
+    pub load_balancer: LoadBalancer,
     pub connection_pool: ConnectionPool,
+    pub timeouts: Timeouts,
+    pub retry: Retry,
+    /// `None`: no endpoint is ever ejected.
+    pub outlier_detection: Option<OutlierDetection>,
+    pub circuit_breaking: CircuitBreaking,
+    /// `None`: endpoints are not probed.
+    pub health_check: Option<HealthCheck>,
     /// How long an undeclared port may stay silent in both directions before it is relayed as opaque TCP.
     pub detect_timeout: Duration,
 }
@@ -14,15 +26,50 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            algorithm: Algorithm::default(),
+            load_balancer: LoadBalancer::default(),
             connection_pool: ConnectionPool::default(),
+            timeouts: Timeouts::default(),
+            retry: Retry::default(),
+            outlier_detection: Some(OutlierDetection::default()),
+            circuit_breaking: CircuitBreaking::default(),
+            health_check: None,
             detect_timeout: Duration::from_secs(5),
         }
     }
 }
 
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoadBalancer {
+    pub algorithm: Algorithm,
+    /// An endpoint that is new, or back from an ejection, gets its full share only after this. Zero: at once.
+    pub slow_start: Duration,
+    /// Prefer endpoints of the caller's zone.
+    pub zone_aware: ZoneAware,
+    /// Percent of the endpoints. When fewer than that are usable, all are used.
+    pub panic_threshold: u8,
+}
+
+impl Default for LoadBalancer {
+    fn default() -> Self {
+        Self {
+            algorithm: Algorithm::default(),
+            slow_start: Duration::ZERO,
+            zone_aware: ZoneAware::Off,
+            panic_threshold: 50,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ZoneAware {
+    #[default]
+    Off,
+    /// In proportion to what the zone can take, and from as many endpoints on as are given here.
+    On { min_endpoints: u32 },
+}
+
 /// How one of several endpoints is chosen for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub enum Algorithm {
     /// Two at random; the one with less (latency × load) wins.
     #[default]
@@ -31,19 +78,36 @@ pub enum Algorithm {
     LeastRequest,
     /// In turn, in proportion to the weights.
     RoundRobin,
+    /// At random, in proportion to the weights.
+    Random,
+    /// The same key always the same endpoint; when one leaves only its keys move. Ketama ring.
+    RingHash { key: HashKey, min_ring_size: u32 },
+    /// As ringHash, with more even shares and a little more movement. Table size is a prime.
+    Maglev { key: HashKey, table_size: u32 },
 }
 
 impl Algorithm {
-    pub const ALL: [Algorithm; 3] = [Self::PeakEwma, Self::LeastRequest, Self::RoundRobin];
-
     /// The word in configuration and in the command line's tables.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::PeakEwma => "peakEwma",
             Self::LeastRequest => "leastRequest",
             Self::RoundRobin => "roundRobin",
+            Self::Random => "random",
+            Self::RingHash { .. } => "ringHash",
+            Self::Maglev { .. } => "maglev",
         }
     }
+}
+
+/// What of a request decides where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    Header(HeaderName),
+    /// The cookie's value; a request without it goes anywhere.
+    Cookie(Arc<str>),
+    /// The calling pod's address.
+    SourceAddress,
 }
 
 /// Connections to the endpoints, per (source pod, endpoint).
@@ -52,8 +116,16 @@ pub struct ConnectionPool {
     pub connect_timeout: Duration,
     /// How long a connection without a request is kept.
     pub idle_timeout: Duration,
+    /// A connection serves so many requests and is then closed. `None`: no bound.
+    pub max_requests_per_connection: Option<u32>,
+    /// A connection of this age takes no new request. Shortened at random by up to a tenth. `None`: no bound.
+    pub max_connection_lifetime: Option<Duration>,
+    /// First probe after this time of silence. `None`: off.
+    pub tcp_keepalive: Option<Duration>,
     /// HTTP/2 flow-control window of a stream, in bytes. A connection's window is four times that.
     pub window_size: u32,
+    /// HTTP/2 PING on a connection that has been silent for so long. `None`: off.
+    pub http2_keepalive: Option<Duration>,
 }
 
 impl Default for ConnectionPool {
@@ -61,7 +133,294 @@ impl Default for ConnectionPool {
         Self {
             connect_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(60),
+            max_requests_per_connection: None,
+            max_connection_lifetime: None,
+            tcp_keepalive: None,
             window_size: 256 * 1024,
+            http2_keepalive: None,
         }
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub request: RequestTimeout,
+    /// Each attempt, until its response headers. `None`: no bound of its own.
+    pub per_try: Option<Duration>,
+    /// A stream without a byte in either direction. `None`: no bound.
+    pub idle: Option<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            request: RequestTimeout::default(),
+            per_try: None,
+            idle: Some(Duration::from_secs(300)),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestTimeout {
+    /// Until the response headers, with all attempts. What applies when nothing is set: a body may stream for as
+    /// long as it moves.
+    Headers(Duration),
+    /// The whole exchange, as the Gateway API defines `timeouts.request`.
+    Whole(Duration),
+    /// Set to zero: none.
+    None,
+}
+
+impl Default for RequestTimeout {
+    fn default() -> Self {
+        Self::Headers(Duration::from_secs(15))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Tries after the first. Zero: never.
+    pub attempts: u32,
+    pub on: RetryOn,
+    pub backoff: Backoff,
+    pub budget: RetryBudget,
+    /// A request body up to this many bytes can be sent again.
+    pub body_buffer_bytes: usize,
+    /// Prefer an endpoint that has not failed this request.
+    pub avoid_previous_endpoint: bool,
+    /// How long gRPC response headers wait for the first message or the trailers while a retry is possible.
+    pub hold_headers: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 2,
+            on: RetryOn::default(),
+            backoff: Backoff::default(),
+            budget: RetryBudget::default(),
+            body_buffer_bytes: 64 * 1024,
+            avoid_previous_endpoint: true,
+            hold_headers: Duration::from_millis(20),
+        }
+    }
+}
+
+/// Conditions on which a request is sent again; any of them suffices.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryOn {
+    pub connect_failure: bool,
+    /// REFUSED_STREAM, or a stream above the last one of a GOAWAY.
+    pub refused_stream: bool,
+    /// The connection or stream ended before the request was sent whole.
+    pub reset_before_request: bool,
+    /// The connection or stream ended before response headers came.
+    pub reset: bool,
+    /// Any 5xx, and any of the resets.
+    pub any_5xx: bool,
+    /// 502, 503, 504.
+    pub gateway_error: bool,
+    /// 409.
+    pub retriable_4xx: bool,
+    pub http_status: Vec<StatusCode>,
+    /// gRPC status codes, 0 to 16, wherever they arrive: headers or trailers.
+    pub grpc_status: Vec<u16>,
+    /// A response with any of these headers.
+    pub headers: Vec<HeaderName>,
+}
+
+impl Default for RetryOn {
+    fn default() -> Self {
+        Self {
+            connect_failure: true,
+            refused_stream: true,
+            reset_before_request: true,
+            reset: false,
+            any_5xx: false,
+            gateway_error: false,
+            retriable_4xx: false,
+            http_status: vec![StatusCode::SERVICE_UNAVAILABLE],
+            // CANCELLED and UNAVAILABLE.
+            grpc_status: vec![1, 14],
+            headers: Vec::new(),
+        }
+    }
+}
+
+/// Full jitter over `(2^n − 1) · base`, at most `max`, before the n-th retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    pub base: Duration,
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(25),
+            max: Duration::from_millis(250),
+        }
+    }
+}
+
+/// Retries in flight at a time, per (source workload, service): so many percent of the active requests, and at
+/// least so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBudget {
+    pub percent: u8,
+    pub min: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { percent: 20, min: 3 }
+    }
+}
+
+/// When an endpoint is left out for a while, per (source workload, service).
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlierDetection {
+    /// 5xx answers in a row; local-origin errors count too unless `split_local_origin`. Zero: off.
+    pub consecutive_5xx: u32,
+    /// 502, 503, 504 in a row. Zero: off.
+    pub consecutive_gateway_errors: u32,
+    /// Connect failures, timeouts and resets in a row, with `split_local_origin`. Zero: off.
+    pub consecutive_local_errors: u32,
+    pub split_local_origin: bool,
+    /// gRPC statuses that count as failures like a 5xx.
+    pub grpc_status: Vec<u16>,
+    /// How often success rates are looked at and ejections expire.
+    pub interval: Duration,
+    /// Times the number of ejections in a row.
+    pub base_ejection_time: Duration,
+    pub max_ejection_time: Duration,
+    /// Added at random, up to this.
+    pub ejection_jitter: Duration,
+    /// At least one endpoint may always be ejected when there are two or more.
+    pub max_ejection_percent: u8,
+    pub success_rate: Option<SuccessRate>,
+    pub failure_percentage: Option<FailurePercentage>,
+}
+
+impl Default for OutlierDetection {
+    fn default() -> Self {
+        Self {
+            consecutive_5xx: 5,
+            consecutive_gateway_errors: 0,
+            consecutive_local_errors: 5,
+            split_local_origin: false,
+            // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS: what Envoy maps to a 5xx.
+            grpc_status: vec![2, 4, 13, 14, 15],
+            interval: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_time: Duration::from_secs(300),
+            ejection_jitter: Duration::ZERO,
+            max_ejection_percent: 50,
+            success_rate: None,
+            failure_percentage: None,
+        }
+    }
+}
+
+/// Ejects endpoints whose success rate lies so far below the mean of all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SuccessRate {
+    pub minimum_hosts: u32,
+    /// Requests of an endpoint within one interval.
+    pub request_volume: u32,
+    /// In standard deviations.
+    pub stdev_factor: f64,
+}
+
+impl Default for SuccessRate {
+    fn default() -> Self {
+        Self {
+            minimum_hosts: 5,
+            request_volume: 100,
+            stdev_factor: 1.9,
+        }
+    }
+}
+
+/// Ejects endpoints that fail so many percent of their requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailurePercentage {
+    pub threshold: u8,
+    pub minimum_hosts: u32,
+    /// Requests of an endpoint within one interval.
+    pub request_volume: u32,
+}
+
+impl Default for FailurePercentage {
+    fn default() -> Self {
+        Self {
+            threshold: 85,
+            minimum_hosts: 5,
+            request_volume: 50,
+        }
+    }
+}
+
+/// Bounds per (source workload, service). Overflow is refused at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CircuitBreaking {
+    /// Connections to endpoints.
+    pub max_connections: u32,
+    /// Requests that wait for a connection.
+    pub max_pending_requests: u32,
+    pub max_requests: u32,
+    /// Retries in flight; `None`: the retry budget decides.
+    pub max_retries: Option<u32>,
+    /// Requests at one endpoint; another endpoint is tried first. `None`: no bound.
+    pub max_requests_per_endpoint: Option<u32>,
+}
+
+impl Default for CircuitBreaking {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: None,
+            max_requests_per_endpoint: None,
+        }
+    }
+}
+
+/// Bounds of what a pod's port takes, whoever calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct InboundLimits {
+    pub max_requests: Option<u32>,
+    pub max_connections: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    pub probe: Probe,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Failures in a row until an endpoint leaves.
+    pub unhealthy_threshold: u32,
+    /// Successes in a row until it is back; the first is enough at the start.
+    pub healthy_threshold: u32,
+    /// Percent of the interval, at random.
+    pub jitter: u8,
+    /// Another port than the endpoint's own.
+    pub port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    Http {
+        path: Arc<str>,
+        /// The `host` header; `None`: the endpoint's address.
+        host: Option<Arc<str>>,
+        /// Ranges of statuses that pass, both ends included.
+        expected: Vec<(u16, u16)>,
+    },
+    /// grpc.health.v1; the empty service is the server as a whole.
+    Grpc { service: Arc<str> },
+    /// A connection is enough.
+    Tcp,
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use super::{Endpoint, Policy, Protocol};
+use super::{Endpoint, Policy, Protocol, Route};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceName {
@@ -47,4 +47,6 @@ pub struct ServicePort {
     /// Each address once.
     pub endpoints: Vec<Endpoint>,
     pub policy: Policy,
+    /// Empty: requests go to the endpoints. Otherwise where they say, and nowhere when none matches.
+    pub routes: Vec<Arc<Route>>,
 }

@@ -1,8 +1,8 @@
 //! What discovery tells the snapshot.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
-use super::{Pod, PodName, Service, ServiceName};
+use super::{EndpointState, Pod, PodName, Service, ServiceName, ServicePortName};
 
 /// One thing that changed in the world.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,4 +13,11 @@ pub enum Update {
     /// A service is new or different, in any of its ports, endpoints or policies.
     Service(Arc<Service>),
     ServiceGone(ServiceName),
+    /// An active health check says that an endpoint of a port is [`EndpointState::Ready`] or
+    /// [`EndpointState::Unhealthy`]. Discovery's word on the same endpoint stands beside it; the worse counts.
+    Health {
+        port: ServicePortName,
+        endpoint: SocketAddr,
+        state: EndpointState,
+    },
 }

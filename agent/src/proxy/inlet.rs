@@ -186,8 +186,9 @@ impl Aim {
         let port = ServicePort {
             name,
             protocol,
-            endpoints: vec![Endpoint { address, weight: 1 }],
+            endpoints: vec![Endpoint::new(address)],
             policy: Policy::default(),
+            routes: Vec::new(),
         };
         Self::Address(Upstream::new(Arc::new(port), None, &mut worker.rng.borrow_mut()))
     }

@@ -45,7 +45,11 @@ impl Upstream {
                 None => EndpointLoad::new(endpoint.address, endpoint.weight),
             })
             .collect();
-        let balancer = RefCell::new(Balancer::new(port.policy.algorithm, &endpoints, rng));
+        let balancer = RefCell::new(Balancer::new(
+            &port.policy.load_balancer.algorithm,
+            &endpoints,
+            rng,
+        ));
         Rc::new(Self {
             port,
             endpoints,

@@ -94,6 +94,7 @@ impl Reducer {
                     }
                 }
                 Update::Service(service) => self.set_service(&service, now, &mut refused),
+                Update::Health { .. } => {}
                 Update::ServiceGone(name) => {
                     if let Some(old) = self.services.remove(&name) {
                         self.remove_ports(&old, |_| false);

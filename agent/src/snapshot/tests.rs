@@ -26,12 +26,10 @@ fn service(service: &str, addresses: &[&str], endpoints: &[&str]) -> Arc<Service
             protocol: Protocol::Http,
             endpoints: endpoints
                 .iter()
-                .map(|a| Endpoint {
-                    address: a.parse().unwrap(),
-                    weight: 1,
-                })
+                .map(|a| Endpoint::new(a.parse().unwrap()))
                 .collect(),
             policy: Policy::default(),
+            routes: vec![],
         })],
     })
 }

@@ -15,7 +15,7 @@ use crate::{
         error::{At, Faults},
         schema,
     },
-    model::{InboundPort, MAX_SLOTS, Pod, PodName},
+    model::{InboundLimits, InboundPort, MAX_SLOTS, Pod, PodName},
 };
 
 pub(super) fn check(pods: &[schema::Pod], faults: &mut Faults) -> Vec<Arc<Pod>> {
@@ -97,6 +97,7 @@ fn inbound(ports: &[schema::Inbound], section: At<'_>, faults: &mut Faults) -> V
                 InboundPort {
                     port,
                     protocol: protocol(hints),
+                    limits: InboundLimits::default(),
                 },
             )
             .is_some()

@@ -13,7 +13,7 @@ use crate::{
         error::{At, Faults},
         schema,
     },
-    model::{Algorithm, ConnectionPool, Policy, ServiceName, ServicePortName},
+    model::{Algorithm, ConnectionPool, LoadBalancer, Policy, ServiceName, ServicePortName},
 };
 
 const CONNECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
@@ -153,6 +153,12 @@ fn port_words(port: &schema::Port) -> String {
     }
 }
 
+const ALGORITHMS: [Algorithm; 3] = [
+    Algorithm::PeakEwma,
+    Algorithm::LeastRequest,
+    Algorithm::RoundRobin,
+];
+
 /// What is not said, or wrongly said, is as by default; a fault keeps the whole from being used.
 fn policy(spec: &schema::TrafficPolicy, at: At<'_>, faults: &mut Faults) -> Policy {
     let default = Policy::default();
@@ -160,7 +166,7 @@ fn policy(spec: &schema::TrafficPolicy, at: At<'_>, faults: &mut Faults) -> Poli
     let algorithm = spec.load_balancer.algorithm.as_deref().and_then(|text| {
         words::word(
             text,
-            Algorithm::ALL,
+            ALGORITHMS,
             Algorithm::as_str,
             load_balancer.field("algorithm"),
             faults,
@@ -188,13 +194,18 @@ fn policy(spec: &schema::TrafficPolicy, at: At<'_>, faults: &mut Faults) -> Poli
         .and_then(|bytes| window(bytes, pool.field("windowSize"), faults));
     let pool = default.connection_pool;
     Policy {
-        algorithm: algorithm.unwrap_or(default.algorithm),
+        load_balancer: LoadBalancer {
+            algorithm: algorithm.unwrap_or(default.load_balancer.algorithm),
+            ..default.load_balancer
+        },
         connection_pool: ConnectionPool {
             connect_timeout: connect_timeout.unwrap_or(pool.connect_timeout),
             idle_timeout: idle_timeout.unwrap_or(pool.idle_timeout),
             window_size: window_size.unwrap_or(pool.window_size),
+            ..pool
         },
         detect_timeout: detect_timeout.unwrap_or(default.detect_timeout),
+        ..default
     }
 }
 

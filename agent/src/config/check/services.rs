@@ -121,6 +121,7 @@ fn ports(
             protocol: protocol(hints),
             endpoints,
             policy,
+            routes: Vec::new(),
         };
         if checked.insert(number, Arc::new(port)).is_some() {
             faults.add(
@@ -148,7 +149,10 @@ fn endpoints(endpoints: &[schema::Endpoint], section: At<'_>, faults: &mut Fault
             let remedy = "name each endpoint once; a larger share is a larger `weight`";
             faults.add(at.field("address"), address, "is there already", remedy);
         }
-        checked.push(Endpoint { address, weight });
+        checked.push(Endpoint {
+            weight,
+            ..Endpoint::new(address)
+        });
     }
     checked
 }

@@ -51,14 +51,14 @@ fn the_documented_example_is_good() {
         main.endpoints.iter().map(|e| e.weight).collect::<Vec<_>>(),
         [1, 2, 1]
     );
-    assert_eq!(main.policy.algorithm, Algorithm::RoundRobin);
+    assert_eq!(main.policy.load_balancer.algorithm, Algorithm::RoundRobin);
     assert_eq!(main.policy.connection_pool.idle_timeout, Duration::from_secs(300));
     assert_eq!(
         main.policy.connection_pool.connect_timeout,
         Duration::from_secs(1)
     );
     assert_eq!(metrics.protocol, Protocol::Http);
-    assert_eq!(metrics.policy.algorithm, Algorithm::PeakEwma);
+    assert_eq!(metrics.policy.load_balancer.algorithm, Algorithm::PeakEwma);
     assert_eq!(
         metrics.policy.connection_pool.connect_timeout,
         Duration::from_millis(500)

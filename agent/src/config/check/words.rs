@@ -73,27 +73,30 @@ pub(super) fn weight(number: u64, at: At<'_>, faults: &mut Faults) -> Option<u32
 }
 
 /// One of a closed set of words.
-pub(super) fn word<T: Copy, const N: usize>(
+pub(super) fn word<T: Clone, const N: usize>(
     text: &str,
     all: [T; N],
-    as_str: impl Fn(T) -> &'static str,
+    as_str: impl Fn(&T) -> &'static str,
     at: At<'_>,
     faults: &mut Faults,
 ) -> Option<T> {
-    let known = all.into_iter().find(|value| as_str(*value) == text);
+    let known = all.iter().find(|value| as_str(value) == text).cloned();
     if known.is_none() {
         faults.add(
             at,
             text,
             "is not known",
-            format!("use one of {}", all.map(as_str).join(", ")),
+            format!(
+                "use one of {}",
+                all.iter().map(as_str).collect::<Vec<_>>().join(", ")
+            ),
         );
     }
     known
 }
 
 pub(super) fn declared_protocol(text: Option<&str>, at: At<'_>, faults: &mut Faults) -> Option<Protocol> {
-    word(text?, Protocol::ALL, Protocol::as_str, at, faults)
+    word(text?, Protocol::ALL, |p| p.as_str(), at, faults)
 }
 
 pub(super) fn ip(text: &str, at: At<'_>, faults: &mut Faults) -> Option<IpAddr> {

@@ -1,0 +1,147 @@
+//! Where a service's requests go instead of to its own endpoints: the Gateway API's HTTPRoute and GRPCRoute on a
+//! Service, as checked data. What it means is the `route` room's.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+
+use super::ServicePortName;
+
+/// One HTTPRoute or GRPCRoute, as it applies to one service port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    pub kind: RouteKind,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    /// Seconds since the epoch; older routes win where matches are equal. Zero in files.
+    pub created: u64,
+    pub rules: Vec<Rule>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RouteKind {
+    Http,
+    Grpc,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    pub name: Option<Arc<str>>,
+    /// Any of them; none means every request.
+    pub matches: Vec<Match>,
+    pub filters: Vec<Filter>,
+    /// Chosen by weight. Empty without a redirect: every request is refused with 500.
+    pub backends: Vec<Backend>,
+    pub timeouts: RuleTimeouts,
+    /// `None`: the service's policy.
+    pub retry: Option<RuleRetry>,
+}
+
+/// All of the conditions that are there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Match {
+    pub path: Option<PathMatch>,
+    pub method: Option<Method>,
+    pub headers: Vec<(HeaderName, ValueMatch)>,
+    pub query: Vec<(Arc<str>, ValueMatch)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PathMatch {
+    Exact(Arc<str>),
+    /// By path elements: `/a` matches `/a` and `/a/b`, not `/ab`. Stored without a trailing slash, `/` as empty.
+    Prefix(Arc<str>),
+    Regex(Pattern),
+    /// A gRPC call: `/service/method`. At least one is given.
+    Grpc {
+        service: Option<ValueMatch>,
+        method: Option<ValueMatch>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ValueMatch {
+    Exact(Arc<str>),
+    Regex(Pattern),
+}
+
+/// A regular expression (RE2 syntax) that has been compiled; it must match the whole value.
+#[derive(Clone, Debug)]
+pub struct Pattern(pub Arc<regex::Regex>);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    pub target: ServicePortName,
+    /// Relative to the other backends; zero gets none.
+    pub weight: u32,
+    pub filters: Vec<Filter>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Filter {
+    RequestHeaders(HeaderChange),
+    ResponseHeaders(HeaderChange),
+    UrlRewrite {
+        hostname: Option<HeaderValue>,
+        path: Option<PathChange>,
+    },
+    Redirect(Redirect),
+    Mirror {
+        target: ServicePortName,
+        share: Share,
+    },
+}
+
+/// In this order: set, add, remove.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HeaderChange {
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    pub add: Vec<(HeaderName, HeaderValue)>,
+    pub remove: Vec<HeaderName>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PathChange {
+    Full(Arc<str>),
+    /// Replaces the matched prefix.
+    Prefix(Arc<str>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Redirect {
+    pub scheme: Option<Arc<str>>,
+    pub hostname: Option<Arc<str>>,
+    pub port: Option<u16>,
+    pub path: Option<PathChange>,
+    pub status: StatusCode,
+}
+
+/// A part of the requests: `numerator / denominator`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub numerator: u32,
+    pub denominator: u32,
+}
+
+/// `None`: the service's policy. Zero: no timeout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleTimeouts {
+    /// The whole exchange.
+    pub request: Option<Duration>,
+    /// Each attempt.
+    pub backend_request: Option<Duration>,
+}
+
+/// GEP-1731.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleRetry {
+    pub codes: Vec<StatusCode>,
+    pub attempts: Option<u32>,
+    pub backoff: Option<Duration>,
+}
