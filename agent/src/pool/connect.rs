@@ -2,9 +2,10 @@
 
 use std::{fmt, io, net::SocketAddr, rc::Rc, time::Duration};
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::record::Scope;
+use crate::{model::ConnectionPool, record::Scope};
 
 /// Makes sockets where a pod's traffic comes from.
 pub trait Sockets: fmt::Debug {
@@ -21,23 +22,32 @@ pub enum ConnectError {
     Timeout(Duration),
     #[error("http/2 handshake: {0}")]
     Handshake(String),
+    /// The policy's `circuitBreaking.maxPendingRequests`.
+    #[error("as many requests as allowed wait for a connection")]
+    TooManyPending,
 }
 
-/// Connects within `timeout`; a failure is counted in `scope`.
+/// Connects within the pool's `connectTimeout`; a failure is counted in `scope`.
 pub async fn connect(
     sockets: &dyn Sockets,
     endpoint: SocketAddr,
-    timeout: Duration,
+    settings: &ConnectionPool,
     scope: &Rc<Scope>,
 ) -> Result<TcpStream, ConnectError> {
     let connected = async {
         let socket = sockets.tcp_socket(endpoint)?;
         TcpSocket::from_std_stream(socket.into()).connect(endpoint).await
     };
-    let result = match tokio::time::timeout(timeout, connected).await {
-        Ok(Ok(stream)) => return Ok(stream),
+    let result = match tokio::time::timeout(settings.connect_timeout, connected).await {
+        Ok(Ok(stream)) => {
+            if let Some(silence) = settings.tcp_keepalive {
+                // A connection without probes is still a connection.
+                let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(silence));
+            }
+            return Ok(stream);
+        }
         Ok(Err(error)) => Err(ConnectError::Io(error.to_string())),
-        Err(_) => Err(ConnectError::Timeout(timeout)),
+        Err(_) => Err(ConnectError::Timeout(settings.connect_timeout)),
     };
     scope.upstream_failed();
     result

@@ -1,13 +1,12 @@
 //! HTTP/1.1: one request at a time per connection.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::{ConnectError, Opening, Pool, RequestBody, connect, idle_too_long};
-use crate::record::OpenConnection;
+use super::{ConnectError, Open, Opening, Pool, RequestBody, connect, idle_too_long, life::Life};
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
@@ -18,7 +17,9 @@ pub(super) struct Idle<B> {
 
 impl<B> Idle<B> {
     pub(super) fn expired(&self, now: Instant) -> bool {
-        self.connection.sender.is_closed() || idle_too_long(self.since, self.connection.idle_timeout, now)
+        self.connection.sender.is_closed()
+            || !self.connection.life.goes_on(now)
+            || idle_too_long(self.since, self.connection.idle_timeout, now)
     }
 }
 
@@ -26,8 +27,8 @@ impl<B> Idle<B> {
 #[derive(Debug)]
 pub struct Http1<B> {
     pub sender: SendRequest<B>,
-    endpoint: SocketAddr,
     idle_timeout: Duration,
+    life: Life,
 }
 
 impl<B: RequestBody> Pool<B> {
@@ -36,23 +37,40 @@ impl<B: RequestBody> Pool<B> {
     pub fn idle_http1(&self) -> Option<Http1<B>> {
         let mut idle = self.http1.borrow_mut();
         while let Some(Idle { connection, .. }) = idle.pop() {
-            if !connection.sender.is_closed() {
+            if connection.may_serve() {
+                connection.life.serve();
                 return Some(connection);
             }
         }
         None
     }
 
-    pub async fn new_http1(&self, opening: Opening<'_>) -> Result<Http1<B>, ConnectError> {
+    /// A connection for one request when none is idle: a new one, or, where no more are allowed, the next that
+    /// becomes free.
+    pub async fn http1(&self, opening: Opening<'_>) -> Result<Http1<B>, ConnectError> {
+        let _pending = opening.bounds.pending().ok_or(ConnectError::TooManyPending)?;
+        loop {
+            let freed = self.room.freed.notified();
+            if let Some(held) = self.admit(&**opening.bounds) {
+                let connection = self.open_http1(opening, held).await?;
+                connection.life.serve();
+                return Ok(connection);
+            }
+            freed.await;
+            if let Some(idle) = self.idle_http1() {
+                return Ok(idle);
+            }
+        }
+    }
+
+    async fn open_http1(
+        &self,
+        opening: Opening<'_>,
+        held: Option<super::Held>,
+    ) -> Result<Http1<B>, ConnectError> {
         let settings = opening.settings;
-        let stream = connect(
-            &*self.sockets,
-            self.endpoint,
-            settings.connect_timeout,
-            opening.scope,
-        )
-        .await?;
-        let open: OpenConnection = opening.scope.upstream_connection();
+        let open = Open::new(&self.room, opening.scope, held);
+        let stream = connect(&*self.sockets, self.endpoint, settings, opening.scope).await?;
         let handshake = handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|e| ConnectError::Handshake(e.to_string()))?;
         let endpoint = self.endpoint;
@@ -62,21 +80,21 @@ impl<B: RequestBody> Pool<B> {
                 tracing::debug!(%endpoint, %error, "upstream connection ended");
             }
         });
-        Ok(Http1 {
-            sender,
-            endpoint,
-            idle_timeout: settings.idle_timeout,
-        })
+        let life = Life::new(settings, Instant::now(), fastrand::f64());
+        Ok(Http1 { sender, idle_timeout: settings.idle_timeout, life })
     }
 
     /// The response has been read to its end: the connection may serve again.
     pub fn put_back(self: &Rc<Self>, connection: Http1<B>) {
-        debug_assert_eq!(connection.endpoint, self.endpoint);
-        if !connection.sender.is_closed() {
-            self.http1.borrow_mut().push(Idle {
-                connection,
-                since: Instant::now(),
-            });
+        if connection.may_serve() {
+            self.http1.borrow_mut().push(Idle { connection, since: Instant::now() });
+            self.room.freed.notify_one();
         }
+    }
+}
+
+impl<B> Http1<B> {
+    fn may_serve(&self) -> bool {
+        !self.sender.is_closed() && self.life.goes_on(Instant::now())
     }
 }

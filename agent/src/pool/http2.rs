@@ -3,15 +3,23 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
+    future::poll_fn,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    net::TcpStream,
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
-use super::{ConnectError, Opening, Pool, RequestBody, connect, idle_too_long};
+use super::{
+    ConnectError, Held, Open, Opening, Pool, RequestBody, Room, connect, idle_too_long, life::Life,
+};
 use crate::{model::ConnectionPool, record::Scope};
 
 /// Response headers that one stream may bring, in bytes.
@@ -24,25 +32,28 @@ pub(super) struct Connection {
     active: Cell<usize>,
     idle_since: Cell<Instant>,
     idle_timeout: Duration,
+    life: Life,
     state: Cell<State>,
+    room: Rc<Room>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
-    /// It ended, or the endpoint said GOAWAY: no new request.
+    /// It ended or has served its time, or the endpoint said GOAWAY: no new request.
     Gone,
 }
 
 impl Connection {
     /// Whether one more request may start on it.
-    fn has_room(&self) -> bool {
+    fn has_room(&self, now: Instant) -> bool {
         if self.state.get() == State::Gone {
             return false;
         }
         let mut sender = self.sender.borrow_mut();
         // An error is a GOAWAY or the end of the connection. Nothing waits here, so nobody needs waking.
-        if let Poll::Ready(Err(_)) = sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
+        let ended = matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)));
+        if ended || !self.life.goes_on(now) {
             self.state.set(State::Gone);
             return false;
         }
@@ -51,7 +62,7 @@ impl Connection {
 
     pub(super) fn worth_keeping(&self, now: Instant) -> bool {
         let idle = self.active.get() == 0 && idle_too_long(self.idle_since.get(), self.idle_timeout, now);
-        self.state.get() == State::Open && !idle
+        self.state.get() == State::Open && self.life.goes_on(now) && !idle
     }
 }
 
@@ -62,6 +73,7 @@ pub struct Http2(Rc<Connection>);
 impl Http2 {
     fn on(connection: &Rc<Connection>) -> Self {
         connection.active.set(connection.active.get() + 1);
+        connection.life.serve();
         Self(connection.clone())
     }
 
@@ -77,6 +89,7 @@ impl Drop for Http2 {
         if self.0.active.get() == 0 {
             self.0.idle_since.set(Instant::now());
         }
+        self.0.room.freed.notify_one();
     }
 }
 
@@ -89,27 +102,42 @@ pub(super) struct Connecting {
 }
 
 impl<B: RequestBody> Pool<B> {
-    /// A place for one request, on a new connection when all are full.
+    /// A place for one request: on a new connection when all are full, or, where no more are allowed, the next
+    /// that becomes free.
     pub async fn http2(self: &Rc<Self>, opening: Opening<'_>) -> Result<Http2, ConnectError> {
+        if let Some(place) = self.place() {
+            return Ok(place);
+        }
+        let _pending = opening.bounds.pending().ok_or(ConnectError::TooManyPending)?;
         loop {
+            let freed = self.room.freed.notified();
+            let connecting = self.connecting.borrow().clone();
+            let connecting = match connecting {
+                Some(connecting) => Some(connecting),
+                None => self.admit(&**opening.bounds).map(|held| self.open_http2(opening, held)),
+            };
+            match connecting {
+                Some(connecting) => {
+                    let done = connecting.done.notified();
+                    if connecting.result.get().is_none() {
+                        done.await;
+                    }
+                    if let Some(Err(error)) = connecting.result.get() {
+                        return Err(error.clone());
+                    }
+                }
+                None => freed.await,
+            }
             if let Some(place) = self.place() {
                 return Ok(place);
-            }
-            let connecting = self.connecting.borrow().clone();
-            let connecting = connecting.unwrap_or_else(|| self.open(opening));
-            let done = connecting.done.notified();
-            if connecting.result.get().is_none() {
-                done.await;
-            }
-            if let Some(Err(error)) = connecting.result.get() {
-                return Err(error.clone());
             }
         }
     }
 
     fn place(&self) -> Option<Http2> {
+        let now = Instant::now();
         let mut connections = self.http2.borrow_mut();
-        let place = connections.iter().find(|c| c.has_room()).map(Http2::on);
+        let place = connections.iter().find(|c| c.has_room(now)).map(Http2::on);
         if place.is_none() {
             connections.retain(|c| c.state.get() == State::Open);
         }
@@ -118,13 +146,13 @@ impl<B: RequestBody> Pool<B> {
 
     /// Begins to open a connection. In a task of its own: the request that asked first may go away, those that
     /// wait with it stay.
-    fn open(self: &Rc<Self>, opening: Opening<'_>) -> Rc<Connecting> {
+    fn open_http2(self: &Rc<Self>, opening: Opening<'_>, held: Option<Held>) -> Rc<Connecting> {
         let connecting = Rc::new(Connecting::default());
         *self.connecting.borrow_mut() = Some(connecting.clone());
         let (pool, settings, scope) = (self.clone(), opening.settings.clone(), opening.scope.clone());
         let this = connecting.clone();
         tokio::task::spawn_local(async move {
-            let result = pool.connect_http2(&settings, &scope).await;
+            let result = pool.connect_http2(&settings, &scope, held).await;
             *pool.connecting.borrow_mut() = None;
             let result = result.map(|connection| pool.http2.borrow_mut().push(connection));
             let _ = this.result.set(result);
@@ -137,35 +165,87 @@ impl<B: RequestBody> Pool<B> {
         &self,
         settings: &ConnectionPool,
         scope: &Rc<Scope>,
+        held: Option<Held>,
     ) -> Result<Rc<Connection>, ConnectError> {
-        let stream = connect(&*self.sockets, self.endpoint, settings.connect_timeout, scope).await?;
-        let open = scope.upstream_connection();
-        let mut builder = h2::client::Builder::new();
-        builder
-            .initial_window_size(settings.window_size)
-            .initial_connection_window_size(settings.window_size.saturating_mul(4))
-            .max_header_list_size(MAX_HEADER_LIST)
-            .enable_push(false);
-        let handshake = builder.handshake::<_, Bytes>(stream).await;
-        let (sender, driver) = handshake.map_err(|e| ConnectError::Handshake(e.to_string()))?;
+        let open = Open::new(&self.room, scope, held);
+        let stream = connect(&*self.sockets, self.endpoint, settings, scope).await?;
+        let handshake = timeout(settings.connect_timeout, handshake(stream, settings)).await;
+        let (sender, driver) = handshake
+            .map_err(|_| ConnectError::Timeout(settings.connect_timeout))?
+            .map_err(ConnectError::Handshake)?;
+        let now = Instant::now();
         let connection = Rc::new(Connection {
             sender: RefCell::new(sender),
             active: Cell::new(0),
-            idle_since: Cell::new(Instant::now()),
+            idle_since: Cell::new(now),
             idle_timeout: settings.idle_timeout,
+            life: Life::new(settings, now, fastrand::f64()),
             state: Cell::new(State::Open),
+            room: self.room.clone(),
         });
         // The driver ends when the last handle is dropped, so it must not hold one.
-        let (weak, endpoint) = (Rc::downgrade(&connection), self.endpoint);
+        let (weak, endpoint, keepalive) = (Rc::downgrade(&connection), self.endpoint, settings.http2_keepalive);
         tokio::task::spawn_local(async move {
             let _open = open;
-            if let Err(error) = driver.await {
-                tracing::debug!(%endpoint, %error, "upstream connection ended");
+            if let Err(error) = drive(driver, keepalive).await {
+                tracing::debug!(%endpoint, error, "upstream connection ended");
             }
             if let Some(connection) = weak.upgrade() {
                 connection.state.set(State::Gone);
             }
         });
         Ok(connection)
+    }
+}
+
+type Driver = h2::client::Connection<TcpStream, Bytes>;
+
+/// Ends when the endpoint's SETTINGS are here. More streams than it allows would be refused, and a burst of
+/// requests on a new connection would use its attempts up.
+async fn handshake(
+    stream: TcpStream,
+    settings: &ConnectionPool,
+) -> Result<(h2::client::SendRequest<Bytes>, Driver), String> {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(settings.window_size)
+        .initial_connection_window_size(settings.window_size.saturating_mul(4))
+        .max_header_list_size(MAX_HEADER_LIST)
+        // None until the endpoint has said how many.
+        .initial_max_send_streams(0)
+        .enable_push(false);
+    let handshake = builder.handshake::<_, Bytes>(stream).await;
+    let (sender, mut driver) = handshake.map_err(|error| error.to_string())?;
+    poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(Err("the endpoint closed the connection".to_owned())),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error.to_string())),
+        Poll::Pending if driver.max_concurrent_send_streams() > 0 => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    })
+    .await?;
+    Ok((sender, driver))
+}
+
+/// Runs a connection to its end. With `keepalive` it is asked for a sign of life so often, and given up when none
+/// comes by the next time (RFC 9113 section 6.7).
+async fn drive(mut driver: Driver, keepalive: Option<Duration>) -> Result<(), String> {
+    let pings = driver.ping_pong();
+    let (Some(every), Some(mut pings)) = (keepalive, pings) else {
+        return driver.await.map_err(|error| error.to_string());
+    };
+    let silent = async {
+        loop {
+            tokio::time::sleep(every).await;
+            match timeout(every, pings.ping(h2::Ping::opaque())).await {
+                Ok(Ok(_)) => {}
+                // The driver says why it ended.
+                Ok(Err(_)) => std::future::pending().await,
+                Err(_) => return,
+            }
+        }
+    };
+    tokio::select! {
+        ended = &mut driver => ended.map_err(|error| error.to_string()),
+        () = silent => Err(format!("no answer to a ping within {every:?}")),
     }
 }

@@ -1,32 +1,35 @@
 //! (source pod, endpoint) → a usable connection. One worker's connections; nothing is shared between threads.
 
+mod bounds;
 mod connect;
+mod life;
 mod http1;
 mod http2;
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use bytes::Bytes;
+pub use bounds::{Bounds, Held, Unbounded};
 pub use connect::{ConnectError, Sockets, connect};
-use http_body::Body;
 pub use http1::Http1;
 pub use http2::Http2;
-use tokio::time::Instant;
+use http_body::Body;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     model::{ConnectionPool, Slot},
-    record::Scope,
+    record::{OpenConnection, Scope},
 };
 
 /// What a request body must be to go to an endpoint.
-pub trait RequestBody:
-    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static
-{
-}
-impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static> RequestBody
-    for B
-{
-}
+pub trait RequestBody: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static {}
+impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static> RequestBody for B {}
 
 /// The pod that calls, and the endpoint.
 type Key = (Slot, SocketAddr);
@@ -39,9 +42,7 @@ pub struct Pools<B> {
 
 impl<B> Default for Pools<B> {
     fn default() -> Self {
-        Self {
-            pools: RefCell::default(),
-        }
+        Self { pools: RefCell::default() }
     }
 }
 
@@ -50,9 +51,8 @@ impl<B: RequestBody> Pools<B> {
     /// so that the endpoint sees the pod's own address.
     pub fn pool(&self, slot: Slot, endpoint: SocketAddr, sockets: &Rc<dyn Sockets>) -> Rc<Pool<B>> {
         let mut pools = self.pools.borrow_mut();
-        let pool = pools
-            .entry((slot, endpoint))
-            .or_insert_with(|| Rc::new(Pool::new(endpoint, sockets.clone())));
+        let pool =
+            pools.entry((slot, endpoint)).or_insert_with(|| Rc::new(Pool::new(endpoint, sockets.clone())));
         pool.clone()
     }
 
@@ -80,6 +80,15 @@ pub struct Pool<B> {
     http1: RefCell<Vec<http1::Idle<B>>>,
     http2: RefCell<Vec<Rc<http2::Connection>>>,
     connecting: RefCell<Option<Rc<http2::Connecting>>>,
+    room: Rc<Room>,
+}
+
+/// How many connections there are, and who waits for one to become free.
+#[derive(Debug, Default)]
+struct Room {
+    open: Cell<u32>,
+    /// Told when a connection may take a request again, or has gone.
+    freed: Notify,
 }
 
 /// What one request needs to know to open a connection.
@@ -88,6 +97,30 @@ pub struct Opening<'a> {
     pub settings: &'a ConnectionPool,
     /// Where the connection is counted.
     pub scope: &'a Rc<Scope>,
+    /// How many there may be.
+    pub bounds: &'a Rc<dyn Bounds>,
+}
+
+/// Held by an open connection.
+#[derive(Debug)]
+struct Open {
+    room: Rc<Room>,
+    _counted: OpenConnection,
+    _held: Option<Held>,
+}
+
+impl Open {
+    fn new(room: &Rc<Room>, scope: &Rc<Scope>, held: Option<Held>) -> Self {
+        room.open.set(room.open.get() + 1);
+        Self { room: room.clone(), _counted: scope.upstream_connection(), _held: held }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.room.open.set(self.room.open.get().saturating_sub(1));
+        self.room.freed.notify_one();
+    }
 }
 
 impl<B: RequestBody> Pool<B> {
@@ -98,6 +131,7 @@ impl<B: RequestBody> Pool<B> {
             http1: RefCell::default(),
             http2: RefCell::default(),
             connecting: RefCell::default(),
+            room: Rc::default(),
         }
     }
 
@@ -105,15 +139,24 @@ impl<B: RequestBody> Pool<B> {
         self.endpoint
     }
 
+    /// The right to open a connection. An endpoint may always have one, or a service with many endpoints could
+    /// not reach some of them.
+    fn admit(&self, bounds: &dyn Bounds) -> Option<Option<Held>> {
+        match bounds.connection() {
+            Some(held) => Some(Some(held)),
+            None => (self.room.open.get() == 0).then_some(None),
+        }
+    }
+
     fn is_empty(&self) -> bool {
-        self.http1.borrow().is_empty() && self.http2.borrow().is_empty() && self.connecting.borrow().is_none()
+        self.http1.borrow().is_empty()
+            && self.http2.borrow().is_empty()
+            && self.connecting.borrow().is_none()
     }
 
     fn sweep(&self, now: Instant) {
         self.http1.borrow_mut().retain(|idle| !idle.expired(now));
-        self.http2
-            .borrow_mut()
-            .retain(|connection| connection.worth_keeping(now));
+        self.http2.borrow_mut().retain(|connection| connection.worth_keeping(now));
     }
 }
 

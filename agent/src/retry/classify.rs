@@ -1,11 +1,11 @@
-//! Which failures may be tried again on another endpoint.
+//! Which outcomes a policy wants to be tried again.
 
-use http::Method;
+use http::{HeaderMap, Method, StatusCode};
 
-use crate::record::Spoken;
-
-/// Attempts after the first.
-pub(super) const RETRIES: u32 = 2;
+use crate::{
+    model::RetryOn,
+    record::Spoken,
+};
 
 /// How an attempt failed before any response headers came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,51 +16,125 @@ pub enum Failure {
     /// a GOAWAY (RFC 9113 sections 8.7 and 6.8).
     Unprocessed,
     /// The connection ended; the endpoint may or may not have acted on the request.
-    Lost,
+    Lost { sent: Sent },
     /// The endpoint reset the stream for a reason of its own.
-    Reset,
+    Reset { sent: Sent },
+    /// No response headers within the time of one try.
+    PerTryTimeout,
     /// What came back is not HTTP.
     Protocol,
 }
 
-/// Whether the request may be sent again, if its body still can be.
+/// How much of the request had gone out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    Part,
+    Whole,
+}
+
+const UNAVAILABLE: u16 = 14;
+
+/// Whether `on` names this failure.
 ///
-/// A lost connection is tried again where that is the caller's own rule: gRPC calls it `UNAVAILABLE`, which
-/// clients retry; of HTTP's methods the idempotent ones (RFC 9110 section 9.2.2).
-pub fn may_retry(failure: Failure, attempts: u32, spoken: Spoken, method: &Method) -> bool {
-    attempts <= RETRIES
-        && match failure {
-            Failure::Connect | Failure::Unprocessed => true,
-            Failure::Lost => spoken == Spoken::Grpc || method.is_idempotent(),
-            Failure::Reset | Failure::Protocol => false,
+/// A lost connection counts as the answer that the caller would get for it: `UNAVAILABLE` to gRPC, whose callers
+/// retry that themselves, and 503 to HTTP, where only idempotent methods may be sent again unasked (RFC 9110
+/// section 9.2.2).
+pub fn failure_may_be_retried(failure: Failure, on: &RetryOn, spoken: Spoken, method: &Method) -> bool {
+    let unavailable = match spoken {
+        Spoken::Grpc => on.grpc_status.contains(&UNAVAILABLE),
+        Spoken::Http1 | Spoken::Http2 => {
+            method.is_idempotent() && on.http_status.contains(&StatusCode::SERVICE_UNAVAILABLE)
         }
+    };
+    match failure {
+        Failure::Connect => on.connect_failure || on.any_5xx || on.gateway_error,
+        Failure::Unprocessed => on.refused_stream || on.reset || on.any_5xx,
+        Failure::Lost { sent } => {
+            on.reset || on.any_5xx || unavailable || on.reset_before_request && sent == Sent::Part
+        }
+        Failure::Reset { sent } => on.reset || on.any_5xx || on.reset_before_request && sent == Sent::Part,
+        Failure::PerTryTimeout => on.reset || on.any_5xx || on.gateway_error || unavailable,
+        Failure::Protocol => on.any_5xx,
+    }
+}
+
+/// Whether `on` names this response. `trailers` are looked at as well once they are there.
+pub fn response_may_be_retried(
+    status: StatusCode,
+    headers: &HeaderMap,
+    grpc_status: Option<u16>,
+    on: &RetryOn,
+) -> bool {
+    on.any_5xx && status.is_server_error()
+        || on.gateway_error && matches!(status.as_u16(), 502..=504)
+        || on.retriable_4xx && status == StatusCode::CONFLICT
+        || on.http_status.contains(&status)
+        || grpc_status.is_some_and(|status| on.grpc_status.contains(&status))
+        || on.headers.iter().any(|name| headers.contains_key(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn nothing() -> RetryOn {
+        RetryOn {
+            connect_failure: false,
+            refused_stream: false,
+            reset_before_request: false,
+            http_status: vec![],
+            grpc_status: vec![],
+            ..RetryOn::default()
+        }
+    }
+
     #[test]
-    fn what_was_not_processed_is_always_sent_again_and_the_rest_only_where_it_does_no_harm() {
+    fn by_default_only_what_does_no_harm_is_sent_again() {
         let check = |failure, spoken, method: Method, expect| {
-            assert_eq!(
-                may_retry(failure, 1, spoken, &method),
-                expect,
-                "{failure:?} {spoken:?} {method}"
-            );
+            let answer = failure_may_be_retried(failure, &RetryOn::default(), spoken, &method);
+            assert_eq!(answer, expect, "{failure:?} {spoken:?} {method}");
         };
+        let (part, whole) = (Failure::Lost { sent: Sent::Part }, Failure::Lost { sent: Sent::Whole });
         check(Failure::Connect, Spoken::Http1, Method::POST, true);
         check(Failure::Unprocessed, Spoken::Http2, Method::POST, true);
-        check(Failure::Lost, Spoken::Grpc, Method::POST, true);
-        check(Failure::Lost, Spoken::Http1, Method::POST, false);
-        check(Failure::Lost, Spoken::Http1, Method::PUT, true);
-        check(Failure::Reset, Spoken::Grpc, Method::POST, false);
+        check(whole, Spoken::Grpc, Method::POST, true);
+        check(whole, Spoken::Http1, Method::POST, false);
+        check(part, Spoken::Http1, Method::POST, true);
+        check(whole, Spoken::Http1, Method::PUT, true);
+        check(Failure::Reset { sent: Sent::Whole }, Spoken::Grpc, Method::POST, false);
         check(Failure::Protocol, Spoken::Http1, Method::GET, false);
     }
 
     #[test]
-    fn the_third_attempt_is_the_last() {
-        assert!(may_retry(Failure::Connect, 2, Spoken::Http1, &Method::GET));
-        assert!(!may_retry(Failure::Connect, 3, Spoken::Http1, &Method::GET));
+    fn a_policy_without_conditions_retries_nothing() {
+        for failure in [
+            Failure::Connect,
+            Failure::Unprocessed,
+            Failure::Lost { sent: Sent::Part },
+            Failure::Reset { sent: Sent::Part },
+            Failure::PerTryTimeout,
+            Failure::Protocol,
+        ] {
+            assert!(!failure_may_be_retried(failure, &nothing(), Spoken::Grpc, &Method::GET), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn responses_are_retried_by_status_grpc_status_and_header() {
+        let check = |on: RetryOn, status: u16, grpc: Option<u16>, expect: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-try-again", "1".parse().unwrap());
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(response_may_be_retried(status, &headers, grpc, &on), expect, "{status} {grpc:?} {on:?}");
+        };
+        check(RetryOn::default(), 503, None, true);
+        check(RetryOn::default(), 500, None, false);
+        check(RetryOn::default(), 200, Some(14), true);
+        check(RetryOn::default(), 200, Some(13), false);
+        check(RetryOn { any_5xx: true, ..nothing() }, 500, None, true);
+        check(RetryOn { gateway_error: true, ..nothing() }, 500, None, false);
+        check(RetryOn { gateway_error: true, ..nothing() }, 504, None, true);
+        check(RetryOn { retriable_4xx: true, ..nothing() }, 409, None, true);
+        check(RetryOn { headers: vec!["x-try-again".parse().unwrap()], ..nothing() }, 200, None, true);
     }
 }
