@@ -81,8 +81,7 @@ fn panic(_info: &core::panic::PanicInfo) -> ! {
     loop {}
 }
 
-/// The kernel asks for it before it lets a program call the helpers that are GPL-only. None is used, but the
-/// programs may be distributed under either licence.
+/// What the kernel is told. No helper is called that it keeps for programs under the GPL.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+static LICENSE: [u8; 11] = *b"Apache-2.0\0";

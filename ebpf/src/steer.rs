@@ -108,7 +108,12 @@ fn is_the_pod_itself(local: &AddressKey, remote: &AddressKey, slot: u32) -> bool
     }
     // Each address of the pod is there with each of its ports.
     // SAFETY: as in `inbound`.
-    let owner = unsafe { INBOUND.get(AddressKey { port_be: local.port_be, ..*remote }) };
+    let owner = unsafe {
+        INBOUND.get(AddressKey {
+            port_be: local.port_be,
+            ..*remote
+        })
+    };
     owner.is_some_and(|owner| *owner == slot)
 }
 

@@ -1,13 +1,14 @@
 """A client that knows nothing of the mesh. Takes a description as JSON, prints what it saw as JSON.
 
-family 4 or 6, to [ip, port]; optional: udp, v6only, bind [ip, port], device, mark, nonblocking, first [ip, port]
+family 4 or 6, to [ip, port]; optional: udp, mptcp, fastopen, v6only, bind [ip, port], device, mark, nonblocking, first [ip, port]
 (a connect that is expected to fail, on the same socket, before the other).
 """
 import json, select, socket, struct, sys
 
 o = json.loads(sys.argv[1])
 family = socket.AF_INET6 if o["family"] == 6 else socket.AF_INET
-s = socket.socket(family, socket.SOCK_DGRAM if o.get("udp") else socket.SOCK_STREAM)
+s = socket.socket(family, socket.SOCK_DGRAM if o.get("udp") else socket.SOCK_STREAM,
+                  262 if o.get("mptcp") else 0)
 # Not settimeout: that would make the socket non-blocking.
 for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
     s.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 3, 0))
@@ -35,6 +36,10 @@ try:
         if error:
             raise OSError(error, "connect")
         s.setblocking(True)
+    elif o.get("fastopen"):
+        s.sendto(b"hello", socket.MSG_FASTOPEN, tuple(o["to"]))
+        # The call need not wait for the connection.
+        select.select([], [s], [], 3)
     else:
         s.connect(tuple(o["to"]))
     seen["peer"] = list(s.getpeername()[:2])

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    io::{Read as _, Write as _},
+    io::{Read as _, Write},
     net::TcpStream,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use derny::intercept::{MARK, Netns, Observer};
@@ -19,6 +21,38 @@ fn every_program_passes_the_verifier_with_the_log_off_and_on() {
 }
 
 #[test]
+fn what_the_programs_say_reaches_the_agents_log() {
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .init();
+    let mut mesh = Mesh::with(|options| options.log_level = 4);
+    let pod = mesh.node.pod("client").unwrap();
+    mesh.enrol(5, &pod, &[]);
+    mesh.redirect(address(VIP));
+    dial(&pod, address(VIP), json!({}));
+    derny_tests::eventually("the line", Duration::from_secs(5), || {
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        text.lines()
+            .any(|line| line.contains(&format!("redirected slot 5 destination {ID}")))
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_withdrawn_pod_is_left_alone_and_can_come_back() {
     let mut mesh = Mesh::new();
     let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
@@ -27,14 +61,28 @@ fn a_withdrawn_pod_is_left_alone_and_can_come_back() {
     for _ in 0..2 {
         mesh.enrol(1, &client, &[]);
         mesh.enrol(2, &server, &[APP]);
-        assert!(dial(&client, server.address(APP), json!({})).said.starts_with("outbound"));
-        mesh.assert_counted(1, |counters| (counters.redirected, counters.steered_outbound) = (1, 1));
+        assert!(
+            dial(&client, server.address(APP), json!({}))
+                .said
+                .starts_with("outbound")
+        );
+        mesh.assert_counted(1, |counters| {
+            (counters.redirected, counters.steered_outbound) = (1, 1)
+        });
         mesh.kernel.withdraw(slot(1));
         mesh.kernel.withdraw(slot(1));
         // The client goes direct, and arrives as a stranger.
-        assert!(dial(&client, server.address(APP), json!({})).said.starts_with("inbound"));
+        assert!(
+            dial(&client, server.address(APP), json!({}))
+                .said
+                .starts_with("inbound")
+        );
         mesh.kernel.withdraw(slot(2));
-        assert!(dial(&client, server.address(APP), json!({})).said.starts_with("app"));
+        assert!(
+            dial(&client, server.address(APP), json!({}))
+                .said
+                .starts_with("app")
+        );
         assert_eq!(mesh.kernel.observer().unwrap().pods().unwrap(), []);
     }
     assert_eq!(mesh.counters(None).passed_not_enrolled, 4);
@@ -49,7 +97,9 @@ fn an_established_connection_outlives_its_pods_withdrawal() {
     let listener = enrolled.listeners.remove(0).outbound.remove(0);
     listener.set_nonblocking(false).unwrap();
     // A redirected address by hand: slot 1, destination 0.
-    let client = pod.inside(|| TcpStream::connect("127.192.16.0:32768").unwrap()).unwrap();
+    let client = pod
+        .inside(|| TcpStream::connect("127.192.16.0:32768").unwrap())
+        .unwrap();
     let (accepted, _) = listener.accept().unwrap();
     mesh.kernel.withdraw(slot(1));
     (&accepted).write_all(b"still here").unwrap();
@@ -64,11 +114,17 @@ fn the_kernel_spreads_connections_over_the_workers() {
     let mut mesh = Mesh::new();
     let pod = mesh.node.pod("client").unwrap();
     let enrolled = mesh.kernel.enrol(slot(0), &word(&pod, &[]), 2).unwrap();
-    let listeners: Vec<_> =
-        enrolled.listeners.iter().map(|worker| (&worker.outbound[0], worker.outbound.len())).collect();
+    let listeners: Vec<_> = enrolled
+        .listeners
+        .iter()
+        .map(|worker| (&worker.outbound[0], worker.outbound.len()))
+        .collect();
     assert_eq!(listeners.len(), 2);
     let clients: Vec<_> = (0..64)
-        .map(|_| pod.inside(|| TcpStream::connect("127.192.0.0:32768").unwrap()).unwrap())
+        .map(|_| {
+            pod.inside(|| TcpStream::connect("127.192.0.0:32768").unwrap())
+                .unwrap()
+        })
         .collect();
     let accepted: Vec<usize> = listeners
         .iter()
@@ -93,7 +149,10 @@ fn what_cannot_be_enrolled_says_why_and_changes_nothing() {
     let mut same = word(&b, &[]);
     same.netns = a.netns_path().to_owned();
     let path = a.netns_path().display();
-    assert_eq!(enrol(2, same), format!("shop/b and shop/a name the same network namespace {path}"));
+    assert_eq!(
+        enrol(2, same),
+        format!("shop/b and shop/a name the same network namespace {path}")
+    );
 
     let mut host = word(&b, &[]);
     host.netns = "/proc/self/ns/net".into();
@@ -101,28 +160,67 @@ fn what_cannot_be_enrolled_says_why_and_changes_nothing() {
 
     let mut file = word(&b, &[]);
     file.netns = "/proc/self/ns/uts".into();
-    assert_eq!(enrol(2, file), "network namespace /proc/self/ns/uts of shop/b: not a network namespace");
+    assert_eq!(
+        enrol(2, file),
+        "network namespace /proc/self/ns/uts of shop/b: not a network namespace"
+    );
 
     let mut none = word(&b, &[]);
     none.netns = "/run/netns/derny-none".into();
     assert!(enrol(2, none).contains("No such file"));
 
     // The same address in two pods: the second fails when all but the last step is done.
-    b.netns().ip_batch(&format!("address add {}/32 dev eth0\n", a.ip())).unwrap();
+    b.netns()
+        .ip_batch(&format!("address add {}/32 dev eth0\n", a.ip()))
+        .unwrap();
     let taken = enrol(2, word(&b, &[APP]));
-    assert_eq!(taken, format!("{} of shop/b is an inbound address of another pod", a.address(APP)));
-    b.netns().ip_batch(&format!("address del {}/32 dev eth0\n", a.ip())).unwrap();
+    assert_eq!(
+        taken,
+        format!(
+            "{} of shop/b is an inbound address of another pod",
+            a.address(APP)
+        )
+    );
+    b.netns()
+        .ip_batch(&format!("address del {}/32 dev eth0\n", a.ip()))
+        .unwrap();
+
+    b.netns().ip_batch("address flush dev eth0\n").unwrap();
+    assert_eq!(
+        enrol(2, word(&b, &[APP])),
+        "shop/b has ports to steer and no address yet"
+    );
+    let again = format!(
+        "address add {}/32 dev eth0\nroute add 10.0.0.1 dev eth0 scope link\n",
+        b.ip()
+    );
+    b.netns()
+        .ip_batch(&format!("{again}route add default via 10.0.0.1 dev eth0\n"))
+        .unwrap();
 
     b.netns().ip_batch("link set lo down\n").unwrap();
     assert_eq!(enrol(2, word(&b, &[])), "the loopback of shop/b is down");
     b.netns().ip_batch("link set lo up\n").unwrap();
 
+    let nobody = mesh
+        .kernel
+        .enrol(slot(2), &word(&b, &[]), 0)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(nobody, "no listener in shop/b: no worker to accept");
+
     let observer = mesh.kernel.observer().unwrap();
     assert_eq!(observer.pods().unwrap().len(), 1);
     // Nothing was left behind that would stand in the way, and the first pod is as it was.
     mesh.enrol(2, &b, &[APP]);
-    assert_eq!(dial(&b, a.address(APP), json!({})).said, format!("inbound {} from {}", a.address(APP), b.ip()));
-    assert_eq!(dial(&a, b.address(APP), json!({})).said, format!("inbound {} from {}", b.address(APP), a.ip()));
+    assert_eq!(
+        dial(&b, a.address(APP), json!({})).said,
+        format!("inbound {} from {}", a.address(APP), b.ip())
+    );
+    assert_eq!(
+        dial(&a, b.address(APP), json!({})).said,
+        format!("inbound {} from {}", b.address(APP), a.ip())
+    );
 }
 
 #[test]
@@ -144,7 +242,10 @@ fn the_maps_tell_an_operator_what_is_redirected() {
     let mut mesh = Mesh::new();
     let pod = mesh.node.pod("client").unwrap();
     let enrolled = mesh.enrol(9, &pod, &[]);
-    assert_eq!(BTreeSet::from_iter(enrolled.addresses), BTreeSet::from([pod.ip().into(), pod.ip6().into()]));
+    assert_eq!(
+        BTreeSet::from_iter(enrolled.addresses),
+        BTreeSet::from([pod.ip().into(), pod.ip6().into()])
+    );
     mesh.redirect(address(VIP));
     mesh.redirect(address(VIP6));
     dial(&pod, address(VIP), json!({}));
@@ -154,7 +255,10 @@ fn the_maps_tell_an_operator_what_is_redirected() {
     let cookie = enrolled.netns.cookie();
     // As another process finds it: among the agents of this machine, by the maps alone.
     let found = Observer::find().unwrap();
-    let ours = found.iter().find(|it| it.pods().unwrap().iter().any(|pod| pod.netns_cookie == cookie)).unwrap();
+    let ours = found
+        .iter()
+        .find(|it| it.pods().unwrap().iter().any(|pod| pod.netns_cookie == cookie))
+        .unwrap();
     let pods = ours.pods().unwrap();
     assert_eq!((pods[0].slot, pods[0].label.as_str()), (slot(9), "shop/client"));
     let destinations = ours.destinations().unwrap();
@@ -162,8 +266,14 @@ fn the_maps_tell_an_operator_what_is_redirected() {
         .iter()
         .map(|it| (it.address, it.id.get(), it.hits, it.label.as_str()))
         .collect();
-    assert_eq!(shown, [(address(VIP), ID, 1, "shop/cart:80"), (address(VIP6), ID, 0, "shop/cart:80")]);
-    assert!(ours.heartbeat_age().unwrap().unwrap() < std::time::Duration::from_secs(1));
+    assert_eq!(
+        shown,
+        [
+            (address(VIP), ID, 1, "shop/cart:80"),
+            (address(VIP6), ID, 0, "shop/cart:80")
+        ]
+    );
+    assert!(ours.heartbeat_age().unwrap().unwrap() < Duration::from_secs(1));
 }
 
 #[test]
@@ -176,11 +286,14 @@ fn a_namespace_is_entered_by_one_thread_for_a_moment() {
     let inside = netns.enter(here).unwrap();
     assert_ne!(inside, home);
     assert_eq!(here(), home);
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| netns.enter(|| panic!("inside"))));
+    let panicked =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| netns.enter(|| panic!("inside"))));
     assert!(panicked.is_err());
     assert_eq!(here(), home, "also after a panic");
     let socket = netns.tcp_socket(address(VIP)).unwrap();
     assert_eq!(socket.mark().unwrap(), MARK);
-    let Err(error) = Netns::open("/dev/null".as_ref()) else { panic!("opened") };
+    let Err(error) = Netns::open("/dev/null".as_ref()) else {
+        panic!("opened")
+    };
     assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
 }

@@ -17,7 +17,9 @@ fn dial_as_agent(pod: &Pod, to: SocketAddr) -> String {
     let socket = Netns::open(pod.netns_path()).unwrap().tcp_socket(to).unwrap();
     assert!(socket.tcp_nodelay().unwrap());
     socket.set_nonblocking(false).unwrap();
-    socket.connect_timeout(&to.into(), Duration::from_secs(3)).unwrap();
+    socket
+        .connect_timeout(&to.into(), Duration::from_secs(3))
+        .unwrap();
     let mut said = String::new();
     TcpStream::from(socket).read_to_string(&mut said).unwrap();
     said
@@ -53,7 +55,10 @@ fn a_call_from_elsewhere_is_steered() {
 fn an_ipv6_call_from_elsewhere_is_steered() {
     let Two { mesh, client, server } = two();
     let to = server.address6(APP);
-    assert_eq!(dial(&client, to, json!({})).said, format!("inbound {to} from {}", client.ip6()));
+    assert_eq!(
+        dial(&client, to, json!({})).said,
+        format!("inbound {to} from {}", client.ip6())
+    );
     mesh.assert_counted(6, |counters| counters.steered_inbound = 1);
 }
 
@@ -61,15 +66,25 @@ fn an_ipv6_call_from_elsewhere_is_steered() {
 fn a_port_that_is_not_enrolled_is_not_steered() {
     let Two { mesh, client, server } = two();
     app(&server, server.ip().into(), 9090);
-    assert!(dial(&client, server.address(9090), json!({})).said.starts_with("app"));
+    assert!(
+        dial(&client, server.address(9090), json!({}))
+            .said
+            .starts_with("app")
+    );
     mesh.assert_counted(6, |_| {});
 }
 
 #[test]
 fn a_call_that_passed_this_agent_is_not_steered_again() {
     let Two { mesh, client, server } = two();
-    assert_eq!(dial_as_agent(&client, server.address(APP)), format!("app here from {}", client.ip()));
-    assert_eq!(dial_as_agent(&client, server.address6(APP)), format!("app here from {}", client.ip6()));
+    assert_eq!(
+        dial_as_agent(&client, server.address(APP)),
+        format!("app here from {}", client.ip())
+    );
+    assert_eq!(
+        dial_as_agent(&client, server.address6(APP)),
+        format!("app here from {}", client.ip6())
+    );
     mesh.assert_counted(6, |counters| counters.skipped_same_node = 2);
 }
 
@@ -99,11 +114,17 @@ fn a_call_from_the_node_is_not_steered_once_its_addresses_are_known() {
     };
     let node: IpAddr = address("10.0.0.1:0").ip();
     assert_eq!(call(&mesh), format!("inbound {to} from {node}"));
-    mesh.kernel.set_node_addresses(&[node, address("[fd00::1]:0").ip()]).unwrap();
+    mesh.kernel
+        .set_node_addresses(&[node, address("[fd00::1]:0").ip()])
+        .unwrap();
     assert_eq!(call(&mesh), format!("app here from {node}"));
-    mesh.assert_counted(6, |counters| (counters.steered_inbound, counters.skipped_node_address) = (1, 1));
+    mesh.assert_counted(6, |counters| {
+        (counters.steered_inbound, counters.skipped_node_address) = (1, 1)
+    });
     // The set is replaced, not added to.
-    mesh.kernel.set_node_addresses(&[address("10.0.0.9:0").ip()]).unwrap();
+    mesh.kernel
+        .set_node_addresses(&[address("10.0.0.9:0").ip()])
+        .unwrap();
     assert_eq!(call(&mesh), format!("inbound {to} from {node}"));
 }
 
@@ -111,12 +132,16 @@ fn a_call_from_the_node_is_not_steered_once_its_addresses_are_known() {
 fn a_pod_with_two_addresses_that_calls_one_from_the_other_is_not_steered() {
     let mut mesh = Mesh::new();
     let pod = mesh.node.pod("server").unwrap();
-    pod.netns().ip_batch("address add 10.1.0.9/32 dev eth0\n").unwrap();
+    pod.netns()
+        .ip_batch("address add 10.1.0.9/32 dev eth0\n")
+        .unwrap();
     app(&pod, pod.ip().into(), APP);
     mesh.enrol(6, &pod, &[APP]);
     let seen = dial(&pod, pod.address(APP), json!({"bind": ["10.1.0.9", 0]}));
     assert_eq!(seen.said, "app here from 10.1.0.9");
-    mesh.assert_counted(6, |counters| (counters.passed_unknown, counters.skipped_loopback) = (1, 1));
+    mesh.assert_counted(6, |counters| {
+        (counters.passed_unknown, counters.skipped_loopback) = (1, 1)
+    });
 }
 
 #[test]
@@ -124,19 +149,39 @@ fn a_pod_that_calls_itself_passes_the_agent_on_its_way_out_only() {
     let Two { mut mesh, server, .. } = two();
     let own = server.address(APP);
     // By its own address, that the mesh does not serve: over the loopback, past the agent.
-    assert_eq!(dial(&server, own, json!({})).said, format!("app here from {}", server.ip()));
-    mesh.assert_counted(6, |counters| (counters.passed_unknown, counters.skipped_loopback) = (1, 1));
-    assert_eq!(dial(&server, server.address6(APP), json!({})).said, format!("app here from {}", server.ip6()));
+    assert_eq!(
+        dial(&server, own, json!({})).said,
+        format!("app here from {}", server.ip())
+    );
+    mesh.assert_counted(6, |counters| {
+        (counters.passed_unknown, counters.skipped_loopback) = (1, 1)
+    });
+    assert_eq!(
+        dial(&server, server.address6(APP), json!({})).said,
+        format!("app here from {}", server.ip6())
+    );
     let from_loopback = dial(&server, own, json!({"bind": ["127.0.0.1", 0]}));
     assert_eq!(from_loopback.said, "app here from 127.0.0.1");
-    mesh.assert_counted(6, |counters| (counters.passed_unknown, counters.skipped_loopback) = (3, 3));
+    mesh.assert_counted(6, |counters| {
+        (counters.passed_unknown, counters.skipped_loopback) = (3, 3)
+    });
     // By an address that the mesh serves: out through the agent, which then calls the pod itself.
     mesh.redirect(own);
     let seen = dial(&server, own, json!({}));
-    assert_eq!((seen.said, seen.peer), (format!("outbound {ID} from 127.0.0.1"), Some(own)));
-    assert_eq!(dial_as_agent(&server, own), format!("app here from {}", server.ip()));
+    assert_eq!(
+        (seen.said, seen.peer),
+        (format!("outbound {ID} from 127.0.0.1"), Some(own))
+    );
+    assert_eq!(
+        dial_as_agent(&server, own),
+        format!("app here from {}", server.ip())
+    );
     mesh.assert_counted(6, |counters| {
-        (counters.passed_unknown, counters.redirected, counters.steered_outbound) = (3, 1, 1);
+        (
+            counters.passed_unknown,
+            counters.redirected,
+            counters.steered_outbound,
+        ) = (3, 1, 1);
         counters.skipped_loopback = 4;
     });
 }

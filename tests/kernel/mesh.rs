@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::Write,
-    net::{IpAddr, SocketAddr, TcpListener},
+    io::{self, Write},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener},
     path::PathBuf,
     process::{self, Command},
     sync::{
@@ -64,7 +64,11 @@ impl Mesh {
         };
         change(&mut options);
         let kernel = Kernel::load(&options).unwrap();
-        Self { kernel, node, beating: None }
+        Self {
+            kernel,
+            node,
+            beating: None,
+        }
     }
 
     /// No sign of life any more, and the last one is stale.
@@ -83,7 +87,10 @@ impl Mesh {
 
     /// Enrols the pod with an engine of one worker.
     pub(crate) fn enrol(&mut self, slot: u16, pod: &Pod, inbound: &[u16]) -> Enrolled {
-        let mut enrolled = self.kernel.enrol(self::slot(slot), &word(pod, inbound), 1).unwrap();
+        let mut enrolled = self
+            .kernel
+            .enrol(self::slot(slot), &word(pod, inbound), 1)
+            .unwrap();
         let listeners = enrolled.listeners.remove(0);
         let origins = self.kernel.origins().unwrap();
         for listener in listeners.outbound {
@@ -96,7 +103,9 @@ impl Mesh {
     }
 
     pub(crate) fn redirect(&mut self, address: SocketAddr) {
-        self.kernel.redirect(address, DestinationId::new(ID).unwrap(), "shop/cart:80").unwrap();
+        self.kernel
+            .redirect(address, DestinationId::new(ID).unwrap(), "shop/cart:80")
+            .unwrap();
     }
 
     /// What became of the connections of a pod; `None`: of no pod.
@@ -109,7 +118,10 @@ impl Mesh {
     /// Asserts that the pod's connections took these paths and no others.
     #[track_caller]
     pub(crate) fn assert_counted(&self, slot: u16, fill: impl FnOnce(&mut SlotCounters)) {
-        let mut expected = SlotCounters { slot: Some(self::slot(slot)), ..SlotCounters::default() };
+        let mut expected = SlotCounters {
+            slot: Some(self::slot(slot)),
+            ..SlotCounters::default()
+        };
         fill(&mut expected);
         assert_eq!(self.counters(Some(slot)), expected);
     }
@@ -121,10 +133,19 @@ pub(crate) fn slot(number: u16) -> Slot {
 
 pub(crate) fn word(pod: &Pod, inbound: &[u16]) -> PodWord {
     PodWord {
-        name: PodName { namespace: "shop".into(), name: pod.name().into() },
+        name: PodName {
+            namespace: "shop".into(),
+            name: pod.name().into(),
+        },
         workload: pod.name().into(),
         netns: pod.netns_path().to_owned(),
-        inbound: inbound.iter().map(|port| InboundPort { port: *port, protocol: Protocol::Detect }).collect(),
+        inbound: inbound
+            .iter()
+            .map(|port| InboundPort {
+                port: *port,
+                protocol: Protocol::Detect,
+            })
+            .collect(),
     }
 }
 
@@ -160,7 +181,12 @@ pub(crate) fn dial(pod: &Pod, to: SocketAddr, options: Value) -> Seen {
             u16::try_from(pair[1].as_u64().unwrap()).unwrap(),
         )
     });
-    Seen { said: text("said"), error: text("error"), peer, all }
+    Seen {
+        said: text("said"),
+        error: text("error"),
+        peer,
+        all,
+    }
 }
 
 pub(crate) fn pair(address: SocketAddr) -> Value {
@@ -181,13 +207,16 @@ pub(crate) fn engine(listener: TcpListener, role: &'static str, origins: Option<
         while let Ok((mut stream, peer)) = listener.accept() {
             let local = stream.local_addr().unwrap();
             let what = match (role, &origins) {
-                ("outbound", Some(origins)) => {
-                    origins.destination(local, peer).map_or("nothing".to_owned(), |id| id.to_string())
-                }
+                ("outbound", Some(origins)) => origins
+                    .destination(local, peer)
+                    .map_or("nothing".to_owned(), |id| id.to_string()),
                 ("inbound", _) => local.to_string(),
                 _ => "here".to_owned(),
             };
             let _ = write!(stream, "{role} {what} from {}", peer.ip());
+            // What the client sent must be read, or closing resets the connection.
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = io::copy(&mut stream, &mut io::sink());
         }
     });
 }
@@ -210,7 +239,10 @@ impl Beating {
                 thread::park_timeout(Duration::from_millis(50));
             }
         });
-        Self { stop, thread: Some(thread) }
+        Self {
+            stop,
+            thread: Some(thread),
+        }
     }
 }
 
@@ -236,7 +268,13 @@ fn own_cgroup() -> PathBuf {
     }
     let (_, own) = OWN.get_or_init(|| {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let root = mounts.lines().find(|line| line.contains(" cgroup2 ")).unwrap().split(' ').nth(1).unwrap();
+        let root = mounts
+            .lines()
+            .find(|line| line.contains(" cgroup2 "))
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap();
         let root = PathBuf::from(root);
         let own = root.join(format!("derny-kernel-test-{}", process::id()));
         fs::create_dir_all(&own).unwrap();

@@ -23,7 +23,15 @@ fn assert_redirected(dialled: &str, shown: &str, options: Value, source: &str) {
         counters.redirected = 1;
         counters.steered_outbound = over_sk_lookup;
     });
-    let hits: u64 = mesh.kernel.observer().unwrap().destinations().unwrap().iter().map(|it| it.hits).sum();
+    let hits: u64 = mesh
+        .kernel
+        .observer()
+        .unwrap()
+        .destinations()
+        .unwrap()
+        .iter()
+        .map(|it| it.hits)
+        .sum();
     assert_eq!(hits, 1);
 }
 
@@ -34,7 +42,12 @@ fn an_ipv4_socket() {
 
 #[test]
 fn an_ipv6_socket_that_dials_ipv4() {
-    assert_redirected("[::ffff:10.96.0.7]:80", "[::ffff:10.96.0.7]:80", json!({}), "127.0.0.1");
+    assert_redirected(
+        "[::ffff:10.96.0.7]:80",
+        "[::ffff:10.96.0.7]:80",
+        json!({}),
+        "127.0.0.1",
+    );
 }
 
 #[test]
@@ -55,7 +68,25 @@ fn a_bound_ipv4_source() {
 
 #[test]
 fn a_bound_ipv6_source() {
-    assert_redirected(VIP6, VIP6, json!({"bind": ["fd00::2", 4444], "v6only": true}), "fd00::2");
+    assert_redirected(
+        VIP6,
+        VIP6,
+        json!({"bind": ["fd00::2", 4444], "v6only": true}),
+        "fd00::2",
+    );
+}
+
+#[test]
+fn a_connect_that_carries_data() {
+    // Connects without the system call of that name.
+    assert_redirected(VIP, VIP, json!({"fastopen": true}), "127.0.0.1");
+}
+
+#[test]
+fn a_multipath_socket_is_redirected_but_shows_it() {
+    // The first subflow is connected by the kernel; what it dialled is remembered there and not in the socket that
+    // the application holds.
+    assert_redirected(VIP, "127.192.80.3:33229", json!({"mptcp": true}), "127.0.0.1");
 }
 
 #[test]
@@ -68,7 +99,9 @@ fn a_nonblocking_connect() {
     assert_eq!(seen.all["in_progress"], true);
     assert_eq!(seen.said, format!("outbound {ID} from 127.0.0.1"));
     assert_eq!(seen.peer, Some(address(VIP)));
-    mesh.assert_counted(5, |counters| (counters.redirected, counters.steered_outbound) = (1, 1));
+    mesh.assert_counted(5, |counters| {
+        (counters.redirected, counters.steered_outbound) = (1, 1)
+    });
 }
 
 #[test]
@@ -97,9 +130,18 @@ fn two_pods_with_the_same_loopback_tuple_are_told_apart() {
     mesh.enrol(2, &b, &[]);
     mesh.redirect(address(VIP6));
     let other = address("[fd96::8]:80");
-    mesh.kernel.redirect(other, derny::model::DestinationId::new(8).unwrap(), "shop/other:80").unwrap();
+    mesh.kernel
+        .redirect(
+            other,
+            derny::model::DestinationId::new(8).unwrap(),
+            "shop/other:80",
+        )
+        .unwrap();
     let bound = json!({"bind": ["::1", 4444], "v6only": true});
-    assert_eq!(dial(&a, address(VIP6), bound.clone()).said, format!("outbound {ID} from ::1"));
+    assert_eq!(
+        dial(&a, address(VIP6), bound.clone()).said,
+        format!("outbound {ID} from ::1")
+    );
     assert_eq!(dial(&b, other, bound).said, "outbound 8 from ::1");
 }
 
@@ -112,7 +154,10 @@ fn another_pods_redirected_address_cannot_be_dialled_by_hand() {
     mesh.redirect(address(VIP));
     // Slot 2, destination 98765: what pod b's connections to the VIP become.
     let forged = address("127.192.32.3:33229");
-    assert_eq!(dial(&b, forged, json!({})).said, format!("outbound {ID} from 127.0.0.1"));
+    assert_eq!(
+        dial(&b, forged, json!({})).said,
+        format!("outbound {ID} from 127.0.0.1")
+    );
     let seen = dial(&a, forged, json!({}));
     assert_eq!(seen.said, "", "{seen:?}");
     assert_ne!(seen.error, "");
@@ -127,6 +172,11 @@ fn the_outbound_listener_itself_is_nobodys_destination() {
     for listener in enrolled.listeners.into_iter().flat_map(|worker| worker.outbound) {
         let listening = listener.local_addr().unwrap();
         crate::mesh::engine(listener, "outbound", Some(origins.clone()));
-        assert!(dial(&pod, listening, json!({})).said.starts_with("outbound nothing"), "{listening}");
+        assert!(
+            dial(&pod, listening, json!({}))
+                .said
+                .starts_with("outbound nothing"),
+            "{listening}"
+        );
     }
 }

@@ -13,7 +13,10 @@ fn a_connected_udp_socket() {
     mesh.redirect(address(VIP));
     let seen = dial(&pod, address(VIP), json!({"udp": true}));
     // From the pod's own address: a redirected one would leave from the loopback's.
-    assert_eq!((seen.peer, &seen.all["local"][0]), (Some(address(VIP)), &json!(pod.ip().to_string())));
+    assert_eq!(
+        (seen.peer, &seen.all["local"][0]),
+        (Some(address(VIP)), &json!(pod.ip().to_string()))
+    );
     mesh.assert_counted(5, |_| {});
 }
 
@@ -40,7 +43,11 @@ fn a_socket_with_the_agents_mark() {
     assert_eq!(seen.said, format!("app here from {}", client.ip()));
     mesh.assert_counted(5, |_| {});
     // The same without the mark is redirected.
-    assert!(dial(&client, server.address(APP), json!({})).said.starts_with("outbound"));
+    assert!(
+        dial(&client, server.address(APP), json!({}))
+            .said
+            .starts_with("outbound")
+    );
 }
 
 #[test]
@@ -51,7 +58,10 @@ fn an_application_on_the_pods_loopback() {
     let loopback = address("127.0.0.1:8080");
     app(&pod, loopback.ip(), loopback.port());
     let seen = dial(&pod, loopback, json!({}));
-    assert_eq!((seen.said.as_str(), seen.peer), ("app here from 127.0.0.1", Some(loopback)));
+    assert_eq!(
+        (seen.said.as_str(), seen.peer),
+        ("app here from 127.0.0.1", Some(loopback))
+    );
     mesh.assert_counted(5, |counters| counters.passed_unknown = 1);
 }
 
@@ -64,14 +74,25 @@ fn everything_while_the_agent_is_silent() {
     mesh.enrol(6, &server, &[APP]);
     mesh.redirect(server.address(APP));
     mesh.fall_silent();
-    assert_eq!(dial(&client, server.address(APP), json!({})).said, format!("app here from {}", client.ip()));
+    assert_eq!(
+        dial(&client, server.address(APP), json!({})).said,
+        format!("app here from {}", client.ip())
+    );
     mesh.assert_counted(5, |counters| counters.passed_stale = 1);
     mesh.assert_counted(6, |counters| counters.skipped_stale = 1);
 
     mesh.revive();
-    assert!(dial(&client, server.address(APP), json!({})).said.starts_with("outbound"));
+    assert!(
+        dial(&client, server.address(APP), json!({}))
+            .said
+            .starts_with("outbound")
+    );
     mesh.assert_counted(5, |counters| {
-        (counters.passed_stale, counters.redirected, counters.steered_outbound) = (1, 1, 1);
+        (
+            counters.passed_stale,
+            counters.redirected,
+            counters.steered_outbound,
+        ) = (1, 1, 1);
     });
 }
 
@@ -83,8 +104,33 @@ fn everything_before_the_first_sign_of_life() {
     mesh.enrol(5, &pod, &[]);
     mesh.redirect(pod.address(APP));
     assert_eq!(mesh.kernel.observer().unwrap().heartbeat_age().unwrap(), None);
-    assert_eq!(dial(&pod, pod.address(APP), json!({})).said, format!("app here from {}", pod.ip()));
+    assert_eq!(
+        dial(&pod, pod.address(APP), json!({})).said,
+        format!("app here from {}", pod.ip())
+    );
     mesh.assert_counted(5, |counters| counters.passed_stale = 1);
+}
+
+#[test]
+fn everything_once_the_agents_programs_are_gone() {
+    let mut mesh = Mesh::new();
+    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
+    app(&server, server.ip().into(), APP);
+    mesh.enrol(5, &client, &[]);
+    mesh.enrol(6, &server, &[APP]);
+    mesh.redirect(server.address(APP));
+    assert!(
+        dial(&client, server.address(APP), json!({}))
+            .said
+            .starts_with("outbound")
+    );
+    let Mesh { kernel, node, .. } = mesh;
+    drop(kernel);
+    assert_eq!(
+        dial(&client, server.address(APP), json!({})).said,
+        format!("app here from {}", client.ip())
+    );
+    drop(node);
 }
 
 #[test]
@@ -96,7 +142,10 @@ fn a_destination_that_is_no_more() {
     mesh.redirect(server.address(APP));
     mesh.kernel.stop_redirecting(server.address(APP)).unwrap();
     mesh.kernel.stop_redirecting(server.address(APP)).unwrap();
-    assert_eq!(dial(&client, server.address(APP), json!({})).said, format!("app here from {}", client.ip()));
+    assert_eq!(
+        dial(&client, server.address(APP), json!({})).said,
+        format!("app here from {}", client.ip())
+    );
     mesh.assert_counted(5, |counters| counters.passed_unknown = 1);
 }
 
@@ -132,8 +181,14 @@ fn ipv6_where_the_pod_has_no_ipv6_loopback() {
 fn a_destination_beyond_the_tables_capacity() {
     let mut mesh = Mesh::with(|options| options.max_destinations = 1);
     mesh.redirect(address(VIP));
-    let error = mesh.kernel.redirect(address(VIP6), DestinationId::new(1).unwrap(), "").unwrap_err();
-    assert_eq!(error.to_string(), format!("DERNY_DESTS is full at 1 entries; {VIP6} is left alone"));
+    let error = mesh
+        .kernel
+        .redirect(address(VIP6), DestinationId::new(1).unwrap(), "")
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("DERNY_DESTS is full at 1 entries; {VIP6} is left alone")
+    );
     // The one that is there can be changed.
     mesh.redirect(address(VIP));
 }

@@ -85,7 +85,12 @@ pub fn run(args: RunArgs) -> Result<()> {
         })?;
     }
     let progress = threads.progress();
-    threads::heartbeat(kernel.heartbeat()?, progress.clone(), args.stale_after, drain.clone())?;
+    threads::heartbeat(
+        kernel.heartbeat()?,
+        progress.clone(),
+        args.stale_after,
+        drain.clone(),
+    )?;
 
     let observer = kernel.observer()?;
     let publisher = publish::Publisher::new(kernel, threads.handles(), workers, snapshot);

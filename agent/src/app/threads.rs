@@ -64,7 +64,10 @@ impl Workers {
             drain: parts.drain.clone(),
             max_connections: parts.max_connections,
         };
-        let runtime = Builder::new_current_thread().enable_all().build().context("worker runtime")?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("worker runtime")?;
         thread::Builder::new()
             .name(format!("derny-worker-{}", parts.index))
             .spawn(move || {
@@ -142,7 +145,10 @@ pub(super) fn heartbeat(
             thread::park_timeout(stale_after / 5);
         }
     };
-    thread::Builder::new().name("derny-heartbeat".into()).spawn(beat).context("heartbeat thread")?;
+    thread::Builder::new()
+        .name("derny-heartbeat".into())
+        .spawn(beat)
+        .context("heartbeat thread")?;
     Ok(())
 }
 
@@ -153,14 +159,23 @@ pub(super) fn publisher(
     first: Option<ready::Guard>,
     drain: drain::Watch,
 ) -> Result<JoinHandle<()>> {
-    let runtime = Builder::new_current_thread().enable_all().build().context("publisher runtime")?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("publisher runtime")?;
     let run = move || runtime.block_on(publisher.run(updates, first, drain));
-    thread::Builder::new().name("derny-publish".into()).spawn(run).context("publisher thread")
+    thread::Builder::new()
+        .name("derny-publish".into())
+        .spawn(run)
+        .context("publisher thread")
 }
 
 /// Allows as many open files as the system lets this process have: each connection is one, each pod several.
 pub(super) fn raise_file_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: both calls get a pointer to one rlimit, which lives here.
     let raised = unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {

@@ -35,7 +35,11 @@ pub(super) struct Windows {
 impl Windows {
     fn slowest_worker(&self) -> Duration {
         let now = Instant::now();
-        self.progress.iter().map(|worker| worker.age(now)).max().unwrap_or_default()
+        self.progress
+            .iter()
+            .map(|worker| worker.age(now))
+            .max()
+            .unwrap_or_default()
     }
 
     fn heartbeat_age(&self) -> Option<Duration> {
@@ -45,13 +49,20 @@ impl Windows {
     /// Enrolled and waiting.
     fn pod_counts(&self) -> (usize, usize) {
         let pods = self.published.pods.borrow();
-        let enrolled = pods.iter().filter(|p| matches!(p.state, PodState::Enrolled { .. })).count();
+        let enrolled = pods
+            .iter()
+            .filter(|p| matches!(p.state, PodState::Enrolled { .. }))
+            .count();
         (enrolled, pods.len() - enrolled)
     }
 
     fn destinations(&self) -> usize {
         let snapshot = self.published.snapshot.borrow();
-        snapshot.destinations.values().filter(|d| d.target != Target::Gone).count()
+        snapshot
+            .destinations
+            .values()
+            .filter(|d| d.target != Target::Gone)
+            .count()
     }
 
     fn snapshot_age(&self) -> Duration {
@@ -72,9 +83,10 @@ impl View for Windows {
             slowest_worker_ms: millis(self.slowest_worker()),
             config_path: self.config_path.display().to_string(),
             config_loaded_at_ms: unix_ms(source.loaded_at),
-            config_error: source
-                .last_error
-                .map(|e| proto::ConfigError { at_ms: unix_ms(e.at), message: e.message }),
+            config_error: source.last_error.map(|e| proto::ConfigError {
+                at_ms: unix_ms(e.at),
+                message: e.message,
+            }),
             snapshot_version: snapshot.version,
             snapshot_age_ms: millis(self.snapshot_age()),
             heartbeat_age_ms: self.heartbeat_age().map(millis),
@@ -104,9 +116,15 @@ impl View for Windows {
                     }
                 });
                 let (state, cookie, addresses, reason) = match &status.state {
-                    PodState::Enrolled { netns_cookie, addresses } => {
-                        (proto::PodState::Enrolled, Some(*netns_cookie), addresses.clone(), String::new())
-                    }
+                    PodState::Enrolled {
+                        netns_cookie,
+                        addresses,
+                    } => (
+                        proto::PodState::Enrolled,
+                        Some(*netns_cookie),
+                        addresses.clone(),
+                        String::new(),
+                    ),
                     PodState::Waiting { reason } => {
                         (proto::PodState::Waiting, None, Vec::new(), reason.clone())
                     }
@@ -134,7 +152,10 @@ impl View for Windows {
         let mut addresses: BTreeMap<_, Vec<String>> = BTreeMap::new();
         for destination in snapshot.destinations.values() {
             if let Target::Service(name) = &destination.target {
-                addresses.entry(name.clone()).or_default().push(destination.address.ip().to_string());
+                addresses
+                    .entry(name.clone())
+                    .or_default()
+                    .push(destination.address.ip().to_string());
             }
         }
         let port = |port: &crate::model::ServicePort| proto::Service {
@@ -145,7 +166,10 @@ impl View for Windows {
             algorithm: port.policy.algorithm.as_str().to_owned(),
             addresses: addresses.get(&port.name).cloned().unwrap_or_default(),
             endpoints: (port.endpoints.iter())
-                .map(|e| proto::Endpoint { address: e.address.to_string(), weight: e.weight })
+                .map(|e| proto::Endpoint {
+                    address: e.address.to_string(),
+                    weight: e.weight,
+                })
                 .collect(),
         };
         snapshot.ports.values().map(|p| port(p)).collect()
@@ -154,7 +178,12 @@ impl View for Windows {
     fn metrics(&self) -> String {
         let (enrolled, waiting) = self.pod_counts();
         let names: BTreeMap<Slot, (String, String)> = (self.published.pods.borrow().iter())
-            .map(|p| (p.slot, (p.pod.name.namespace.to_string(), p.pod.name.name.to_string())))
+            .map(|p| {
+                (
+                    p.slot,
+                    (p.pod.name.namespace.to_string(), p.pod.name.name.to_string()),
+                )
+            })
             .collect();
         let mut sample = NodeSample {
             pods_enrolled: enrolled as u64,
@@ -175,7 +204,9 @@ impl View for Windows {
                     let of_pod = decisions(&counters).map(|(d, n)| (namespace.clone(), pod.clone(), d, n));
                     sample.pod_decisions.extend(of_pod);
                 }
-                None => sample.node_decisions.extend(decisions(&counters).filter(|(_, n)| *n > 0)),
+                None => sample
+                    .node_decisions
+                    .extend(decisions(&counters).filter(|(_, n)| *n > 0)),
             }
         }
         record::encode(&self.hub, sample)
@@ -191,7 +222,10 @@ impl View for Windows {
         if slowest < self.stale_after * 10 {
             Ok(())
         } else {
-            Err(format!("a worker has made no progress for {} s", slowest.as_secs()))
+            Err(format!(
+                "a worker has made no progress for {} s",
+                slowest.as_secs()
+            ))
         }
     }
 }

@@ -23,15 +23,18 @@ const PODS: [&str; 4] = [
 /// # Errors
 /// [`InterceptError::NoCgroup2`], or [`InterceptError::NoPodsCgroup`] when this is not a Kubernetes node.
 pub fn find_pods_cgroup() -> Result<PathBuf, InterceptError> {
-    pods_below(&mount()?)
+    pods_below(&mounts()?)
 }
 
 /// The agent's own. In a container with a cgroup namespace of its own, `/proc/self/cgroup` says `/`, and the
 /// host's root is attached to: that holds the agent too.
 pub(super) fn find_own() -> Result<PathBuf, InterceptError> {
-    let mount = mount()?;
     let text = read("/proc/self/cgroup")?;
-    Ok(mount.join(own_path(&text).unwrap_or_default().trim_start_matches('/')))
+    let path = own_path(&text).unwrap_or_default().trim_start_matches('/');
+    mounts()?
+        .first()
+        .map(|mount| mount.join(path))
+        .ok_or(InterceptError::NoCgroup2)
 }
 
 pub(super) fn open(path: &Path) -> Result<File, InterceptError> {
@@ -41,27 +44,38 @@ pub(super) fn open(path: &Path) -> Result<File, InterceptError> {
     })
 }
 
-fn mount() -> Result<PathBuf, InterceptError> {
-    cgroup2_mount(&read("/proc/self/mounts")?).ok_or(InterceptError::NoCgroup2)
+/// At least one. A container may see its own beside the host's.
+fn mounts() -> Result<Vec<PathBuf>, InterceptError> {
+    let mounts = cgroup2_mounts(&read("/proc/self/mounts")?);
+    if mounts.is_empty() {
+        Err(InterceptError::NoCgroup2)
+    } else {
+        Ok(mounts)
+    }
 }
 
-fn pods_below(mount: &Path) -> Result<PathBuf, InterceptError> {
-    PODS.iter()
-        .map(|name| mount.join(name))
+fn pods_below(mounts: &[PathBuf]) -> Result<PathBuf, InterceptError> {
+    let mut candidates = mounts.iter().flat_map(|mount| PODS.map(|name| mount.join(name)));
+    candidates
         .find(|path| path.is_dir())
         .ok_or_else(|| InterceptError::NoPodsCgroup {
-            mount: mount.to_owned(),
+            mounts: mounts
+                .iter()
+                .map(|mount| mount.display().to_string())
+                .collect::<Vec<_>>()
+                .join(", "),
             looked_for: PODS.join(", "),
         })
 }
 
 /// In `/proc/self/mounts`, a line is device, mount point, type and options.
-fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
+fn cgroup2_mounts(mounts: &str) -> Vec<PathBuf> {
+    let point = |line: &str| {
         let mut fields = line.split(' ').skip(1);
         let (point, kind) = (fields.next()?, fields.next()?);
         (kind == "cgroup2").then(|| PathBuf::from(point.replace("\\040", " ")))
-    })
+    };
+    mounts.lines().filter_map(point).collect()
 }
 
 /// In `/proc/self/cgroup`, the v2 hierarchy has number 0 and no controllers.
@@ -86,9 +100,9 @@ mod tests {
         let hybrid =
             "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         let v1 = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n";
-        assert_eq!(cgroup2_mount(alone), Some("/sys/fs/cgroup".into()));
-        assert_eq!(cgroup2_mount(hybrid), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(cgroup2_mount(v1), None);
+        assert_eq!(cgroup2_mounts(alone), [Path::new("/sys/fs/cgroup")]);
+        assert_eq!(cgroup2_mounts(hybrid), [Path::new("/sys/fs/cgroup/unified")]);
+        assert!(cgroup2_mounts(v1).is_empty());
     }
 
     #[test]
@@ -100,13 +114,14 @@ mod tests {
 
     #[test]
     fn every_kubelets_layout_is_known_and_its_absence_is_named() {
+        let empty = tempfile::tempdir().unwrap();
         for name in PODS {
             let mount = tempfile::tempdir().unwrap();
             fs::create_dir_all(mount.path().join(name)).unwrap();
-            assert_eq!(pods_below(mount.path()).unwrap(), mount.path().join(name));
+            let mounts = [empty.path().to_owned(), mount.path().to_owned()];
+            assert_eq!(pods_below(&mounts).unwrap(), mount.path().join(name));
         }
-        let empty = tempfile::tempdir().unwrap();
-        let error = pods_below(empty.path()).unwrap_err().to_string();
+        let error = pods_below(&[empty.path().to_owned()]).unwrap_err().to_string();
         assert!(
             error.contains("kubepods.slice") && error.contains(&*empty.path().to_string_lossy()),
             "{error}"

@@ -98,6 +98,9 @@ impl Kernel {
         if !loopback_is_up {
             return Err(EnrolError::LoopbackDown { pod: name() });
         }
+        if addresses.is_empty() && !pod.inbound.is_empty() {
+            return Err(EnrolError::NoAddress { pod: name() });
+        }
         let opened = opened.map_err(|source| EnrolError::Listen { pod: name(), source })?;
 
         let mut enrolment = Enrolment {
@@ -149,7 +152,7 @@ impl Kernel {
     ) -> Result<(), EnrolError> {
         let kernel = |source| EnrolError::Kernel {
             pod: pod.name.clone(),
-            source,
+            source: Box::new(source),
         };
         let slot_number = u32::from(slot.get());
         self.zero_counters(slot_number).map_err(kernel)?;
@@ -173,23 +176,19 @@ impl Kernel {
             for inbound in &pod.inbound {
                 let address = SocketAddr::new(*ip, inbound.port);
                 let key = address_key(address);
-                self.tables
-                    .inbound
-                    .insert(key, slot_number, BPF_NOEXIST)
-                    .map_err(|source| {
-                        if is_taken(&source) {
-                            return EnrolError::AddressTaken {
-                                pod: pod.name.clone(),
-                                address,
-                            };
-                        }
-                        kernel(full_or(
-                            source,
-                            "DERNY_INBOUND",
-                            INBOUND_CAPACITY,
-                            address.to_string(),
-                        ))
-                    })?;
+                let inserted = self.tables.inbound.insert(key, slot_number, BPF_NOEXIST);
+                inserted.map_err(|source| match source {
+                    source if is_taken(&source) => EnrolError::AddressTaken {
+                        pod: pod.name.clone(),
+                        address,
+                    },
+                    source => kernel(full_or(
+                        source,
+                        "DERNY_INBOUND",
+                        INBOUND_CAPACITY,
+                        address.to_string(),
+                    )),
+                })?;
                 enrolment.inbound.push(key);
             }
         }
@@ -202,12 +201,10 @@ impl Kernel {
             zero: 0,
             label: to_label(&pod.name.to_string()),
         };
-        self.tables.pods.insert(cookie, entry, 0).map_err(|source| {
-            kernel(InterceptError::Map {
-                name: "DERNY_PODS",
-                source,
-            })
-        })
+        let inserted = self.tables.pods.insert(cookie, entry, 0);
+        inserted
+            .map_err(InterceptError::map("DERNY_PODS"))
+            .map_err(kernel)
     }
 
     /// Takes back what [`Self::publish`] did, first that which makes new connections come. A step that fails has

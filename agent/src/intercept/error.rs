@@ -14,9 +14,9 @@ pub enum InterceptError {
     )]
     NoCgroup2,
     #[error(
-        "no cgroup that holds all pods below {mount}: neither of {looked_for} is there; name it in the configuration"
+        "no cgroup that holds all pods below {mounts}: none of {looked_for} is there; name it in the configuration"
     )]
-    NoPodsCgroup { mount: PathBuf, looked_for: String },
+    NoPodsCgroup { mounts: String, looked_for: String },
     #[error("cgroup {path} cannot be opened: {source}")]
     Cgroup { path: PathBuf, source: io::Error },
     #[error("{path} cannot be read: {source}")]
@@ -69,12 +69,17 @@ pub enum EnrolError {
         path: PathBuf,
         source: io::Error,
     },
+    #[error("{pod} has ports to steer and no address yet")]
+    NoAddress { pod: PodName },
     #[error("the loopback of {pod} is down")]
     LoopbackDown { pod: PodName },
     #[error("no listener in {pod}: {source}")]
     Listen { pod: PodName, source: io::Error },
     #[error("{pod} cannot be enrolled: {source}")]
-    Kernel { pod: PodName, source: InterceptError },
+    Kernel {
+        pod: PodName,
+        source: Box<InterceptError>,
+    },
 }
 
 impl InterceptError {

@@ -37,6 +37,9 @@ pub(super) struct Opened {
 /// `v6_ports` are those of the other pods: redirected IPv6 connections are told apart by the tuple of addresses
 /// and ports alone, and that is the same `[::1]` in every pod.
 pub(super) fn open(workers: usize, v6_ports: &BTreeSet<u16>) -> io::Result<Opened> {
+    if workers == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no worker to accept"));
+    }
     let outbound4 = group(Ipv4Addr::LOCALHOST.into(), workers)?;
     let inbound4 = group(Ipv4Addr::LOCALHOST.into(), workers)?;
     let (outbound6, inbound6) = if has_ipv6() {

@@ -1,11 +1,11 @@
 //! The kernel's tables as an operator sees them. Works on the maps of another process, also when it hangs.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 
 use aya::{
     Pod as Plain,
     maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray},
-    programs::loaded_programs,
+    programs::{ProgramError, ProgramInfo, loaded_programs},
 };
 use derny_ebpf_common::{AddressKey, Beat, Counters, Destination, NODE_COUNTERS, Path, Pod};
 
@@ -74,14 +74,19 @@ impl Observer {
     pub fn find() -> Result<Vec<Self>, InterceptError> {
         let mut found = Vec::new();
         for program in loaded_programs() {
-            let program = program.map_err(|source| InterceptError::Programs { source })?;
-            if program.name_as_str() != Some("derny_connect4") {
-                continue;
+            let ids = match program.and_then(|program| maps_of_ours(&program)) {
+                Ok(Some(ids)) => ids,
+                Ok(None) => continue,
+                // Programs and agents go while they are listed.
+                Err(ProgramError::SyscallError(error)) if is_not_found(&error.io_error) => continue,
+                Err(source) => return Err(InterceptError::Programs { source }),
+            };
+            match Self::open(observed_ids(&ids)) {
+                Ok(observer) => found.push(observer),
+                Err(InterceptError::NoMap { .. }) => {}
+                Err(InterceptError::Map { source, .. }) if is_missing(&source) => {}
+                Err(error) => return Err(error),
             }
-            let ids = program
-                .map_ids()
-                .map_err(|source| InterceptError::Programs { source })?;
-            found.push(Self::open(observed_ids(&ids.unwrap_or_default()))?);
         }
         Ok(found)
     }
@@ -219,6 +224,19 @@ fn entries<K: Plain, V: Plain>(
         }
     }
     Ok(found)
+}
+
+/// The ids of its maps, if it is the program that stands for an agent.
+fn maps_of_ours(program: &ProgramInfo) -> Result<Option<Vec<u32>>, ProgramError> {
+    if program.name_as_str() == Some("derny_connect4") {
+        program.map_ids()
+    } else {
+        Ok(None)
+    }
+}
+
+fn is_not_found(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOENT)
 }
 
 fn observed_ids(map_ids: &[u32]) -> ObservedIds {

@@ -28,10 +28,13 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
 {
 }
 
+/// The pod that calls, and the endpoint.
+type Key = (Slot, SocketAddr);
+
 /// All pools of one worker.
 #[derive(Debug)]
 pub struct Pools<B> {
-    pools: RefCell<HashMap<(Slot, SocketAddr), Rc<Pool<B>>>>,
+    pools: RefCell<HashMap<Key, Rc<Pool<B>>>>,
 }
 
 impl<B> Default for Pools<B> {

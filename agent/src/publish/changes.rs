@@ -66,22 +66,38 @@ mod tests {
     fn view(destinations: &[(u32, Target)], pods: &[(u16, &str)]) -> Snapshot {
         let destinations = destinations.iter().map(|(id, target)| {
             let address = ([10, 0, 0, 1], u16::try_from(*id).unwrap()).into();
-            (DestinationId::new(*id).unwrap(), Destination { address, target: target.clone() })
+            (
+                DestinationId::new(*id).unwrap(),
+                Destination {
+                    address,
+                    target: target.clone(),
+                },
+            )
         });
         let pods = pods.iter().map(|(slot, name)| {
             let pod = Pod {
-                name: PodName { namespace: "default".into(), name: (*name).into() },
+                name: PodName {
+                    namespace: "default".into(),
+                    name: (*name).into(),
+                },
                 workload: "w".into(),
                 netns: "/n".into(),
                 inbound: vec![],
             };
             (Slot::new(*slot).unwrap(), Arc::new(pod))
         });
-        Snapshot { destinations: destinations.collect(), pods: pods.collect(), ..Snapshot::default() }
+        Snapshot {
+            destinations: destinations.collect(),
+            pods: pods.collect(),
+            ..Snapshot::default()
+        }
     }
 
     fn service(name: &str) -> Target {
-        let service = ServiceName { namespace: "default".into(), name: name.into() };
+        let service = ServiceName {
+            namespace: "default".into(),
+            name: name.into(),
+        };
         Target::Service(ServicePortName { service, port: 80 })
     }
 
@@ -90,8 +106,16 @@ mod tests {
         let check = |old: &[(u32, Target)], new: &[(u32, Target)], stop: &[u16], redirect: &[&str]| {
             let changes = Changes::between(&view(old, &[]), &view(new, &[]));
             let stopped: Vec<_> = changes.stop_redirecting.iter().map(SocketAddr::port).collect();
-            let redirected: Vec<_> = changes.redirect.iter().map(|(_, _, label)| label.as_str()).collect();
-            assert_eq!((stopped.as_slice(), redirected.as_slice()), (stop, redirect), "{old:?} → {new:?}");
+            let redirected: Vec<_> = changes
+                .redirect
+                .iter()
+                .map(|(_, _, label)| label.as_str())
+                .collect();
+            assert_eq!(
+                (stopped.as_slice(), redirected.as_slice()),
+                (stop, redirect),
+                "{old:?} → {new:?}"
+            );
         };
         check(&[], &[(1, service("a"))], &[], &["default/a:80"]);
         check(&[(1, service("a"))], &[(1, service("a"))], &[], &[]);

@@ -2,12 +2,7 @@
 
 mod changes;
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use changes::Changes;
 use tokio::{
@@ -58,7 +53,12 @@ pub struct Publisher<W> {
 
 impl<W: Workers> Publisher<W> {
     /// `snapshot` is what the workers follow; it must not have been sent to yet.
-    pub fn new(kernel: Kernel, workers: W, worker_count: usize, snapshot: watch::Sender<Arc<Snapshot>>) -> Self {
+    pub fn new(
+        kernel: Kernel,
+        workers: W,
+        worker_count: usize,
+        snapshot: watch::Sender<Arc<Snapshot>>,
+    ) -> Self {
         Self {
             reducer: Reducer::default(),
             current: Arc::default(),
@@ -147,11 +147,15 @@ impl<W: Workers> Publisher<W> {
                 let netns_cookie = enrolled.netns.cookie();
                 tracing::info!(pod = %pod.name, %slot, ?addresses, "pod enrolled");
                 self.workers.enrol(slot, pod, enrolled);
-                PodState::Enrolled { netns_cookie, addresses }
+                PodState::Enrolled {
+                    netns_cookie,
+                    addresses,
+                }
             }
             Err(error) => {
                 let reason = error.to_string();
-                let known = matches!(self.states.get(&slot), Some(PodState::Waiting { reason: r }) if *r == reason);
+                let known =
+                    matches!(self.states.get(&slot), Some(PodState::Waiting { reason: r }) if *r == reason);
                 if !known {
                     tracing::warn!(pod = %pod.name, error = reason, "pod not enrolled; trying again");
                 }
@@ -177,7 +181,10 @@ impl<W: Workers> Publisher<W> {
                 Some(PodState::Enrolled { .. }) if self.kernel.netns_gone(slot) => {
                     tracing::info!(pod = %pod.name, %slot, "network namespace has gone");
                     self.withdraw(slot);
-                    let reason = format!("{} no longer names the pod's network namespace", pod.netns.display());
+                    let reason = format!(
+                        "{} no longer names the pod's network namespace",
+                        pod.netns.display()
+                    );
                     self.states.insert(slot, PodState::Waiting { reason });
                     changed = true;
                 }
@@ -198,7 +205,11 @@ impl<W: Workers> Publisher<W> {
     fn show_pods(&self) {
         let placed = self.current.pods.iter().filter_map(|(slot, pod)| {
             let state = self.states.get(slot)?.clone();
-            Some(PodStatus { pod: pod.clone(), slot: *slot, state })
+            Some(PodStatus {
+                pod: pod.clone(),
+                slot: *slot,
+                state,
+            })
         });
         self.pods.send_replace(Arc::new(placed.collect()));
     }

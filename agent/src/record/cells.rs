@@ -85,7 +85,7 @@ mod tests {
         check(60_000_000, 16);
         check(60_000_001, 17);
         for (seconds, micros) in BOUNDS.iter().zip(BOUNDS_MICROS) {
-            assert_eq!((seconds * 1e6).round() as u64, micros);
+            assert_eq!(Duration::from_secs_f64(*seconds), Duration::from_micros(micros));
         }
     }
 }

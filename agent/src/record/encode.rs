@@ -14,7 +14,7 @@ use super::{
     hub::{Hub, WorkerShard},
     labels::{Outcome, ScopeKey, Spoken},
     names::{self, Name},
-    scope::ScopeShard,
+    scope::{ScopeShard, SpokenShard},
 };
 
 /// What is known of the node beside its traffic; read when a scrape comes.
@@ -61,6 +61,9 @@ struct Scrape {
 }
 
 type Labels<'a> = Vec<(&'static str, &'a str)>;
+
+/// A metric and the cell of `S` that it sums.
+type Summed<S> = (Name, fn(&S) -> &Cell);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
@@ -167,16 +170,14 @@ impl Scrape {
                 .encode_histogram::<NoLabelSet>(seconds, total, &buckets, None)
         })?;
 
-        let bytes: [(Name, fn(&ScopeShard, Spoken) -> &Cell); 2] = [
-            (names::REQUEST_BYTES, |s, spoken| {
-                &s.spoken[spoken.index()].received
-            }),
-            (names::RESPONSE_BYTES, |s, spoken| &s.spoken[spoken.index()].sent),
+        let bytes: [Summed<SpokenShard>; 2] = [
+            (names::REQUEST_BYTES, |s| &s.received),
+            (names::RESPONSE_BYTES, |s| &s.sent),
         ];
         for (name, cell) in bytes {
             let mut metric = describe(encoder, name, MetricType::Counter)?;
             each_spoken(scopes, |scope, spoken| {
-                let n = scope.sum(|s| cell(s, spoken));
+                let n = scope.sum(|s| cell(&s.spoken[spoken.index()]));
                 let mut labels = scope.labels();
                 labels.push(("protocol", spoken.as_str()));
                 if n == 0 {
@@ -190,7 +191,7 @@ impl Scrape {
     }
 
     fn connections(&self, scopes: &[Scope], encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let counters: [(Name, fn(&ScopeShard) -> &Cell); 7] = [
+        let counters: [Summed<ScopeShard>; 7] = [
             (names::RETRIES, |s| &s.retries),
             (names::CONNECTIONS, |s| &s.connections),
             (names::UPSTREAM_CONNECTIONS, |s| &s.upstream_connections),
@@ -205,7 +206,7 @@ impl Scrape {
                 count(&mut metric, &scope.labels(), scope.sum(cell))?;
             }
         }
-        let gauges: [(Name, fn(&ScopeShard) -> &Cell); 2] = [
+        let gauges: [Summed<ScopeShard>; 2] = [
             (names::CONNECTIONS_ACTIVE, |s| &s.connections_active),
             (names::UPSTREAM_CONNECTIONS_ACTIVE, |s| &s.upstream_active),
         ];
@@ -219,7 +220,7 @@ impl Scrape {
     }
 
     fn workers(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let counters: [(Name, fn(&WorkerShard) -> &Cell); 5] = [
+        let counters: [Summed<WorkerShard>; 5] = [
             (names::SERIES_OVERFLOW, |w| &w.series_overflow),
             (names::ACCESS_LOG_LINES, |w| &w.access_lines),
             (names::ACCESS_LOG_DROPPED, |w| &w.access_dropped),

@@ -135,12 +135,17 @@ const _: () = {
     assert!(size_of::<Beat>() == 16);
 };
 
-// SAFETY: `repr(C)`, plain integers, no padding (the sizes above), every bit pattern is a value.
+/// The kernel hands any bytes, and any bytes are a value of these types: integers, without padding.
 #[cfg(feature = "user")]
 mod user {
+    // SAFETY: see the module.
     unsafe impl aya::Pod for super::AddressKey {}
+    // SAFETY: see the module.
     unsafe impl aya::Pod for super::ConnectionKey {}
+    // SAFETY: see the module.
     unsafe impl aya::Pod for super::Pod {}
+    // SAFETY: see the module.
     unsafe impl aya::Pod for super::Destination {}
+    // SAFETY: see the module.
     unsafe impl aya::Pod for super::Beat {}
 }
