@@ -99,6 +99,9 @@ fn table(grpc: &[Call], connections: &[Call], gone: f64, back: f64) {
             failed.code
         );
     }
+    if !grpc.iter().any(|call| call.begun >= back && call.by_derny()) {
+        println!("   The channel came back directly, and stays so until it connects again.");
+    }
     if let Some(failed) = connections.iter().rfind(|call| !call.ok) {
         println!("   The last new connection that failed: {}", failed.error);
     }

@@ -94,7 +94,7 @@ const ROOMS: [Room; 19] = [
     room(
         "publish",
         "a view → workers and kernel",
-        &["model", "snapshot", "intercept", "drain"],
+        &["model", "snapshot", "intercept", "drain", "ready"],
         &["aya", "hyper"],
     ),
     room(
