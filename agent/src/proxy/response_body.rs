@@ -1,24 +1,33 @@
-//! A response on its way to the caller. When it ends, in whichever way, the exchange is recorded, the endpoint's
-//! load falls and the connection is given back.
+//! A response on its way to the caller, within its deadlines. When it ends, in whichever way, the exchange is
+//! recorded, the endpoint is judged, its load falls and the connection is given back.
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    rc::Rc,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
 
-use super::forward::Lease;
+use super::{
+    attempts::Judged,
+    deadline::Deadlines,
+    forward::Lease,
+};
 use crate::{
-    balance::InFlight,
-    record::{Exchange, Flag},
+    balance::{Permit, Verdict},
+    record::{Exchange, Flag, Spoken},
     respond::{Body, BodyError},
     retry::RequestBody,
 };
 
 #[derive(Debug)]
 pub(super) struct ResponseBody {
+    /// A frame that was read while the headers were held.
+    first: Option<Frame<Bytes>>,
     body: Body,
     /// `None` once the response has ended.
     running: Option<Box<Running>>,
@@ -31,8 +40,11 @@ pub(super) struct Running {
     pub(super) exchange: Box<Exchange>,
     pub(super) request: RequestBody,
     pub(super) lease: Option<Lease>,
-    #[expect(dead_code, reason = "dropped, the endpoint has one request less")]
-    pub(super) in_flight: Option<InFlight>,
+    /// The endpoint whose verdict waits for the trailers.
+    pub(super) judged: Option<Judged>,
+    pub(super) clock: Option<Clock>,
+    #[expect(dead_code, reason = "dropped, the service has one request less")]
+    pub(super) permit: Option<Rc<Permit>>,
 }
 
 impl Drop for Running {
@@ -41,13 +53,58 @@ impl Drop for Running {
     }
 }
 
+/// Watches a response that does not come at once. The timer is set when there is first something to wait for, and
+/// moved only when it fires: a response that is there already costs none.
+#[derive(Debug)]
+pub(super) struct Clock {
+    deadlines: Deadlines,
+    last: Instant,
+    /// Bytes of the request when it was last looked at: they are movement too.
+    received: u64,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Clock {
+    /// `None` when nothing bounds the response.
+    pub(super) fn new(deadlines: Deadlines) -> Option<Self> {
+        let bounded = deadlines.whole.is_some() || deadlines.idle.is_some();
+        bounded.then(|| Self { deadlines, last: Instant::now(), received: 0, timer: None })
+    }
+
+    fn moved(&mut self) {
+        self.last = Instant::now();
+    }
+
+    /// `Ready` with the flag when time has run out.
+    fn poll(&mut self, received: u64, cx: &mut Context<'_>) -> Poll<Flag> {
+        loop {
+            if received != self.received {
+                self.received = received;
+                self.last = Instant::now();
+            }
+            let idle = self.deadlines.idle.map(|idle| (self.last + idle, Flag::StreamIdleTimeout));
+            let whole = self.deadlines.whole.map(|at| (at, Flag::UpstreamTimeout));
+            let (at, flag) = match (idle, whole) {
+                (Some(idle), Some(whole)) => if idle.0 < whole.0 { idle } else { whole },
+                (Some(one), None) | (None, Some(one)) => one,
+                (None, None) => return Poll::Pending,
+            };
+            if at <= Instant::now() {
+                return Poll::Ready(flag);
+            }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            timer.as_mut().reset(at);
+        }
+    }
+}
+
 impl ResponseBody {
-    pub(super) fn new(body: Body, running: Box<Running>) -> Self {
-        let mut this = Self {
-            body,
-            running: Some(running),
-        };
-        if this.body.is_end_stream() {
+    pub(super) fn new(first: Option<Frame<Bytes>>, body: Body, running: Box<Running>) -> Self {
+        let mut this = Self { first, body, running: Some(running) };
+        if this.first.is_none() && this.body.is_end_stream() {
             this.complete();
         }
         this
@@ -56,6 +113,9 @@ impl ResponseBody {
     fn complete(&mut self) {
         if let Some(mut running) = self.running.take() {
             running.exchange.complete();
+            if let Some(judged) = running.judged.take() {
+                judged.by_status(running.exchange.grpc_status());
+            }
             if let Some(lease) = running.lease.take() {
                 lease.give_back();
             }
@@ -65,13 +125,43 @@ impl ResponseBody {
     fn broke_off(&mut self, error: &BodyError) {
         if let Some(mut running) = self.running.take() {
             let reset = error.reset().is_some();
-            let flag = if reset {
-                Flag::UpstreamRemoteReset
-            } else {
-                Flag::UpstreamConnectionTermination
-            };
+            let flag = if reset { Flag::UpstreamRemoteReset } else { Flag::UpstreamConnectionTermination };
             running.exchange.failed(flag);
+            if let Some(judged) = running.judged.take() {
+                judged.verdict(Verdict::LocalError);
+            }
         }
+    }
+
+    fn pass(&mut self, frame: &Frame<Bytes>) {
+        if let Some(running) = &mut self.running {
+            if let Some(clock) = &mut running.clock {
+                clock.moved();
+            }
+            if let Some(data) = frame.data_ref() {
+                running.exchange.sent(data.len());
+            } else if let Some(trailers) = frame.trailers_ref() {
+                running.exchange.trailers(trailers);
+            }
+        }
+        if frame.is_trailers() || self.body.is_end_stream() {
+            self.complete();
+        }
+    }
+
+    /// Time has run out after the headers went to the caller. gRPC can still be told in trailers.
+    fn timed_out(&mut self, flag: Flag) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let mut running = self.running.take()?;
+        self.body = Body::Empty;
+        running.exchange.failed(flag);
+        if running.exchange.spoken() != Spoken::Grpc {
+            return Some(Err(BodyError::Timeout));
+        }
+        let mut trailers = HeaderMap::with_capacity(2);
+        trailers.insert("grpc-status", HeaderValue::from_static("4"));
+        trailers.insert("grpc-message", HeaderValue::from_static("derny: the response did not end in time"));
+        running.exchange.trailers(&trailers);
+        Some(Ok(Frame::trailers(trailers)))
     }
 }
 
@@ -84,20 +174,21 @@ impl http_body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(running) = &mut this.running {
-                    if let Some(data) = frame.data_ref() {
-                        running.exchange.sent(data.len());
-                    } else if let Some(trailers) = frame.trailers_ref() {
-                        running.exchange.trailers(trailers);
-                    }
-                }
-                if frame.is_trailers() || this.body.is_end_stream() {
-                    this.complete();
-                }
+        if let Some(first) = this.first.take() {
+            this.pass(&first);
+            return Poll::Ready(Some(Ok(first)));
+        }
+        let frame = match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let Some(running) = &mut this.running else { return Poll::Pending };
+                let received = running.request.received();
+                let Some(clock) = &mut running.clock else { return Poll::Pending };
+                return clock.poll(received, cx).map(|flag| this.timed_out(flag));
             }
+        };
+        match &frame {
+            Some(Ok(frame)) => this.pass(frame),
             Some(Err(error)) => this.broke_off(error),
             None => this.complete(),
         }
@@ -105,10 +196,14 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.first.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.first.as_ref().and_then(Frame::data_ref) {
+            // The length that the endpoint announced stands in the headers.
+            Some(_) => SizeHint::default(),
+            None => self.body.size_hint(),
+        }
     }
 }

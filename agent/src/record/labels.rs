@@ -81,6 +81,20 @@ pub enum Flag {
     DownstreamProtocolError,
     /// What the endpoint sent is not HTTP.
     UpstreamProtocolError,
+    /// A bound of the policy was reached; nothing was sent.
+    UpstreamOverflow,
+    /// The request's deadline passed.
+    UpstreamTimeout,
+    /// No byte in either direction for as long as the policy allows.
+    StreamIdleTimeout,
+    /// No route of the service matches.
+    NoRoute,
+    /// The last attempt that the policy allows has failed.
+    RetryLimitExceeded,
+    /// The retry budget was used up.
+    RetryOverflow,
+    /// A route answers by itself, with a redirect.
+    Direct,
 }
 
 impl Flag {
@@ -95,6 +109,14 @@ impl Flag {
             Self::DownstreamConnectionTermination => "DC",
             Self::DownstreamProtocolError => "DPE",
             Self::UpstreamProtocolError => "UPE",
+            Self::UpstreamOverflow => "UO",
+            Self::UpstreamTimeout => "UT",
+            Self::StreamIdleTimeout => "SI",
+            Self::NoRoute => "NR",
+            Self::RetryLimitExceeded => "URX",
+            // Envoy shows these two under URX and under no flag.
+            Self::RetryOverflow => "URXO",
+            Self::Direct => "DR",
         }
     }
 }

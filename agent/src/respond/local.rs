@@ -43,6 +43,15 @@ pub enum LocalError {
     },
     #[error("the request cannot be passed on: {reason}")]
     BadRequest { reason: &'static str },
+    #[error("{service}: no answer within the {limit}")]
+    Timeout { service: String, limit: &'static str },
+    /// A bound of `circuitBreaking` or of an inbound port.
+    #[error("{service}: overloaded: {bound} is reached")]
+    Overload { service: String, bound: &'static str },
+    #[error("no route of {service} matches the request")]
+    NoRoute { service: String },
+    #[error("route {route} of {service} has no backend for the request: {reason}")]
+    NoBackend { service: String, route: String, reason: String },
 }
 
 impl LocalError {
@@ -51,7 +60,11 @@ impl LocalError {
             Self::NoEndpoint { .. }
             | Self::ConnectFailed { .. }
             | Self::ConnectionLost { .. }
-            | Self::StreamReset { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::StreamReset { .. }
+            | Self::Overload { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Self::NoBackend { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UpstreamProtocol { .. } => StatusCode::BAD_GATEWAY,
             Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
         }
@@ -65,16 +78,22 @@ impl LocalError {
             Self::StreamReset { .. } => Flag::UpstreamRemoteReset,
             Self::UpstreamProtocol { .. } => Flag::UpstreamProtocolError,
             Self::BadRequest { .. } => Flag::DownstreamProtocolError,
+            Self::Timeout { .. } => Flag::UpstreamTimeout,
+            Self::Overload { .. } => Flag::UpstreamOverflow,
+            Self::NoRoute { .. } => Flag::NoRoute,
+            Self::NoBackend { .. } => Flag::NoRoute,
         }
     }
 
-    /// `UNAVAILABLE` (14) when another attempt may succeed, `INTERNAL` (13) when the request or the answer is bad.
+    /// `UNAVAILABLE` (14) when another attempt may succeed, `DEADLINE_EXCEEDED` (4) when time has run out,
+    /// `UNIMPLEMENTED` (12) when nobody serves the method, `INTERNAL` (13) when the request or a route is bad.
     fn grpc_status(&self) -> HeaderValue {
-        match self.status() {
-            StatusCode::SERVICE_UNAVAILABLE => HeaderValue::from_static("14"),
-            StatusCode::BAD_GATEWAY => HeaderValue::from_static("14"),
-            _ => HeaderValue::from_static("13"),
-        }
+        HeaderValue::from_static(match self.status() {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => "14",
+            StatusCode::GATEWAY_TIMEOUT => "4",
+            StatusCode::NOT_FOUND => "12",
+            _ => "13",
+        })
     }
 
     /// The answer in the caller's form.
@@ -82,6 +101,9 @@ impl LocalError {
         let text = format!("derny: {self}");
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::SERVER, HeaderValue::from_static("derny"));
+        if matches!(self, Self::Overload { .. }) {
+            headers.insert("x-derny-overloaded", HeaderValue::from_static("true"));
+        }
         let (status, body) = if spoken == Spoken::Grpc {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert("grpc-status", self.grpc_status());

@@ -1,0 +1,144 @@
+//! What is to be done with a request: the rule that it matches, the backend, and the bounds that apply.
+
+use std::{borrow::Cow, hash::Hasher, rc::Rc};
+
+use http::{HeaderMap, Response, request};
+use tokio::time::Instant;
+
+use super::{
+    deadline::{self, Deadlines},
+    inlet::Inlet,
+    view::Upstream,
+};
+use crate::{
+    model::{Algorithm, Filter, HashKey, Retry, RetryOn, RuleRetry, RuleTimeouts, ServicePortName},
+    record::{Exchange, Spoken},
+    respond::LocalError,
+    route::{self, Chosen, Outcome},
+};
+
+pub(super) struct Plan<'a> {
+    /// Whose endpoints are asked.
+    pub(super) upstream: Rc<Upstream>,
+    pub(super) retry: Cow<'a, Retry>,
+    pub(super) deadlines: Deadlines,
+    /// What decides the endpoint, where the algorithm hashes.
+    pub(super) key: Option<u64>,
+    /// Filters of the rule and of the backend, for the response.
+    filters: [&'a [Filter]; 2],
+    pub(super) mirrors: Vec<ServicePortName>,
+}
+
+/// What a request comes to before any endpoint is asked.
+pub(super) enum Planned<'a> {
+    Go(Plan<'a>),
+    /// The route answers itself.
+    Redirect(Response<()>),
+}
+
+impl Plan<'_> {
+    pub(super) fn filter_response(&self, headers: &mut HeaderMap) {
+        // The backend's own come first: they are nearer to it.
+        for filters in self.filters.iter().rev() {
+            route::apply_response(filters, headers);
+        }
+    }
+}
+
+/// Plans a request to `dialled`, and changes its head as the route's filters say.
+pub(super) fn plan<'a>(
+    inlet: &Inlet,
+    dialled: &'a Rc<Upstream>,
+    head: &mut request::Parts,
+    x: &mut Exchange,
+) -> Result<Planned<'a>, LocalError> {
+    let policy = &dialled.port.policy;
+    let mut rule_timeouts = RuleTimeouts::default();
+    let mut retry = Cow::Borrowed(&policy.retry);
+    let mut filters: [&[Filter]; 2] = [&[], &[]];
+    let mut mirrors = Vec::new();
+    let mut upstream = dialled.clone();
+    if let Some(table) = inlet.table(dialled) {
+        let no_route = || LocalError::NoRoute { service: inlet.service() };
+        let Chosen { rule, matched_prefix } = table.choose(head).ok_or_else(no_route)?;
+        x.routed(rule.route.clone());
+        rule_timeouts = rule.timeouts;
+        if let Some(of_rule) = &rule.retry {
+            retry = Cow::Owned(merge(&policy.retry, of_rule));
+        }
+        let no_backend = |reason: String| LocalError::NoBackend {
+            service: inlet.service(),
+            route: rule.route.to_string(),
+            reason,
+        };
+        if let Outcome::Redirect(response) =
+            route::apply_request(&rule.filters, matched_prefix, head).map_err(|e| no_backend(e.to_string()))?
+        {
+            return Ok(Planned::Redirect(response));
+        }
+        let mut rng = inlet.worker.rng.borrow_mut();
+        let backend = rule.backend(&mut rng).ok_or_else(|| no_backend("none has a weight".into()))?;
+        mirrors.extend(route::mirrors(&rule.filters, &mut rng).cloned());
+        mirrors.extend(route::mirrors(&backend.filters, &mut rng).cloned());
+        drop(rng);
+        if let Outcome::Redirect(response) =
+            route::apply_request(&backend.filters, matched_prefix, head).map_err(|e| no_backend(e.to_string()))?
+        {
+            return Ok(Planned::Redirect(response));
+        }
+        filters = [&rule.filters, &backend.filters];
+        if backend.target != dialled.port.name {
+            let found = inlet.backend(&backend.target);
+            upstream = found.ok_or_else(|| no_backend(format!("{} is not there", backend.target)))?;
+        }
+    }
+    let now = Instant::now();
+    let grpc = if x.spoken() == Spoken::Grpc { deadline::grpc_timeout(&head.headers) } else { None };
+    let deadlines = Deadlines::new(&policy.timeouts, rule_timeouts, grpc, now);
+    if x.spoken() == Spoken::Grpc
+        && let Some(whole) = deadlines.whole
+        && grpc.is_none_or(|grpc| now + grpc > whole)
+    {
+        deadline::tell_endpoint(&mut head.headers, whole - now);
+    }
+    let key = key(&upstream.port.policy.load_balancer.algorithm, head, inlet);
+    Ok(Planned::Go(Plan { upstream, retry, deadlines, key, filters, mirrors }))
+}
+
+/// A rule's own retries: its codes instead of the policy's conditions; what never reached an endpoint is retried in
+/// any case (GEP-1731).
+fn merge(policy: &Retry, rule: &RuleRetry) -> Retry {
+    let on = RetryOn { http_status: rule.codes.clone(), grpc_status: Vec::new(), ..RetryOn::default() };
+    let mut retry = Retry { on, ..policy.clone() };
+    if let Some(attempts) = rule.attempts {
+        retry.attempts = attempts;
+    }
+    if let Some(base) = rule.backoff {
+        retry.backoff.base = base;
+        retry.backoff.max = retry.backoff.max.max(base.saturating_mul(10));
+    }
+    retry
+}
+
+/// The hash of what the algorithm wants; the same in every worker and after every restart.
+fn key(algorithm: &Algorithm, head: &request::Parts, inlet: &Inlet) -> Option<u64> {
+    let (Algorithm::RingHash { key, .. } | Algorithm::Maglev { key, .. }) = algorithm else { return None };
+    let hash = |bytes: &[u8]| {
+        // SipHash with fixed keys: what a caller sends must not choose its endpoint cheaply, but need not be secret.
+        #[expect(deprecated, reason = "the one hasher of std with a documented, stable result")]
+        let mut hasher = std::hash::SipHasher::new_with_keys(0, 0);
+        hasher.write(bytes);
+        hasher.finish()
+    };
+    match key {
+        HashKey::Header(name) => head.headers.get(name).map(|value| hash(value.as_bytes())),
+        HashKey::Cookie(name) => cookie(&head.headers, name).map(|value| hash(value.as_bytes())),
+        HashKey::SourceAddress => Some(hash(inlet.caller.to_canonical().to_string().as_bytes())),
+    }
+}
+
+fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let values = headers.get_all(http::header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.into_iter().find_map(|(key, value)| (key == name).then_some(value))
+}
