@@ -16,7 +16,7 @@ use crate::{
     admin::{HttpWindow, UnixWindow},
     cli::{AccessLog, KernelLog, RunArgs},
     discover::FileSource,
-    drain, intercept, publish, ready,
+    drain, intercept, proxy, publish, ready,
     record::{Hub, Sink, Writer},
     snapshot::Snapshot,
 };
@@ -70,6 +70,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     let ready = ready::Ready::new();
     let (trigger, drain) = drain::channel();
     let (snapshot, _) = watch::channel(Arc::new(Snapshot::default()));
+    let registry = proxy::Registry::default();
 
     let mut threads = threads::Workers::default();
     for index in 0..workers {
@@ -77,6 +78,7 @@ pub fn run(args: RunArgs) -> Result<()> {
             index,
             started,
             snapshot: snapshot.subscribe(),
+            registry: &registry,
             origins: kernel.origins()?,
             hub: &hub,
             writer: &writer,
@@ -93,6 +95,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     )?;
 
     let observer = kernel.observer()?;
+    let following = snapshot.subscribe();
     let publisher = publish::Publisher::new(kernel, threads.handles(), workers, snapshot);
     let (updates, receive) = mpsc::channel(UPDATES);
     // An empty configuration is in force at once: discovery has nothing to send.
@@ -114,6 +117,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     let reload = Arc::new(Notify::new());
     control.spawn(http.serve(windows.clone(), drain.clone()));
     control.spawn(unix.serve(windows, drain.clone()));
+    control.spawn(threads::look_after(registry, following, drain.clone()));
     control.spawn(source.run(updates, reload.clone(), drain.clone()));
     tracing::info!(workers, cgroup = %cgroup.display(), http = %args.http_address, "derny runs");
 

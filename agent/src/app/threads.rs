@@ -21,7 +21,7 @@ use crate::{
     intercept::{Enrolled, Heartbeat, Netns, Origins},
     model::{self, DestinationId, Pod, Slot, Update},
     pool::Sockets,
-    proxy::{self, Command, EnrolledPod, Progress, Setup},
+    proxy::{self, Command, EnrolledPod, Progress, Registry, Setup},
     publish::{self, Publisher},
     ready,
     record::{Hub, Writer},
@@ -40,6 +40,7 @@ pub(super) struct WorkerParts<'a> {
     pub(super) index: usize,
     pub(super) started: Instant,
     pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(super) registry: &'a Registry,
     pub(super) origins: Origins,
     pub(super) hub: &'a Hub,
     pub(super) writer: &'a Writer,
@@ -56,6 +57,7 @@ impl Workers {
         let setup = Setup {
             index: parts.index,
             snapshot: parts.snapshot,
+            registry: parts.registry.clone(),
             commands,
             origins: Box::new(parts.origins),
             hub: parts.hub.clone(),
@@ -123,6 +125,28 @@ impl Sockets for Netns {
 impl model::Origins for Origins {
     fn destination(&self, local: SocketAddr, peer: SocketAddr) -> Option<DestinationId> {
         Origins::destination(self, local, peer)
+    }
+}
+
+/// How often ejections are looked at; they are timed in seconds.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
+
+/// Lets ejections expire and the guards follow the configuration, until the drain begins.
+pub(super) async fn look_after(
+    registry: Registry,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    drain: drain::Watch,
+) {
+    let mut rng = fastrand::Rng::new();
+    let mut ticks = tokio::time::interval(LOOK_AFTER);
+    loop {
+        tokio::select! {
+            now = ticks.tick() => {
+                let newest = snapshot.borrow().clone();
+                registry.look_after(&newest, now.into_std(), &mut rng);
+            }
+            () = drain.signaled() => return,
+        }
     }
 }
 

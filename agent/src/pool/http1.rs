@@ -81,13 +81,20 @@ impl<B: RequestBody> Pool<B> {
             }
         });
         let life = Life::new(settings, Instant::now(), fastrand::f64());
-        Ok(Http1 { sender, idle_timeout: settings.idle_timeout, life })
+        Ok(Http1 {
+            sender,
+            idle_timeout: settings.idle_timeout,
+            life,
+        })
     }
 
     /// The response has been read to its end: the connection may serve again.
     pub fn put_back(self: &Rc<Self>, connection: Http1<B>) {
         if connection.may_serve() {
-            self.http1.borrow_mut().push(Idle { connection, since: Instant::now() });
+            self.http1.borrow_mut().push(Idle {
+                connection,
+                since: Instant::now(),
+            });
             self.room.freed.notify_one();
         }
     }

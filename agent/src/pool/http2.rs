@@ -17,9 +17,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    ConnectError, Held, Open, Opening, Pool, RequestBody, Room, connect, idle_too_long, life::Life,
-};
+use super::{ConnectError, Held, Open, Opening, Pool, RequestBody, Room, connect, idle_too_long, life::Life};
 use crate::{model::ConnectionPool, record::Scope};
 
 /// Response headers that one stream may bring, in bytes.
@@ -52,7 +50,10 @@ impl Connection {
         }
         let mut sender = self.sender.borrow_mut();
         // An error is a GOAWAY or the end of the connection. Nothing waits here, so nobody needs waking.
-        let ended = matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)));
+        let ended = matches!(
+            sender.poll_ready(&mut Context::from_waker(Waker::noop())),
+            Poll::Ready(Err(_))
+        );
         if ended || !self.life.goes_on(now) {
             self.state.set(State::Gone);
             return false;
@@ -114,7 +115,9 @@ impl<B: RequestBody> Pool<B> {
             let connecting = self.connecting.borrow().clone();
             let connecting = match connecting {
                 Some(connecting) => Some(connecting),
-                None => self.admit(&**opening.bounds).map(|held| self.open_http2(opening, held)),
+                None => self
+                    .admit(&**opening.bounds)
+                    .map(|held| self.open_http2(opening, held)),
             };
             match connecting {
                 Some(connecting) => {
@@ -184,7 +187,11 @@ impl<B: RequestBody> Pool<B> {
             room: self.room.clone(),
         });
         // The driver ends when the last handle is dropped, so it must not hold one.
-        let (weak, endpoint, keepalive) = (Rc::downgrade(&connection), self.endpoint, settings.http2_keepalive);
+        let (weak, endpoint, keepalive) = (
+            Rc::downgrade(&connection),
+            self.endpoint,
+            settings.http2_keepalive,
+        );
         tokio::task::spawn_local(async move {
             let _open = open;
             if let Err(error) = drive(driver, keepalive).await {

@@ -17,8 +17,13 @@ pub(super) struct Life {
 impl Life {
     /// `random` in 0..1 shortens the age by up to a tenth, so that connections opened together do not end together.
     pub(super) fn new(settings: &ConnectionPool, now: Instant, random: f64) -> Self {
-        let ends = settings.max_connection_lifetime.map(|age| now + age.mul_f64(1.0 - random / 10.0));
-        Self { left: Cell::new(settings.max_requests_per_connection), ends }
+        let ends = settings
+            .max_connection_lifetime
+            .map(|age| now + age.mul_f64(1.0 - random / 10.0));
+        Self {
+            left: Cell::new(settings.max_requests_per_connection),
+            ends,
+        }
     }
 
     /// One more request begins.
@@ -48,7 +53,10 @@ mod tests {
         };
         let life = Life::new(&settings, now, 0.5);
         assert!(life.goes_on(now + Duration::from_secs(94)));
-        assert!(!life.goes_on(now + Duration::from_secs(95)), "a twentieth is taken off at random");
+        assert!(
+            !life.goes_on(now + Duration::from_secs(95)),
+            "a twentieth is taken off at random"
+        );
         life.serve();
         assert!(life.goes_on(now));
         life.serve();

@@ -14,12 +14,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 pub use bounds::{Bounds, Held, Unbounded};
+use bytes::Bytes;
 pub use connect::{ConnectError, Sockets, connect};
+use http_body::Body;
 pub use http1::Http1;
 pub use http2::Http2;
-use http_body::Body;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
@@ -28,8 +28,14 @@ use crate::{
 };
 
 /// What a request body must be to go to an endpoint.
-pub trait RequestBody: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static {}
-impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static> RequestBody for B {}
+pub trait RequestBody:
+    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static
+{
+}
+impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static> RequestBody
+    for B
+{
+}
 
 /// The pod that calls, and the endpoint.
 type Key = (Slot, SocketAddr);
@@ -42,7 +48,9 @@ pub struct Pools<B> {
 
 impl<B> Default for Pools<B> {
     fn default() -> Self {
-        Self { pools: RefCell::default() }
+        Self {
+            pools: RefCell::default(),
+        }
     }
 }
 
@@ -51,8 +59,9 @@ impl<B: RequestBody> Pools<B> {
     /// so that the endpoint sees the pod's own address.
     pub fn pool(&self, slot: Slot, endpoint: SocketAddr, sockets: &Rc<dyn Sockets>) -> Rc<Pool<B>> {
         let mut pools = self.pools.borrow_mut();
-        let pool =
-            pools.entry((slot, endpoint)).or_insert_with(|| Rc::new(Pool::new(endpoint, sockets.clone())));
+        let pool = pools
+            .entry((slot, endpoint))
+            .or_insert_with(|| Rc::new(Pool::new(endpoint, sockets.clone())));
         pool.clone()
     }
 
@@ -112,7 +121,11 @@ struct Open {
 impl Open {
     fn new(room: &Rc<Room>, scope: &Rc<Scope>, held: Option<Held>) -> Self {
         room.open.set(room.open.get() + 1);
-        Self { room: room.clone(), _counted: scope.upstream_connection(), _held: held }
+        Self {
+            room: room.clone(),
+            _counted: scope.upstream_connection(),
+            _held: held,
+        }
     }
 }
 
@@ -149,14 +162,14 @@ impl<B: RequestBody> Pool<B> {
     }
 
     fn is_empty(&self) -> bool {
-        self.http1.borrow().is_empty()
-            && self.http2.borrow().is_empty()
-            && self.connecting.borrow().is_none()
+        self.http1.borrow().is_empty() && self.http2.borrow().is_empty() && self.connecting.borrow().is_none()
     }
 
     fn sweep(&self, now: Instant) {
         self.http1.borrow_mut().retain(|idle| !idle.expired(now));
-        self.http2.borrow_mut().retain(|connection| connection.worth_keeping(now));
+        self.http2
+            .borrow_mut()
+            .retain(|connection| connection.worth_keeping(now));
     }
 }
 

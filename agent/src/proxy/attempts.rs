@@ -1,9 +1,15 @@
 //! A request is sent until it is answered or may not be sent again.
 
-use std::{future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, time::SystemTime};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, request, response};
 use http_body::{Body as _, Frame};
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -15,7 +21,7 @@ use super::{
     plan::Plan,
 };
 use crate::{
-    balance::{EndpointLoad, InFlight, Verdict},
+    balance::{EndpointLoad, InFlight, Permit, Verdict},
     pool::Opening,
     record::{Exchange, Flag, Spoken},
     respond::{Body, LocalError, Via},
@@ -29,7 +35,7 @@ const X_DERNY_ATTEMPT: HeaderName = HeaderName::from_static("x-derny-attempt");
 /// A response that goes to the caller.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) head: http::response::Parts,
+    pub(super) head: response::Parts,
     /// A frame that was read while the headers were held.
     pub(super) first: Option<Frame<Bytes>>,
     pub(super) body: Body,
@@ -68,17 +74,24 @@ impl Judged {
     }
 
     /// The verdict by the status with which a gRPC call ended; none means that it ended without one.
-    pub(super) fn by_status(mut self, status: Option<u16>) {
+    pub(super) fn by_status(&mut self, status: Option<u16>) {
         let policy = &self.upstream.port.policy;
-        let failure = policy.outlier_detection.as_ref().is_some_and(|outlier| {
-            status.is_some_and(|status| outlier.grpc_status.contains(&status))
+        let failure = policy
+            .outlier_detection
+            .as_ref()
+            .is_some_and(|outlier| status.is_some_and(|status| outlier.grpc_status.contains(&status)));
+        self.verdict(if failure {
+            Verdict::Failure5xx { gateway: false }
+        } else {
+            Verdict::Success
         });
-        self.verdict(if failure { Verdict::Failure5xx { gateway: false } } else { Verdict::Success });
     }
 
     fn by_http(&mut self, status: StatusCode) {
         self.verdict(if status.is_server_error() {
-            Verdict::Failure5xx { gateway: matches!(status.as_u16(), 502..=504) }
+            Verdict::Failure5xx {
+                gateway: matches!(status.as_u16(), 502..=504),
+            }
         } else {
             Verdict::Success
         });
@@ -94,23 +107,19 @@ pub(super) async fn run(
     mut head: request::Parts,
     body: &RequestBody,
 ) -> Result<Answer, LocalError> {
-    let mut attempts = Attempts { inlet, plan, via, tried: SmallVec::new(), last: None };
+    let mut attempts = Attempts {
+        inlet,
+        plan,
+        via,
+        tried: SmallVec::new(),
+        last: None,
+        retrying: None,
+    };
     loop {
-        // Held while a retry runs; the first attempt needs none.
-        let permit = match x.attempts() {
-            0 => None,
-            _ => match plan.upstream.guards().breaker.retry() {
-                Some(permit) => Some(permit),
-                None => {
-                    x.failed(Flag::RetryOverflow);
-                    return Err(attempts.error());
-                }
-            },
-        };
-        head.headers.insert(X_DERNY_ATTEMPT, HeaderValue::from(x.attempts() + 1));
+        head.headers
+            .insert(X_DERNY_ATTEMPT, HeaderValue::from(x.attempts() + 1));
         let outcome = attempts.attempt(x, &head, body).await?;
-        drop(permit);
-        let again = match attempts.judge(outcome, x, &head, body).await? {
+        let again = match attempts.judge(outcome, x, &head.method, body).await? {
             Next::Answer(answer) => {
                 body.keep_no_longer();
                 return Ok(*answer);
@@ -132,6 +141,8 @@ struct Attempts<'a> {
     tried: SmallVec<[SocketAddr; 4]>,
     /// The last failure without a response.
     last: Option<(Rc<EndpointLoad>, Failed)>,
+    /// Held while a retry runs; the first attempt needs none.
+    retrying: Option<Permit>,
 }
 
 enum Outcome {
@@ -141,7 +152,40 @@ enum Outcome {
 
 enum Next {
     Answer(Box<Answer>),
-    Again(std::time::Duration),
+    /// After so long.
+    Again(Duration),
+}
+
+impl Next {
+    fn answer(
+        head: response::Parts,
+        first: Option<Frame<Bytes>>,
+        body: Body,
+        lease: Lease,
+        judged: Judged,
+    ) -> Self {
+        Self::Answer(Box::new(Answer {
+            head,
+            first,
+            body,
+            lease,
+            judged,
+        }))
+    }
+}
+
+/// Whether the policy and the body allow another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chance {
+    Left,
+    Gone,
+}
+
+/// What came of holding the headers.
+enum Held {
+    /// To the caller, with the frame that was read.
+    Go(Option<Frame<Bytes>>),
+    Again(Duration),
 }
 
 impl Attempts<'_> {
@@ -155,7 +199,9 @@ impl Attempts<'_> {
         let upstream = &self.plan.upstream;
         let in_flight = self.choose(x)?;
         let endpoint = in_flight.endpoint().clone();
-        let Some(attempt_body) = body.attempt() else { return Err(self.error()) };
+        let Some(attempt_body) = body.attempt() else {
+            return Err(self.error());
+        };
         x.attempt(endpoint.address());
         let mut judged = Judged {
             inlet: self.inlet.clone(),
@@ -163,9 +209,17 @@ impl Attempts<'_> {
             in_flight,
             open: Open::Yes,
         };
-        let pool = self.inlet.worker.pools.pool(self.inlet.pod.slot, endpoint.address(), &self.inlet.pod.sockets);
+        let pool =
+            self.inlet
+                .worker
+                .pools
+                .pool(self.inlet.pod.slot, endpoint.address(), &self.inlet.pod.sockets);
         let settings = &upstream.port.policy.connection_pool;
-        let opening = Opening { settings, scope: x.scope(), bounds: upstream.bounds() };
+        let opening = Opening {
+            settings,
+            scope: x.scope(),
+            bounds: upstream.bounds(),
+        };
         let started = Instant::now();
         let sending = forward::attempt(&pool, opening, self.via, head.clone(), attempt_body);
         let sent = match self.plan.deadlines.of_attempt(started) {
@@ -206,7 +260,7 @@ impl Attempts<'_> {
                 judged.verdict(Verdict::LocalError);
                 tracing::debug!(endpoint = %endpoint.address(), reason = failed.reason, "attempt failed");
                 self.tried.push(endpoint.address());
-                let failure = failed.failure;
+                let failure = failed.failure.after(body.sent());
                 self.last = Some((endpoint, failed));
                 Ok(Outcome::Failed(failure))
             }
@@ -216,7 +270,11 @@ impl Attempts<'_> {
     /// An endpoint with room for one more request.
     fn choose(&self, x: &Exchange) -> Result<InFlight, LocalError> {
         let upstream = &self.plan.upstream;
-        let avoid = if self.plan.retry.avoid_previous_endpoint { self.tried.as_slice() } else { &[] };
+        let avoid = if self.plan.retry.avoid_previous_endpoint {
+            self.tried.as_slice()
+        } else {
+            &[]
+        };
         let chosen = self.inlet.choose(upstream, self.plan.key, avoid);
         // All have been tried. One that took a connection may be asked once more.
         let chosen = chosen.or_else(|| match &self.last {
@@ -233,7 +291,10 @@ impl Attempts<'_> {
     }
 
     fn overload(&self) -> LocalError {
-        LocalError::Overload { service: self.inlet.service(), bound: "perEndpoint.maxRequests" }
+        LocalError::Overload {
+            service: self.inlet.service(),
+            bound: "perEndpoint.maxRequests",
+        }
     }
 
     /// What follows from an attempt.
@@ -241,86 +302,137 @@ impl Attempts<'_> {
         &mut self,
         outcome: Outcome,
         x: &mut Exchange,
-        head: &request::Parts,
+        method: &Method,
         body: &RequestBody,
     ) -> Result<Next, LocalError> {
-        let retry = &self.plan.retry;
-        let may = x.attempts() <= retry.attempts && body.can_be_sent_again();
+        let chance = if x.attempts() <= self.plan.retry.attempts && body.can_be_sent_again() {
+            Chance::Left
+        } else {
+            Chance::Gone
+        };
         let (response, lease, mut judged) = match outcome {
-            Outcome::Failed(failure) => {
-                let wanted = failure_may_be_retried(failure, &retry.on, x.spoken(), &head.method);
-                if wanted && !may && x.attempts() > 1 {
-                    x.failed(Flag::RetryLimitExceeded);
-                }
-                return if wanted && may { Ok(Next::Again(self.backoff(x))) } else { Err(self.error()) };
-            }
+            Outcome::Failed(failure) => return self.after_failure(failure, x, method, chance),
             Outcome::Response(response) => *response,
         };
         let (head, mut body) = response.into_parts();
-        let grpc = x.spoken() == Spoken::Grpc && head.status == StatusCode::OK;
-        let status = if grpc { grpc_status(&head.headers) } else { None };
-        if status.is_some() || !grpc {
-            match status {
-                Some(_) => {}
-                None => judged.by_http(head.status),
-            }
-            if may && response_may_be_retried(head.status, &head.headers, status, &retry.on) {
-                if status.is_some() {
-                    judged.by_status(status);
-                }
-                if let Some(wait) = self.wait(x, &head.headers) {
-                    self.tried.extend(x.endpoint());
-                    return Ok(Next::Again(wait));
-                }
-            } else if status.is_some() {
+        let status = match x.spoken() {
+            Spoken::Grpc if head.status == StatusCode::OK => match grpc_status(&head.headers) {
                 // The verdict comes with the end of the response, like that of trailers.
+                Some(status) => Some(status),
+                None if chance == Chance::Left => match self.hold(&head, &mut body, &mut judged, x).await? {
+                    Held::Again(wait) => return Ok(Next::Again(wait)),
+                    Held::Go(first) => return Ok(Next::answer(head, first, body, lease, judged)),
+                },
+                None => None,
+            },
+            _ => {
+                judged.by_http(head.status);
+                None
             }
-            return Ok(Next::Answer(Box::new(Answer { head, first: None, body, lease, judged })));
+        };
+        if chance == Chance::Left
+            && response_may_be_retried(head.status, &head.headers, status, &self.plan.retry.on)
+            && let Some(wait) = self.wait(x, &head.headers)
+            && self.within_budget(x)
+        {
+            judged.by_status(status);
+            self.tried.extend(x.endpoint());
+            return Ok(Next::Again(wait));
         }
-        // The status may come right behind the headers. While another attempt is possible they wait for it.
-        let mut first = None;
-        if may && !retry.on.grpc_status.is_empty() && !retry.hold_headers.is_zero() {
-            let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
-            match timeout(retry.hold_headers, frame).await {
-                Ok(Some(Ok(frame))) => {
-                    let status = frame.trailers_ref().and_then(grpc_status);
-                    if let Some(trailers) = frame.trailers_ref()
-                        && response_may_be_retried(head.status, &head.headers, status, &retry.on)
-                        && let Some(wait) = self.wait(x, trailers)
-                    {
-                        judged.by_status(status);
-                        self.tried.extend(x.endpoint());
-                        return Ok(Next::Again(wait));
-                    }
-                    first = Some(frame);
-                }
-                Ok(Some(Err(error))) => {
-                    // Nothing has gone to the caller: as if the headers had not come.
-                    let failed = Failed::broke_off(&error);
-                    judged.verdict(Verdict::LocalError);
-                    let wanted = failure_may_be_retried(failed.failure, &retry.on, x.spoken(), &http::Method::POST);
-                    let endpoint = judged.in_flight.endpoint().clone();
-                    self.tried.push(endpoint.address());
-                    self.last = Some((endpoint, failed));
-                    return if wanted { Ok(Next::Again(self.backoff(x))) } else { Err(self.error()) };
-                }
-                Ok(None) | Err(_) => {}
-            }
-        }
-        Ok(Next::Answer(Box::new(Answer { head, first, body, lease, judged })))
+        Ok(Next::answer(head, None, body, lease, judged))
     }
 
-    fn backoff(&self, x: &Exchange) -> std::time::Duration {
-        // Another endpoint need not be given time to recover: the first failure goes on at once.
-        if self.last.as_ref().is_some_and(|(_, failed)| failed.failure == Failure::Connect || failed.failure == Failure::Unprocessed) {
-            return std::time::Duration::ZERO;
+    fn after_failure(
+        &mut self,
+        failure: Failure,
+        x: &mut Exchange,
+        method: &Method,
+        chance: Chance,
+    ) -> Result<Next, LocalError> {
+        let wanted = failure_may_be_retried(failure, &self.plan.retry.on, x.spoken(), method);
+        match (wanted, chance) {
+            (true, Chance::Left) if self.within_budget(x) => Ok(Next::Again(self.backoff(x))),
+            (true, Chance::Gone) if x.attempts() > 1 => {
+                x.failed(Flag::RetryLimitExceeded);
+                Err(self.error())
+            }
+            _ => Err(self.error()),
         }
-        delay(self.plan.retry.backoff, x.attempts(), &mut self.inlet.worker.rng.borrow_mut())
+    }
+
+    /// A gRPC status may come in trailers right behind the headers. While another attempt is possible the headers
+    /// wait for the first message or the trailers, but not for long: a server may flush its headers early.
+    async fn hold(
+        &mut self,
+        head: &response::Parts,
+        body: &mut Body,
+        judged: &mut Judged,
+        x: &mut Exchange,
+    ) -> Result<Held, LocalError> {
+        let retry = &self.plan.retry;
+        if retry.on.grpc_status.is_empty() || retry.hold_headers.is_zero() {
+            return Ok(Held::Go(None));
+        }
+        let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+        match timeout(retry.hold_headers, frame).await {
+            Ok(Some(Ok(frame))) => {
+                let status = frame.trailers_ref().and_then(grpc_status);
+                if let Some(trailers) = frame.trailers_ref()
+                    && response_may_be_retried(head.status, &head.headers, status, &retry.on)
+                    && let Some(wait) = self.wait(x, trailers)
+                    && self.within_budget(x)
+                {
+                    judged.by_status(status);
+                    self.tried.extend(x.endpoint());
+                    return Ok(Held::Again(wait));
+                }
+                Ok(Held::Go(Some(frame)))
+            }
+            Ok(Some(Err(error))) => {
+                // Nothing has gone to the caller: as if the headers had not come.
+                let failed = Failed::broke_off(&error);
+                judged.verdict(Verdict::LocalError);
+                let failure = failed.failure;
+                let endpoint = judged.in_flight.endpoint().clone();
+                self.tried.push(endpoint.address());
+                self.last = Some((endpoint, failed));
+                match self.after_failure(failure, x, &Method::POST, Chance::Left)? {
+                    Next::Again(wait) => Ok(Held::Again(wait)),
+                    Next::Answer(_) => Ok(Held::Go(None)),
+                }
+            }
+            Ok(None) | Err(_) => Ok(Held::Go(None)),
+        }
+    }
+
+    /// Takes the right to one more retry. Beyond the budget the failure goes to the caller.
+    fn within_budget(&mut self, x: &mut Exchange) -> bool {
+        // The retry that has failed is over.
+        self.retrying = None;
+        self.retrying = self.plan.upstream.guards().breaker.retry();
+        if self.retrying.is_none() {
+            x.failed(Flag::RetryOverflow);
+        }
+        self.retrying.is_some()
+    }
+
+    fn backoff(&self, x: &Exchange) -> Duration {
+        // Another endpoint need not be given time to recover: the first failure goes on at once.
+        if self.last.as_ref().is_some_and(|(_, failed)| {
+            failed.failure == Failure::Connect || failed.failure == Failure::Unprocessed
+        }) {
+            return Duration::ZERO;
+        }
+        delay(
+            self.plan.retry.backoff,
+            x.attempts(),
+            &mut self.inlet.worker.rng.borrow_mut(),
+        )
     }
 
     /// How long to wait before the next attempt; `None` when the endpoint forbids one, or asks for more time than
     /// there is.
-    fn wait(&self, x: &Exchange, said: &HeaderMap) -> Option<std::time::Duration> {
+    fn wait(&self, x: &Exchange, said: &HeaderMap) -> Option<Duration> {
         let backoff = self.backoff(x);
         let wait = match pushback(said, SystemTime::now()) {
             Pushback::Unsaid => backoff,
@@ -337,11 +449,30 @@ impl Attempts<'_> {
         };
         let (endpoint, reason) = (endpoint.address(), reason.clone());
         match failure {
-            Failure::Connect | Failure::Overflow => LocalError::ConnectFailed { service, endpoint, reason },
-            Failure::Unprocessed | Failure::Lost { .. } => LocalError::ConnectionLost { service, endpoint, reason },
-            Failure::Reset { .. } => LocalError::StreamReset { service, endpoint, reason },
-            Failure::PerTryTimeout => LocalError::Timeout { service, limit: "time of one try" },
-            Failure::Protocol => LocalError::UpstreamProtocol { service, endpoint, reason },
+            Failure::Connect | Failure::Overflow => LocalError::ConnectFailed {
+                service,
+                endpoint,
+                reason,
+            },
+            Failure::Unprocessed | Failure::Lost { .. } => LocalError::ConnectionLost {
+                service,
+                endpoint,
+                reason,
+            },
+            Failure::Reset { .. } => LocalError::StreamReset {
+                service,
+                endpoint,
+                reason,
+            },
+            Failure::PerTryTimeout => LocalError::Timeout {
+                service,
+                limit: "time of one try",
+            },
+            Failure::Protocol => LocalError::UpstreamProtocol {
+                service,
+                endpoint,
+                reason,
+            },
         }
     }
 }

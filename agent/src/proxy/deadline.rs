@@ -48,7 +48,12 @@ impl Deadlines {
             Some(limit) => Some(limit),
             None => policy.per_try,
         };
-        Self { headers: headers.map(|d| now + d), whole: whole.map(|d| now + d), idle: policy.idle, per_try }
+        Self {
+            headers: headers.map(|d| now + d),
+            whole: whole.map(|d| now + d),
+            idle: policy.idle,
+            per_try,
+        }
     }
 
     /// When an attempt that begins now is given up, and for which reason.
@@ -63,7 +68,8 @@ impl Deadlines {
 
     /// Time that is left for response headers.
     pub(super) fn left(&self, now: Instant) -> Duration {
-        self.headers.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
+        self.headers
+            .map_or(Duration::MAX, |at| at.saturating_duration_since(now))
     }
 }
 
@@ -126,12 +132,26 @@ mod tests {
     fn the_shortest_of_policy_route_and_caller_counts() {
         let now = Instant::now();
         let s = Duration::from_secs;
-        let check = |policy: RequestTimeout, rule: Option<u64>, grpc: Option<u64>, headers: Option<u64>, whole: Option<u64>| {
-            let policy = Timeouts { request: policy, ..Timeouts::default() };
-            let rule = RuleTimeouts { request: rule.map(s), backend_request: None };
+        let check = |policy: RequestTimeout,
+                     rule: Option<u64>,
+                     grpc: Option<u64>,
+                     headers: Option<u64>,
+                     whole: Option<u64>| {
+            let policy = Timeouts {
+                request: policy,
+                ..Timeouts::default()
+            };
+            let rule = RuleTimeouts {
+                request: rule.map(s),
+                backend_request: None,
+            };
             let found = Deadlines::new(&policy, rule, grpc.map(s), now);
             let at = |n: Option<u64>| n.map(|n| now + s(n));
-            assert_eq!((found.headers, found.whole), (at(headers), at(whole)), "{policy:?} {rule:?} {grpc:?}");
+            assert_eq!(
+                (found.headers, found.whole),
+                (at(headers), at(whole)),
+                "{policy:?} {rule:?} {grpc:?}"
+            );
         };
         use RequestTimeout::{Headers, None as Never, Whole};
         check(Headers(s(15)), None, None, Some(15), None);
@@ -147,10 +167,19 @@ mod tests {
     #[test]
     fn an_attempt_ends_with_its_own_time_or_with_the_requests() {
         let now = Instant::now();
-        let policy = Timeouts { per_try: Some(Duration::from_secs(10)), ..Timeouts::default() };
+        let policy = Timeouts {
+            per_try: Some(Duration::from_secs(10)),
+            ..Timeouts::default()
+        };
         let deadlines = Deadlines::new(&policy, RuleTimeouts::default(), None, now);
-        assert_eq!(deadlines.of_attempt(now), Some((now + Duration::from_secs(10), Limit::PerTry)));
+        assert_eq!(
+            deadlines.of_attempt(now),
+            Some((now + Duration::from_secs(10), Limit::PerTry))
+        );
         let later = now + Duration::from_secs(6);
-        assert_eq!(deadlines.of_attempt(later), Some((now + Duration::from_secs(15), Limit::Request)));
+        assert_eq!(
+            deadlines.of_attempt(later),
+            Some((now + Duration::from_secs(15), Limit::Request))
+        );
     }
 }

@@ -1,45 +1,44 @@
-//! One request: endpoint chosen, sent, sent again where that helps, answered.
+//! One request: planned, sent, answered.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, Version, request};
 use http_body_util::BodyExt as _;
-use smallvec::SmallVec;
-use tokio::time::Instant;
 
 use super::{
-    forward::{self, Failed},
+    attempts::{self, Answer},
     inlet::Inlet,
-    response_body::{ResponseBody, Running},
-    view::Upstream,
+    mirror,
+    plan::{Plan, Planned, plan},
+    response_body::{Clock, ResponseBody, Running},
 };
 use crate::{
-    balance::{EndpointLoad, InFlight},
+    balance::Permit,
     model::Protocol,
-    pool::Opening,
-    record::{Exchange, Spoken},
+    record::{Exchange, Flag, Spoken},
     respond::{Body, LocalError, Via, is_grpc, prepare_request, prepare_response},
-    retry::{AttemptBody, Failure, RequestBody, may_retry},
+    retry::{AttemptBody, RequestBody},
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A request body up to this many bytes can be sent again.
-const REPLAY_BYTES: usize = 64 * 1024;
-
 /// Answers one request, with an endpoint's response or with an error of the engine's own. Dropped, the request is
 /// cancelled at the endpoint.
 pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Response<ResponseBody> {
-    let (mut head, body) = request.into_parts();
-    let body = RequestBody::new(body, REPLAY_BYTES);
+    let (head, body) = request.into_parts();
     let spoken = match head.version {
         Version::HTTP_2 if is_grpc(&head.headers) => Spoken::Grpc,
         Version::HTTP_2 => Spoken::Http2,
         _ => Spoken::Http1,
     };
     let mut x = Exchange::begin(inlet.worker.recorder.clone(), inlet.line.clone(), spoken, &head);
-    let Some(upstream) = inlet.upstream() else {
+    let dialled = inlet.upstream();
+    let bound = dialled
+        .as_ref()
+        .map_or(0, |u| u.port.policy.retry.body_buffer_bytes);
+    let body = RequestBody::new(body, bound);
+    let Some(dialled) = dialled else {
         return refuse(
             x,
             body,
@@ -48,138 +47,106 @@ pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Respo
             },
         );
     };
-    let via = match upstream.port.protocol {
-        Protocol::Http2 | Protocol::Grpc => Via::Http2,
-        _ if head.version == Version::HTTP_2 => Via::Http2,
-        _ => Via::Http1,
+    let mut head = head;
+    let plan = match plan(inlet, &dialled, &mut head, &mut x) {
+        Ok(Planned::Go(plan)) => plan,
+        Ok(Planned::Redirect(response)) => return redirect(x, body, response),
+        Err(error) => return refuse(x, body, &error),
     };
-    if let Err(error) = prepare_request(&mut head, inlet.caller, via) {
-        return refuse(x, body, &error);
-    }
-    x.identified(request_id(inlet, &mut head));
-
-    match attempts(inlet, &upstream, via, &mut x, head, &body).await {
-        Ok((answer, in_flight)) => {
-            let (mut head, response) = answer.0.into_parts();
-            prepare_response(&mut head);
-            x.answered(head.status.as_u16(), &head.headers);
-            let running = Running {
-                exchange: x,
-                request: body,
-                lease: Some(answer.1),
-                in_flight: Some(in_flight),
-            };
-            Response::from_parts(head, ResponseBody::new(response, Box::new(running)))
-        }
+    match send(inlet, &plan, &mut x, head, &body).await {
+        Ok((answer, permit)) => answered(&plan, x, body, answer, permit),
         Err(error) => refuse(x, body, &error),
     }
 }
 
-type Answer = (Response<Body>, forward::Lease);
-
-/// Sends the request until it is answered or may not be sent again.
-async fn attempts(
+async fn send(
     inlet: &Rc<Inlet>,
-    upstream: &Upstream,
-    via: Via,
+    plan: &Plan<'_>,
     x: &mut Exchange,
-    head: request::Parts,
+    mut head: request::Parts,
     body: &RequestBody,
-) -> Result<(Answer, InFlight), LocalError> {
-    let settings = &upstream.port.policy.connection_pool;
-    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
-    let mut last: Option<(Rc<EndpointLoad>, Failed)> = None;
-    loop {
-        let endpoint = match (inlet.choose(upstream, &tried), &last) {
-            (Some(endpoint), _) => endpoint,
-            // All have been tried. One that took a connection may be asked once more, on a new one.
-            (None, Some((endpoint, failed))) if failed.failure != Failure::Connect => endpoint.clone(),
-            (None, _) => return Err(error(inlet, last)),
-        };
-        let Some(attempt_body) = body.attempt() else {
-            return Err(error(inlet, last));
-        };
-        x.attempt(endpoint.address());
-        let in_flight = endpoint.begin();
-        let sent = Instant::now();
-        let pool = inlet
-            .worker
-            .pools
-            .pool(inlet.pod.slot, endpoint.address(), &inlet.pod.sockets);
-        let opening = Opening {
-            settings,
-            scope: x.scope(),
-        };
-        match forward::attempt(&pool, opening, via, head.clone(), attempt_body).await {
-            Ok(answer) => {
-                body.keep_no_longer();
-                let now = Instant::now();
-                endpoint.observe(now - sent, now.into_std());
-                return Ok((answer, in_flight));
-            }
-            Err(failed) => {
-                if failed.failure == Failure::Connect {
-                    // A quick refusal must not make it look fast.
-                    endpoint.observe(settings.connect_timeout, Instant::now().into_std());
-                }
-                tracing::debug!(endpoint = %endpoint.address(), reason = failed.reason, "attempt failed");
-                let again = may_retry(failed.failure, x.attempts(), x.spoken(), &head.method);
-                tried.push(endpoint.address());
-                last = Some((endpoint, failed));
-                if !again {
-                    return Err(error(inlet, last));
-                }
-            }
-        }
+) -> Result<(Answer, Permit), LocalError> {
+    let permit = plan.upstream.guards().breaker.request();
+    let overload = || LocalError::Overload {
+        service: inlet.service(),
+        bound: "maxRequests",
+    };
+    let permit = permit.ok_or_else(overload)?;
+    let via = match plan.upstream.port.protocol {
+        Protocol::Http2 | Protocol::Grpc => Via::Http2,
+        _ if head.version == Version::HTTP_2 => Via::Http2,
+        _ => Via::Http1,
+    };
+    prepare_request(&mut head, inlet.caller, via)?;
+    x.identified(request_id(inlet, &mut head));
+    let mirrored = (!plan.mirrors.is_empty()).then(|| head.clone());
+    let answer = attempts::run(inlet, plan, via, x, head, body).await?;
+    if let Some(head) = mirrored {
+        mirror::send(inlet, &plan.mirrors, &head, body);
     }
+    body.keep_no_longer();
+    Ok((answer, permit))
 }
 
-fn error(inlet: &Inlet, last: Option<(Rc<EndpointLoad>, Failed)>) -> LocalError {
-    let service = inlet.service();
-    let Some((endpoint, Failed { failure, reason })) = last else {
-        return LocalError::NoEndpoint { service };
+fn answered(
+    plan: &Plan<'_>,
+    mut x: Box<Exchange>,
+    body: RequestBody,
+    answer: Answer,
+    permit: Permit,
+) -> Response<ResponseBody> {
+    let Answer {
+        mut head,
+        first,
+        body: response,
+        lease,
+        judged,
+    } = answer;
+    prepare_response(&mut head);
+    plan.filter_response(&mut head.headers);
+    x.answered(head.status.as_u16(), &head.headers);
+    let running = Running {
+        exchange: x,
+        request: body,
+        lease: Some(lease),
+        judged: Some(judged),
+        clock: Clock::new(plan.deadlines),
+        permit: Some(permit),
     };
-    let endpoint = endpoint.address();
-    match failure {
-        Failure::Connect => LocalError::ConnectFailed {
-            service,
-            endpoint,
-            reason,
-        },
-        Failure::Unprocessed | Failure::Lost => LocalError::ConnectionLost {
-            service,
-            endpoint,
-            reason,
-        },
-        Failure::Reset => LocalError::StreamReset {
-            service,
-            endpoint,
-            reason,
-        },
-        Failure::Protocol => LocalError::UpstreamProtocol {
-            service,
-            endpoint,
-            reason,
-        },
-    }
+    Response::from_parts(head, ResponseBody::new(first, response, Box::new(running)))
+}
+
+/// The route's own answer.
+fn redirect(mut x: Box<Exchange>, body: RequestBody, response: Response<()>) -> Response<ResponseBody> {
+    let (mut head, ()) = response.into_parts();
+    head.headers
+        .insert(http::header::SERVER, HeaderValue::from_static("derny"));
+    x.answered(head.status.as_u16(), &head.headers);
+    x.failed(Flag::Direct);
+    Response::from_parts(head, ResponseBody::new(None, Body::Empty, local(x, body)))
 }
 
 /// Answers with an error of the engine's own. What the caller still sends is read for a while: some clients take an
 /// answer that comes before their request has ended for a failure of the stream.
-fn refuse(mut x: Box<Exchange>, request: RequestBody, error: &LocalError) -> Response<ResponseBody> {
-    if let Some(rest) = request.rest() {
+fn refuse(mut x: Box<Exchange>, body: RequestBody, error: &LocalError) -> Response<ResponseBody> {
+    if let Some(rest) = body.rest() {
         tokio::task::spawn_local(read_away(rest));
     }
-    let (head, body) = error.response(x.spoken()).into_parts();
+    let (head, text) = error.response(x.spoken()).into_parts();
     x.answered(head.status.as_u16(), &head.headers);
-    x.failed(error.flag());
-    let running = Running {
-        exchange: x,
+    x.refused(error.flag());
+    Response::from_parts(head, ResponseBody::new(None, text, local(x, body)))
+}
+
+fn local(exchange: Box<Exchange>, request: RequestBody) -> Box<Running> {
+    Box::new(Running {
+        exchange,
         request,
         lease: None,
-        in_flight: None,
-    };
-    Response::from_parts(head, ResponseBody::new(body, Box::new(running)))
+        judged: None,
+        clock: None,
+        permit: None,
+    })
 }
 
 /// Bytes and time that are spent on the rest of a request that has been refused.

@@ -1,15 +1,15 @@
 //! One attempt: a request to one endpoint, up to the headers of its response.
 
-use std::{future::poll_fn, pin::Pin, rc::Rc};
+use std::{future::poll_fn, pin::Pin, rc::Rc, time::Duration};
 
 use http::{Request, Response, request};
 use http_body::Body as _;
 
 use super::pump::Pump;
 use crate::{
-    pool::{Http1, Http2, Opening, Pool},
-    respond::{Body, Via},
-    retry::{AttemptBody, Failure},
+    pool::{ConnectError, Http1, Http2, Opening, Pool},
+    respond::{Body, BodyError, Via},
+    retry::{AttemptBody, Failure, Sent},
 };
 
 /// What the response came by; held until its body has been read.
@@ -36,6 +36,36 @@ pub(super) struct Failed {
 }
 
 impl Failed {
+    pub(super) fn per_try(waited: Duration) -> Self {
+        Self::new(
+            Failure::PerTryTimeout,
+            format!("no response headers within {waited:?}"),
+        )
+    }
+
+    /// The response broke off before anything of it had gone to the caller.
+    pub(super) fn broke_off(error: &BodyError) -> Self {
+        let sent = Sent::Whole;
+        let failure = match error.reset() {
+            Some(h2::Reason::REFUSED_STREAM) => Failure::Unprocessed,
+            Some(_) => Failure::Reset { sent },
+            None => Failure::Lost { sent },
+        };
+        Self::new(failure, error)
+    }
+
+    fn connect(error: &ConnectError) -> Self {
+        let overflow = matches!(error, ConnectError::TooManyPending);
+        Self::new(
+            if overflow {
+                Failure::Overflow
+            } else {
+                Failure::Connect
+            },
+            error,
+        )
+    }
+
     fn new(failure: Failure, reason: impl ToString) -> Self {
         Self {
             failure,
@@ -67,10 +97,7 @@ async fn over_http1(
         let reused = idle.is_some();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => pool
-                .new_http1(opening)
-                .await
-                .map_err(|e| Failed::new(Failure::Connect, e))?,
+            None => pool.http1(opening).await.map_err(|e| Failed::connect(&e))?,
         };
         match connection.sender.try_send_request(request).await {
             Ok(response) => {
@@ -90,7 +117,7 @@ fn of_http1(error: &hyper::Error) -> Failed {
     let failure = if error.is_parse() {
         Failure::Protocol
     } else {
-        Failure::Lost
+        Failure::Lost { sent: Sent::Whole }
     };
     Failed::new(failure, error)
 }
@@ -134,14 +161,16 @@ async fn over_http2(
     Ok((response, Lease::Http2(place)))
 }
 
+/// How much had been sent is not known here; the caller, who has the body, sets it right.
 fn of_http2(error: h2::Error) -> Failed {
+    let sent = Sent::Whole;
     let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
     let failure = match () {
         () if error.is_reset() && error.is_remote() && refused => Failure::Unprocessed,
         // h2 fails with a GOAWAY the streams above its last stream id, and those are the unprocessed ones.
         () if error.is_go_away() && error.is_remote() => Failure::Unprocessed,
-        () if error.is_reset() && error.is_remote() => Failure::Reset,
-        () if error.is_io() => Failure::Lost,
+        () if error.is_reset() && error.is_remote() => Failure::Reset { sent },
+        () if error.is_io() => Failure::Lost { sent },
         () => Failure::Protocol,
     };
     Failed::new(failure, error)

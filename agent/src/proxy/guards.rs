@@ -37,10 +37,10 @@ impl Guards {
         }
     }
 
-    fn follow(&self, port: &ServicePort, now: Instant) {
+    fn follow(&self, port: &ServicePort) {
         let policy = &port.policy;
         let addresses = port.endpoints.iter().map(|endpoint| endpoint.address);
-        self.outliers.follow(policy.outlier_detection.as_ref(), addresses, now);
+        self.outliers.follow(policy.outlier_detection.as_ref(), addresses);
         self.breaker.follow(&policy.circuit_breaking, policy.retry.budget);
     }
 
@@ -52,8 +52,8 @@ impl Guards {
                 self.ejections.fetch_add(1, Relaxed);
                 tracing::warn!(%source, %service, %endpoint, reason = reason.as_str(), times, "endpoint ejected");
             }
-            EventKind::Returned { by } => {
-                tracing::info!(%source, %service, %endpoint, by = by.as_str(), "endpoint is back");
+            EventKind::Returned { how } => {
+                tracing::info!(%source, %service, %endpoint, by = how.as_str(), "endpoint is back");
             }
         }
     }
@@ -90,8 +90,16 @@ impl Registry {
 
     /// The guards of calls from `source` to `port`.
     pub(super) fn outbound(&self, source: Source, port: &ServicePort) -> Arc<Guards> {
-        let key = ScopeKey { direction: Direction::Outbound, source, destination: port.name.clone() };
-        self.lock().guards.entry(key).or_insert_with(|| Arc::new(Guards::new(port))).clone()
+        let key = ScopeKey {
+            direction: Direction::Outbound,
+            source,
+            destination: port.name.clone(),
+        };
+        self.lock()
+            .guards
+            .entry(key)
+            .or_insert_with(|| Arc::new(Guards::new(port)))
+            .clone()
     }
 
     /// The guards of calls to an inbound port, whoever calls.
@@ -109,6 +117,11 @@ impl Registry {
         guards
     }
 
+    /// Guards that nobody shares, for a connection of no service.
+    pub(super) fn apart(&self, port: &ServicePort) -> Arc<Guards> {
+        Arc::new(Guards::new(port))
+    }
+
     /// Everything that time and configuration do to guards: to be called by one task, every 100 ms.
     pub fn look_after(&self, snapshot: &Snapshot, now: Instant, rng: &mut fastrand::Rng) {
         let mut inner = self.lock();
@@ -118,7 +131,7 @@ impl Registry {
                 Direction::Inbound => Arc::strong_count(guards) > 1,
                 Direction::Outbound => match snapshot.ports.get(&key.destination) {
                     Some(port) => {
-                        guards.follow(port, now);
+                        guards.follow(port);
                         true
                     }
                     None => false,
@@ -134,7 +147,12 @@ impl Registry {
 
     /// An active check of an endpoint passed: whoever had ejected it takes it back.
     pub fn probe_passed(&self, port: &ServicePortName, endpoint: SocketAddr, now: Instant) {
-        for (key, guards) in self.lock().guards.iter().filter(|(key, _)| key.destination == *port) {
+        for (key, guards) in self
+            .lock()
+            .guards
+            .iter()
+            .filter(|(key, _)| key.destination == *port)
+        {
             if let Some(event) = guards.outliers.probe_passed(endpoint, now) {
                 guards.report(key, &event);
             }
@@ -143,6 +161,13 @@ impl Registry {
 
     pub fn all(&self) -> Vec<Guarded> {
         let inner = self.lock();
-        inner.guards.iter().map(|(key, guards)| Guarded { key: key.clone(), guards: guards.clone() }).collect()
+        inner
+            .guards
+            .iter()
+            .map(|(key, guards)| Guarded {
+                key: key.clone(),
+                guards: guards.clone(),
+            })
+            .collect()
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     balance::EndpointLoad,
     model::{Endpoint, InboundPort, Policy, Protocol, ServiceName, ServicePort, ServicePortName},
     record::{Direction, Line, OpenConnection, PodConnection, ScopeKey, Source},
+    route::Table,
     snapshot::{Destination, Target},
 };
 
@@ -67,7 +68,7 @@ impl Inlet {
                     },
                     port: address.port(),
                 };
-                (Aim::address(worker, name.clone(), Protocol::Tcp, address), name)
+                (Aim::Address(gone(worker, name.clone(), address)), name)
             }
         };
         let source = Source {
@@ -115,7 +116,10 @@ impl Inlet {
             source,
             destination: name.clone(),
         };
-        let aim = Aim::address(worker, name, port.protocol, local);
+        let guards = worker.view.registry().inbound(key.clone(), &port.limits);
+        let one = Arc::new(single(name, port.protocol, local));
+        let upstream = Upstream::new(one, None, guards, None, &mut worker.rng.borrow_mut());
+        let aim = Aim::Address(upstream);
         Self::new(
             worker,
             pod,
@@ -163,17 +167,44 @@ impl Inlet {
         let version = self.worker.view.follow(&mut rng);
         let mut found = self.found.borrow_mut();
         if found.0 != version {
-            *found = (version, self.worker.view.upstream(name, &mut rng));
+            *found = (version, self.worker.view.upstream(self.source(), name, &mut rng));
         }
         found.1.clone()
     }
 
-    /// The endpoint for the next attempt: the caller's own choice where it made one.
-    pub(super) fn choose(&self, upstream: &Upstream, tried: &[SocketAddr]) -> Option<Rc<EndpointLoad>> {
+    /// The routes that apply: those of a service, when the caller left the choice of the endpoint to it.
+    pub(super) fn table<'u>(&self, dialled: &'u Upstream) -> Option<&'u Table> {
+        match &self.aim {
+            Aim::Service(_) => dialled.table(),
+            Aim::Endpoint(..) | Aim::Address(_) => None,
+        }
+    }
+
+    /// Another service port that a route names.
+    pub(super) fn backend(&self, name: &ServicePortName) -> Option<Rc<Upstream>> {
+        self.worker
+            .view
+            .upstream(self.source(), name, &mut self.worker.rng.borrow_mut())
+    }
+
+    fn source(&self) -> &Source {
+        &self.line.scope.key().source
+    }
+
+    /// The endpoint for the next attempt: the caller's own choice where it made one. `key` is what a hashing
+    /// algorithm goes by.
+    pub(super) fn choose(
+        &self,
+        upstream: &Upstream,
+        key: Option<u64>,
+        tried: &[SocketAddr],
+    ) -> Option<Rc<EndpointLoad>> {
         match &self.aim {
             Aim::Endpoint(_, address) if tried.is_empty() => upstream.endpoint(*address).cloned(),
             Aim::Endpoint(..) => None,
-            Aim::Service(_) | Aim::Address(_) => upstream.choose(tried, &mut self.worker.rng.borrow_mut()),
+            Aim::Service(_) | Aim::Address(_) => {
+                upstream.choose(key, tried, &mut self.worker.rng.borrow_mut())
+            }
         }
     }
 
@@ -183,15 +214,24 @@ impl Inlet {
     }
 }
 
-impl Aim {
-    fn address(worker: &Worker, name: ServicePortName, protocol: Protocol, address: SocketAddr) -> Self {
-        let port = ServicePort {
-            name,
-            protocol,
-            endpoints: vec![Endpoint::new(address)],
-            policy: Policy::default(),
-            routes: Vec::new(),
-        };
-        Self::Address(Upstream::new(Arc::new(port), None, &mut worker.rng.borrow_mut()))
+/// A destination that no service has any more: bytes to that address and nothing else.
+fn gone(worker: &Worker, name: ServicePortName, address: SocketAddr) -> Rc<Upstream> {
+    let port = single(name, Protocol::Tcp, address);
+    let guards = worker.view.registry().apart(&port);
+    Upstream::new(Arc::new(port), None, guards, None, &mut worker.rng.borrow_mut())
+}
+
+/// A service port with one endpoint and no policy: nothing is retried or ejected where there is no other choice.
+fn single(name: ServicePortName, protocol: Protocol, address: SocketAddr) -> ServicePort {
+    let policy = Policy {
+        outlier_detection: None,
+        ..Policy::default()
+    };
+    ServicePort {
+        name,
+        protocol,
+        endpoints: vec![Endpoint::new(address)],
+        policy,
+        routes: Vec::new(),
     }
 }

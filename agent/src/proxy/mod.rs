@@ -7,15 +7,21 @@
 //! ```
 
 mod worker;
+mod guards;
 mod view;
 mod inlet;
 mod connection;
 mod serve_http1;
 mod serve_http2;
 mod exchange;
+mod plan;
+mod deadline;
+mod attempts;
 mod forward;
+mod mirror;
 mod pump;
 mod response_body;
 mod tunnel;
 
+pub use guards::{Guarded, Registry};
 pub use worker::{Command, EnrolledPod, Progress, Setup, run};

@@ -1,6 +1,6 @@
 //! What is to be done with a request: the rule that it matches, the backend, and the bounds that apply.
 
-use std::{borrow::Cow, hash::Hasher, rc::Rc};
+use std::{borrow::Cow, net::IpAddr, rc::Rc};
 
 use http::{HeaderMap, Response, request};
 use tokio::time::Instant;
@@ -11,6 +11,7 @@ use super::{
     view::Upstream,
 };
 use crate::{
+    balance::hash_key,
     model::{Algorithm, Filter, HashKey, Retry, RetryOn, RuleRetry, RuleTimeouts, ServicePortName},
     record::{Exchange, Spoken},
     respond::LocalError,
@@ -59,7 +60,9 @@ pub(super) fn plan<'a>(
     let mut mirrors = Vec::new();
     let mut upstream = dialled.clone();
     if let Some(table) = inlet.table(dialled) {
-        let no_route = || LocalError::NoRoute { service: inlet.service() };
+        let no_route = || LocalError::NoRoute {
+            service: inlet.service(),
+        };
         let Chosen { rule, matched_prefix } = table.choose(head).ok_or_else(no_route)?;
         x.routed(rule.route.clone());
         rule_timeouts = rule.timeouts;
@@ -71,18 +74,20 @@ pub(super) fn plan<'a>(
             route: rule.route.to_string(),
             reason,
         };
-        if let Outcome::Redirect(response) =
-            route::apply_request(&rule.filters, matched_prefix, head).map_err(|e| no_backend(e.to_string()))?
+        if let Outcome::Redirect(response) = route::apply_request(&rule.filters, matched_prefix, head)
+            .map_err(|e| no_backend(e.to_string()))?
         {
             return Ok(Planned::Redirect(response));
         }
         let mut rng = inlet.worker.rng.borrow_mut();
-        let backend = rule.backend(&mut rng).ok_or_else(|| no_backend("none has a weight".into()))?;
+        let backend = rule
+            .backend(&mut rng)
+            .ok_or_else(|| no_backend("none has a weight".into()))?;
         mirrors.extend(route::mirrors(&rule.filters, &mut rng).cloned());
         mirrors.extend(route::mirrors(&backend.filters, &mut rng).cloned());
         drop(rng);
-        if let Outcome::Redirect(response) =
-            route::apply_request(&backend.filters, matched_prefix, head).map_err(|e| no_backend(e.to_string()))?
+        if let Outcome::Redirect(response) = route::apply_request(&backend.filters, matched_prefix, head)
+            .map_err(|e| no_backend(e.to_string()))?
         {
             return Ok(Planned::Redirect(response));
         }
@@ -93,7 +98,11 @@ pub(super) fn plan<'a>(
         }
     }
     let now = Instant::now();
-    let grpc = if x.spoken() == Spoken::Grpc { deadline::grpc_timeout(&head.headers) } else { None };
+    let grpc = if x.spoken() == Spoken::Grpc {
+        deadline::grpc_timeout(&head.headers)
+    } else {
+        None
+    };
     let deadlines = Deadlines::new(&policy.timeouts, rule_timeouts, grpc, now);
     if x.spoken() == Spoken::Grpc
         && let Some(whole) = deadlines.whole
@@ -102,13 +111,24 @@ pub(super) fn plan<'a>(
         deadline::tell_endpoint(&mut head.headers, whole - now);
     }
     let key = key(&upstream.port.policy.load_balancer.algorithm, head, inlet);
-    Ok(Planned::Go(Plan { upstream, retry, deadlines, key, filters, mirrors }))
+    Ok(Planned::Go(Plan {
+        upstream,
+        retry,
+        deadlines,
+        key,
+        filters,
+        mirrors,
+    }))
 }
 
 /// A rule's own retries: its codes instead of the policy's conditions; what never reached an endpoint is retried in
 /// any case (GEP-1731).
 fn merge(policy: &Retry, rule: &RuleRetry) -> Retry {
-    let on = RetryOn { http_status: rule.codes.clone(), grpc_status: Vec::new(), ..RetryOn::default() };
+    let on = RetryOn {
+        http_status: rule.codes.clone(),
+        grpc_status: Vec::new(),
+        ..RetryOn::default()
+    };
     let mut retry = Retry { on, ..policy.clone() };
     if let Some(attempts) = rule.attempts {
         retry.attempts = attempts;
@@ -120,25 +140,30 @@ fn merge(policy: &Retry, rule: &RuleRetry) -> Retry {
     retry
 }
 
-/// The hash of what the algorithm wants; the same in every worker and after every restart.
+/// The hash of what the algorithm wants.
 fn key(algorithm: &Algorithm, head: &request::Parts, inlet: &Inlet) -> Option<u64> {
-    let (Algorithm::RingHash { key, .. } | Algorithm::Maglev { key, .. }) = algorithm else { return None };
-    let hash = |bytes: &[u8]| {
-        // SipHash with fixed keys: what a caller sends must not choose its endpoint cheaply, but need not be secret.
-        #[expect(deprecated, reason = "the one hasher of std with a documented, stable result")]
-        let mut hasher = std::hash::SipHasher::new_with_keys(0, 0);
-        hasher.write(bytes);
-        hasher.finish()
+    let (Algorithm::RingHash { key, .. } | Algorithm::Maglev { key, .. }) = algorithm else {
+        return None;
     };
     match key {
-        HashKey::Header(name) => head.headers.get(name).map(|value| hash(value.as_bytes())),
-        HashKey::Cookie(name) => cookie(&head.headers, name).map(|value| hash(value.as_bytes())),
-        HashKey::SourceAddress => Some(hash(inlet.caller.to_canonical().to_string().as_bytes())),
+        HashKey::Header(name) => head.headers.get(name).map(|value| hash_key(value.as_bytes())),
+        HashKey::Cookie(name) => cookie(&head.headers, name).map(|value| hash_key(value.as_bytes())),
+        HashKey::SourceAddress => Some(match inlet.caller.to_canonical() {
+            IpAddr::V4(ip) => hash_key(&ip.octets()),
+            IpAddr::V6(ip) => hash_key(&ip.octets()),
+        }),
     }
 }
 
 fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let values = headers.get_all(http::header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.into_iter().find_map(|(key, value)| (key == name).then_some(value))
+    let values = headers
+        .get_all(http::header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let pairs = values
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='));
+    pairs
+        .into_iter()
+        .find_map(|(key, value)| (key == name).then_some(value))
 }

@@ -3,7 +3,6 @@
 
 use std::{
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -12,11 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{
-    attempts::Judged,
-    deadline::Deadlines,
-    forward::Lease,
-};
+use super::{attempts::Judged, deadline::Deadlines, forward::Lease};
 use crate::{
     balance::{Permit, Verdict},
     record::{Exchange, Flag, Spoken},
@@ -44,7 +39,7 @@ pub(super) struct Running {
     pub(super) judged: Option<Judged>,
     pub(super) clock: Option<Clock>,
     #[expect(dead_code, reason = "dropped, the service has one request less")]
-    pub(super) permit: Option<Rc<Permit>>,
+    pub(super) permit: Option<Permit>,
 }
 
 impl Drop for Running {
@@ -68,7 +63,12 @@ impl Clock {
     /// `None` when nothing bounds the response.
     pub(super) fn new(deadlines: Deadlines) -> Option<Self> {
         let bounded = deadlines.whole.is_some() || deadlines.idle.is_some();
-        bounded.then(|| Self { deadlines, last: Instant::now(), received: 0, timer: None })
+        bounded.then(|| Self {
+            deadlines,
+            last: Instant::now(),
+            received: 0,
+            timer: None,
+        })
     }
 
     fn moved(&mut self) {
@@ -82,17 +82,28 @@ impl Clock {
                 self.received = received;
                 self.last = Instant::now();
             }
-            let idle = self.deadlines.idle.map(|idle| (self.last + idle, Flag::StreamIdleTimeout));
+            let idle = self
+                .deadlines
+                .idle
+                .map(|idle| (self.last + idle, Flag::StreamIdleTimeout));
             let whole = self.deadlines.whole.map(|at| (at, Flag::UpstreamTimeout));
             let (at, flag) = match (idle, whole) {
-                (Some(idle), Some(whole)) => if idle.0 < whole.0 { idle } else { whole },
+                (Some(idle), Some(whole)) => {
+                    if idle.0 < whole.0 {
+                        idle
+                    } else {
+                        whole
+                    }
+                }
                 (Some(one), None) | (None, Some(one)) => one,
                 (None, None) => return Poll::Pending,
             };
             if at <= Instant::now() {
                 return Poll::Ready(flag);
             }
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -103,7 +114,11 @@ impl Clock {
 
 impl ResponseBody {
     pub(super) fn new(first: Option<Frame<Bytes>>, body: Body, running: Box<Running>) -> Self {
-        let mut this = Self { first, body, running: Some(running) };
+        let mut this = Self {
+            first,
+            body,
+            running: Some(running),
+        };
         if this.first.is_none() && this.body.is_end_stream() {
             this.complete();
         }
@@ -113,7 +128,7 @@ impl ResponseBody {
     fn complete(&mut self) {
         if let Some(mut running) = self.running.take() {
             running.exchange.complete();
-            if let Some(judged) = running.judged.take() {
+            if let Some(mut judged) = running.judged.take() {
                 judged.by_status(running.exchange.grpc_status());
             }
             if let Some(lease) = running.lease.take() {
@@ -125,9 +140,13 @@ impl ResponseBody {
     fn broke_off(&mut self, error: &BodyError) {
         if let Some(mut running) = self.running.take() {
             let reset = error.reset().is_some();
-            let flag = if reset { Flag::UpstreamRemoteReset } else { Flag::UpstreamConnectionTermination };
+            let flag = if reset {
+                Flag::UpstreamRemoteReset
+            } else {
+                Flag::UpstreamConnectionTermination
+            };
             running.exchange.failed(flag);
-            if let Some(judged) = running.judged.take() {
+            if let Some(mut judged) = running.judged.take() {
                 judged.verdict(Verdict::LocalError);
             }
         }
@@ -159,7 +178,10 @@ impl ResponseBody {
         }
         let mut trailers = HeaderMap::with_capacity(2);
         trailers.insert("grpc-status", HeaderValue::from_static("4"));
-        trailers.insert("grpc-message", HeaderValue::from_static("derny: the response did not end in time"));
+        trailers.insert(
+            "grpc-message",
+            HeaderValue::from_static("derny: the response did not end in time"),
+        );
         running.exchange.trailers(&trailers);
         Some(Ok(Frame::trailers(trailers)))
     }
@@ -181,9 +203,13 @@ impl http_body::Body for ResponseBody {
         let frame = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                let Some(running) = &mut this.running else { return Poll::Pending };
+                let Some(running) = &mut this.running else {
+                    return Poll::Pending;
+                };
                 let received = running.request.received();
-                let Some(clock) = &mut running.clock else { return Poll::Pending };
+                let Some(clock) = &mut running.clock else {
+                    return Poll::Pending;
+                };
                 return clock.poll(received, cx).map(|flag| this.timed_out(flag));
             }
         };

@@ -64,14 +64,14 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
     let started = Instant::now();
     let mut tried = Vec::new();
     if let Some(upstream) = inlet.upstream() {
-        let timeout = upstream.port.policy.connection_pool.connect_timeout;
+        let settings = &upstream.port.policy.connection_pool;
         while tried.len() < ATTEMPTS
-            && let Some(endpoint) = inlet.choose(&upstream, &tried)
+            && let Some(endpoint) = inlet.choose(&upstream, None, &tried)
         {
             let in_flight = endpoint.begin();
             let scope = &inlet.line.scope;
             let address = endpoint.address();
-            match pool::connect(&*inlet.pod.sockets, address, timeout, scope).await {
+            match pool::connect(&*inlet.pod.sockets, address, settings, scope).await {
                 Ok(stream) => {
                     let open = scope.upstream_connection();
                     return Some(Connected {

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{connection, view::View};
+use super::{connection, guards::Registry, view::View};
 use crate::{
     accept::Acceptor,
     drain,
@@ -46,6 +46,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct Setup {
     pub index: usize,
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub registry: Registry,
     pub commands: mpsc::UnboundedReceiver<Command>,
     pub origins: Box<dyn Origins + Send>,
     pub hub: Hub,
@@ -162,6 +163,7 @@ impl Worker {
 pub async fn run(setup: Setup) {
     let Setup {
         snapshot,
+        registry,
         mut commands,
         origins,
         hub,
@@ -173,7 +175,7 @@ pub async fn run(setup: Setup) {
     } = setup;
     let recorder = Recorder::new(&hub, &writer);
     let worker = Rc::new(Worker {
-        view: View::new(snapshot),
+        view: View::new(snapshot, registry),
         pools: Pools::default(),
         acceptor: Acceptor::new(max_connections, recorder.clone()),
         recorder,

@@ -150,6 +150,9 @@ impl AccessLog {
     pub(super) fn request(&self, x: &Exchange, took: Duration) {
         self.write(|o| {
             self.head(o, &x.line, x.started, x.endpoint);
+            if let Some(route) = &x.route {
+                o.text("route", route.as_bytes());
+            }
             o.text("method", x.method.as_str().as_bytes());
             o.text("path", x.path.as_ref().map_or("/", |p| p.as_str()).as_bytes());
             header(o, "authority", x.authority.as_ref());

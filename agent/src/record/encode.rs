@@ -191,7 +191,7 @@ impl Scrape {
     }
 
     fn connections(&self, scopes: &[Scope], encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let counters: [Summed<ScopeShard>; 7] = [
+        let counters: [Summed<ScopeShard>; 8] = [
             (names::RETRIES, |s| &s.retries),
             (names::CONNECTIONS, |s| &s.connections),
             (names::UPSTREAM_CONNECTIONS, |s| &s.upstream_connections),
@@ -199,6 +199,7 @@ impl Scrape {
             (names::TCP_RECEIVED_BYTES, |s| &s.tcp_received),
             (names::TCP_SENT_BYTES, |s| &s.tcp_sent),
             (names::DETECT_TIMEOUTS, |s| &s.detect_timeouts),
+            (names::NOT_MIRRORED, |s| &s.not_mirrored),
         ];
         for (name, cell) in counters {
             let mut metric = describe(encoder, name, MetricType::Counter)?;

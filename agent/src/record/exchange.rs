@@ -1,7 +1,7 @@
 //! One request from its headers to the end of its response. Opened when it starts, recorded when dropped, so that
 //! no way out can forget to.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, header, request, uri::PathAndQuery};
 use tokio::time::Instant;
@@ -35,6 +35,7 @@ pub struct Exchange {
     pub(super) traceparent: Option<HeaderValue>,
     pub(super) outcome: Outcome,
     pub(super) endpoint: Option<SocketAddr>,
+    pub(super) route: Option<Arc<str>>,
     pub(super) attempts: u32,
     pub(super) received: u64,
     pub(super) sent: u64,
@@ -67,6 +68,7 @@ impl Exchange {
                 flag: Flag::DownstreamConnectionTermination,
             },
             endpoint: None,
+            route: None,
             attempts: 0,
             received: 0,
             sent: 0,
@@ -88,6 +90,19 @@ impl Exchange {
 
     pub fn identified(&mut self, request_id: HeaderValue) {
         self.request_id = Some(request_id);
+    }
+
+    /// A route of the service has been chosen.
+    pub fn routed(&mut self, route: Arc<str>) {
+        self.route = Some(route);
+    }
+
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        self.endpoint
+    }
+
+    pub fn grpc_status(&self) -> Option<u16> {
+        self.outcome.grpc_status
     }
 
     /// The request goes to `endpoint`, for the first time or again.
@@ -131,6 +146,13 @@ impl Exchange {
     pub fn complete(&mut self) {
         if self.outcome.flag == Flag::DownstreamConnectionTermination {
             self.outcome.flag = Flag::None;
+        }
+    }
+
+    /// The engine answered by itself. A reason that was given before (retries used up) says more than `flag`.
+    pub fn refused(&mut self, flag: Flag) {
+        if self.outcome.flag == Flag::DownstreamConnectionTermination {
+            self.outcome.flag = flag;
         }
     }
 

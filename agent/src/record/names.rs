@@ -41,6 +41,10 @@ pub(super) const DETECT_TIMEOUTS: Name = (
     "derny_detect_timeouts",
     "Connections on undeclared ports that stayed silent and were relayed as TCP",
 );
+pub(super) const NOT_MIRRORED: Name = (
+    "derny_requests_not_mirrored",
+    "Copies of requests that could not be made or were not answered",
+);
 pub(super) const SERIES_OVERFLOW: Name = (
     "derny_series_overflow",
     "Connections counted under other/other because too many series exist",

@@ -26,6 +26,7 @@ pub(super) struct ScopeShard {
     pub(super) tcp_received: Cell,
     pub(super) tcp_sent: Cell,
     pub(super) detect_timeouts: Cell,
+    pub(super) not_mirrored: Cell,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +58,7 @@ impl ScopeShard {
             tcp_received: Cell::default(),
             tcp_sent: Cell::default(),
             detect_timeouts: Cell::default(),
+            not_mirrored: Cell::default(),
         }
     }
 }
@@ -135,6 +137,11 @@ impl Scope {
 
     pub fn detect_timed_out(&self) {
         self.shard.detect_timeouts.add(1);
+    }
+
+    /// A request should have been mirrored and was not.
+    pub fn not_mirrored(&self) {
+        self.shard.not_mirrored.add(1);
     }
 
     /// Bytes relayed since the last call: from the caller, to the caller.

@@ -26,13 +26,15 @@ pub enum BodyError {
     Http1(#[from] hyper::Error),
     #[error("{0}")]
     Http2(#[from] h2::Error),
+    #[error("it did not end in time")]
+    Timeout,
 }
 
 impl BodyError {
     /// The reset code of the side that broke off, to be passed on; `None` when it was not a reset.
     pub fn reset(&self) -> Option<h2::Reason> {
         match self {
-            Self::Http1(_) => None,
+            Self::Http1(_) | Self::Timeout => None,
             Self::Http2(error) if error.is_reset() => error.reason(),
             Self::Http2(_) => None,
         }

@@ -51,7 +51,11 @@ pub enum LocalError {
     #[error("no route of {service} matches the request")]
     NoRoute { service: String },
     #[error("route {route} of {service} has no backend for the request: {reason}")]
-    NoBackend { service: String, route: String, reason: String },
+    NoBackend {
+        service: String,
+        route: String,
+        reason: String,
+    },
 }
 
 impl LocalError {

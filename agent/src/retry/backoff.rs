@@ -29,7 +29,10 @@ pub enum Pushback {
 /// section 10.2.3: seconds, or a date to be compared with `now`).
 pub fn pushback(headers: &HeaderMap, now: SystemTime) -> Pushback {
     if let Some(value) = headers.get("grpc-retry-pushback-ms") {
-        let millis = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let millis = value
+            .to_str()
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok());
         return millis.map_or(Pushback::Never, |ms| Pushback::Wait(Duration::from_millis(ms)));
     }
     let Some(text) = headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()) else {
@@ -68,12 +71,24 @@ mod tests {
             headers.insert(name, value.parse().unwrap());
             assert_eq!(pushback(&headers, now), expect, "{name}: {value}");
         };
-        check("grpc-retry-pushback-ms", "250", Pushback::Wait(Duration::from_millis(250)));
+        check(
+            "grpc-retry-pushback-ms",
+            "250",
+            Pushback::Wait(Duration::from_millis(250)),
+        );
         check("grpc-retry-pushback-ms", "-1", Pushback::Never);
         check("grpc-retry-pushback-ms", "soon", Pushback::Never);
         check("retry-after", "2", Pushback::Wait(Duration::from_secs(2)));
-        check("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT", Pushback::Wait(Duration::from_secs(10)));
-        check("retry-after", "Sun, 06 Nov 1994 08:49:17 GMT", Pushback::Wait(Duration::ZERO));
+        check(
+            "retry-after",
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            Pushback::Wait(Duration::from_secs(10)),
+        );
+        check(
+            "retry-after",
+            "Sun, 06 Nov 1994 08:49:17 GMT",
+            Pushback::Wait(Duration::ZERO),
+        );
         check("retry-after", "later", Pushback::Unsaid);
         check("x-other", "1", Pushback::Unsaid);
     }

@@ -2,10 +2,7 @@
 
 use http::{HeaderMap, Method, StatusCode};
 
-use crate::{
-    model::RetryOn,
-    record::Spoken,
-};
+use crate::{model::RetryOn, record::Spoken};
 
 /// How an attempt failed before any response headers came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +20,19 @@ pub enum Failure {
     PerTryTimeout,
     /// What came back is not HTTP.
     Protocol,
+    /// A bound of the policy was reached: nothing was sent, and nothing is tried again.
+    Overflow,
+}
+
+impl Failure {
+    /// The same failure, with how much of the request had gone out.
+    pub fn after(self, sent: Sent) -> Self {
+        match self {
+            Self::Lost { .. } => Self::Lost { sent },
+            Self::Reset { .. } => Self::Reset { sent },
+            other => other,
+        }
+    }
 }
 
 /// How much of the request had gone out.
@@ -55,6 +65,7 @@ pub fn failure_may_be_retried(failure: Failure, on: &RetryOn, spoken: Spoken, me
         Failure::Reset { sent } => on.reset || on.any_5xx || on.reset_before_request && sent == Sent::Part,
         Failure::PerTryTimeout => on.reset || on.any_5xx || on.gateway_error || unavailable,
         Failure::Protocol => on.any_5xx,
+        Failure::Overflow => false,
     }
 }
 
@@ -94,14 +105,22 @@ mod tests {
             let answer = failure_may_be_retried(failure, &RetryOn::default(), spoken, &method);
             assert_eq!(answer, expect, "{failure:?} {spoken:?} {method}");
         };
-        let (part, whole) = (Failure::Lost { sent: Sent::Part }, Failure::Lost { sent: Sent::Whole });
+        let (part, whole) = (
+            Failure::Lost { sent: Sent::Part },
+            Failure::Lost { sent: Sent::Whole },
+        );
         check(Failure::Connect, Spoken::Http1, Method::POST, true);
         check(Failure::Unprocessed, Spoken::Http2, Method::POST, true);
         check(whole, Spoken::Grpc, Method::POST, true);
         check(whole, Spoken::Http1, Method::POST, false);
         check(part, Spoken::Http1, Method::POST, true);
         check(whole, Spoken::Http1, Method::PUT, true);
-        check(Failure::Reset { sent: Sent::Whole }, Spoken::Grpc, Method::POST, false);
+        check(
+            Failure::Reset { sent: Sent::Whole },
+            Spoken::Grpc,
+            Method::POST,
+            false,
+        );
         check(Failure::Protocol, Spoken::Http1, Method::GET, false);
     }
 
@@ -115,7 +134,10 @@ mod tests {
             Failure::PerTryTimeout,
             Failure::Protocol,
         ] {
-            assert!(!failure_may_be_retried(failure, &nothing(), Spoken::Grpc, &Method::GET), "{failure:?}");
+            assert!(
+                !failure_may_be_retried(failure, &nothing(), Spoken::Grpc, &Method::GET),
+                "{failure:?}"
+            );
         }
     }
 
@@ -125,16 +147,60 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert("x-try-again", "1".parse().unwrap());
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(response_may_be_retried(status, &headers, grpc, &on), expect, "{status} {grpc:?} {on:?}");
+            assert_eq!(
+                response_may_be_retried(status, &headers, grpc, &on),
+                expect,
+                "{status} {grpc:?} {on:?}"
+            );
         };
         check(RetryOn::default(), 503, None, true);
         check(RetryOn::default(), 500, None, false);
         check(RetryOn::default(), 200, Some(14), true);
         check(RetryOn::default(), 200, Some(13), false);
-        check(RetryOn { any_5xx: true, ..nothing() }, 500, None, true);
-        check(RetryOn { gateway_error: true, ..nothing() }, 500, None, false);
-        check(RetryOn { gateway_error: true, ..nothing() }, 504, None, true);
-        check(RetryOn { retriable_4xx: true, ..nothing() }, 409, None, true);
-        check(RetryOn { headers: vec!["x-try-again".parse().unwrap()], ..nothing() }, 200, None, true);
+        check(
+            RetryOn {
+                any_5xx: true,
+                ..nothing()
+            },
+            500,
+            None,
+            true,
+        );
+        check(
+            RetryOn {
+                gateway_error: true,
+                ..nothing()
+            },
+            500,
+            None,
+            false,
+        );
+        check(
+            RetryOn {
+                gateway_error: true,
+                ..nothing()
+            },
+            504,
+            None,
+            true,
+        );
+        check(
+            RetryOn {
+                retriable_4xx: true,
+                ..nothing()
+            },
+            409,
+            None,
+            true,
+        );
+        check(
+            RetryOn {
+                headers: vec!["x-try-again".parse().unwrap()],
+                ..nothing()
+            },
+            200,
+            None,
+            true,
+        );
     }
 }

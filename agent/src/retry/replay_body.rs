@@ -15,6 +15,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use smallvec::SmallVec;
 
+use super::Sent;
 use crate::respond::{Body, BodyError};
 
 /// The body of one request, over all its attempts.
@@ -29,6 +30,8 @@ struct Shared {
     /// The source has given its last frame.
     ended: bool,
     received: u64,
+    /// The attempt that may read has been given everything.
+    given: Sent,
     /// Which attempt may read. An earlier one that still runs somewhere finds that it may not.
     attempt: u32,
 }
@@ -58,6 +61,7 @@ impl RequestBody {
             trailers: None,
             ended,
             received: 0,
+            given: if ended { Sent::Whole } else { Sent::Part },
             attempt: 0,
         })))
     }
@@ -70,6 +74,8 @@ impl RequestBody {
             return None;
         }
         shared.attempt += 1;
+        let nothing = shared.ended && shared.received == 0 && shared.trailers.is_none();
+        shared.given = if nothing { Sent::Whole } else { Sent::Part };
         Some(AttemptBody {
             attempt: shared.attempt,
             next: 0,
@@ -94,9 +100,32 @@ impl RequestBody {
         })
     }
 
+    /// Whether another attempt could be given the body from its start.
+    pub fn can_be_sent_again(&self) -> bool {
+        matches!(self.0.borrow().kept, Kept::Chunks { .. })
+    }
+
+    /// The body, when all of it has come and is kept.
+    pub fn whole(&self) -> Option<Bytes> {
+        let shared = self.0.borrow();
+        match &shared.kept {
+            Kept::Chunks { chunks, .. } if shared.ended => Some(match chunks.as_slice() {
+                [] => Bytes::new(),
+                [one] => one.clone(),
+                several => Bytes::from(several.concat()),
+            }),
+            Kept::Chunks { .. } | Kept::TooLong => None,
+        }
+    }
+
     /// No attempt will follow: what was kept is let go.
     pub fn keep_no_longer(&self) {
         self.0.borrow_mut().kept = Kept::TooLong;
+    }
+
+    /// How much of the body the newest attempt has taken.
+    pub fn sent(&self) -> Sent {
+        self.0.borrow().given
     }
 
     /// Bytes that came from the caller.
@@ -131,8 +160,13 @@ impl http_body::Body for AttemptBody {
         if let Kept::Chunks { chunks, .. } = &shared.kept
             && let Some(chunk) = chunks.get(this.next)
         {
+            let chunk = chunk.clone();
+            let last = this.next + 1 == chunks.len();
             this.next += 1;
-            return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
+            if last && shared.ended && shared.trailers.is_none() {
+                shared.given = Sent::Whole;
+            }
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         if !shared.ended {
             match ready!(Pin::new(&mut shared.source).poll_frame(cx)?) {
@@ -141,6 +175,9 @@ impl http_body::Body for AttemptBody {
                         shared.received += data.len() as u64;
                         shared.ended = shared.source.is_end_stream();
                         shared.keep(&data);
+                        if shared.ended {
+                            shared.given = Sent::Whole;
+                        }
                         this.next += 1;
                         return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
@@ -152,6 +189,7 @@ impl http_body::Body for AttemptBody {
                 None => shared.ended = true,
             }
         }
+        shared.given = Sent::Whole;
         if this.trailers_given {
             return Poll::Ready(None);
         }

@@ -12,8 +12,9 @@ use claims::Claims;
 use imbl::OrdMap;
 use slots::Slots;
 
-use crate::model::{
-    DestinationId, Pod, PodName, Service, ServiceName, ServicePort, ServicePortName, Slot, Update,
+use crate::{
+    model::{DestinationId, Pod, PodName, Service, ServiceName, ServicePort, ServicePortName, Slot, Update},
+    route::Table,
 };
 
 /// Everything that a worker needs to know of the world, at one moment.
@@ -23,6 +24,8 @@ pub struct Snapshot {
     pub version: u64,
     pub pods: OrdMap<Slot, Arc<Pod>>,
     pub ports: OrdMap<ServicePortName, Arc<ServicePort>>,
+    /// The compiled routes of those ports that have any.
+    pub tables: OrdMap<ServicePortName, Arc<Table>>,
     /// What a redirected address stands for.
     pub destinations: OrdMap<DestinationId, Destination>,
 }
@@ -128,6 +131,12 @@ impl Reducer {
             // An unchanged port keeps its allocation, by which workers know that it is unchanged.
             if self.view.ports.get(&port.name).is_none_or(|had| **had != **port) {
                 self.view.ports.insert(port.name.clone(), port.clone());
+                let table = Table::new(&port.routes);
+                if table.is_empty() {
+                    self.view.tables.remove(&port.name);
+                } else {
+                    self.view.tables.insert(port.name.clone(), Arc::new(table));
+                }
             }
         }
         match old {
@@ -139,6 +148,7 @@ impl Reducer {
     fn remove_ports(&mut self, service: &Service, keep: impl Fn(&ServicePortName) -> bool) {
         for port in service.ports.iter().filter(|p| !keep(&p.name)) {
             self.view.ports.remove(&port.name);
+            self.view.tables.remove(&port.name);
         }
     }
 

@@ -1,0 +1,70 @@
+//! Copies of requests for routes that mirror. Nobody waits for what comes of them.
+
+use std::{rc::Rc, time::Duration};
+
+use http::{Version, request};
+use http_body_util::BodyExt as _;
+
+use super::{forward, inlet::Inlet};
+use crate::{
+    model::ServicePortName,
+    pool::Opening,
+    respond::{Body, Via},
+    retry::RequestBody,
+};
+
+/// A mirrored exchange is given up after this.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Sends a copy to each of `targets`. Only a request whose body has been kept whole can be copied; others are
+/// counted as not mirrored.
+pub(super) fn send(
+    inlet: &Rc<Inlet>,
+    targets: &[ServicePortName],
+    head: &request::Parts,
+    body: &RequestBody,
+) {
+    let Some(bytes) = body.whole() else {
+        inlet.line.scope.not_mirrored();
+        return;
+    };
+    for target in targets {
+        let (inlet, target, head, bytes) = (inlet.clone(), target.clone(), head.clone(), bytes.clone());
+        tokio::task::spawn_local(async move {
+            let copied = tokio::time::timeout(PATIENCE, one(&inlet, &target, head, Body::Full(bytes))).await;
+            if !matches!(copied, Ok(Some(()))) {
+                inlet.line.scope.not_mirrored();
+            }
+        });
+    }
+}
+
+async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body: Body) -> Option<()> {
+    let upstream = inlet.backend(target)?;
+    let _permit = upstream.guards().breaker.request()?;
+    let endpoint = upstream.choose(None, &[], &mut inlet.worker.rng.borrow_mut())?;
+    let _in_flight = endpoint.try_begin()?;
+    let pool = inlet
+        .worker
+        .pools
+        .pool(inlet.pod.slot, endpoint.address(), &inlet.pod.sockets);
+    let settings = &upstream.port.policy.connection_pool;
+    let opening = Opening {
+        settings,
+        scope: &inlet.line.scope,
+        bounds: upstream.bounds(),
+    };
+    let via = if head.version == Version::HTTP_2 {
+        Via::Http2
+    } else {
+        Via::Http1
+    };
+    let body = RequestBody::new(body, 0).attempt()?;
+    let (response, lease) = forward::attempt(&pool, opening, via, head, body).await.ok()?;
+    let mut body = response.into_body();
+    while let Some(frame) = body.frame().await {
+        frame.ok()?;
+    }
+    lease.give_back();
+    Some(())
+}
