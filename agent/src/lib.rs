@@ -10,6 +10,8 @@ pub mod config;
 pub mod intercept;
 /// A connection comes in: listen inside a pod, decide the protocol.
 pub mod accept;
+/// A request and a service's routes → the rule, its backend, and what is changed on the way.
+pub mod route;
 /// Which endpoint gets this request.
 pub mod balance;
 /// (source pod, endpoint) → a usable connection.

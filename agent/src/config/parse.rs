@@ -13,7 +13,8 @@ pub(super) fn parse(content: &[u8]) -> Result<File, Error> {
         .map_err(|error| Error::Yaml(error.without_snippet().to_string()))?;
     // A file that is being written is empty for a moment; that must not pass for "nothing is in the mesh".
     if !value.is_object() {
-        let message = "expected the sections pods, services and policies: write `pods: []` to serve none";
+        let message =
+            "expected the sections pods, services, policies and routes: write `pods: []` to serve none";
         return Err(Error::Shape {
             path: "the file".to_owned(),
             message: message.to_owned(),

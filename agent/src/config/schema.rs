@@ -1,6 +1,8 @@
 //! The file as it is written. Texts and numbers are kept as they stand; `check` makes values of them, so that
 //! one run reports all that is wrong.
 
+pub(super) mod route;
+
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
@@ -16,6 +18,8 @@ pub(super) struct File {
     pub(super) services: Vec<Service>,
     #[serde(default)]
     pub(super) policies: Vec<TrafficPolicy>,
+    #[serde(default)]
+    pub(super) routes: Vec<route::Route>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -87,7 +87,9 @@ fn shapes_are_told_by_path() {
     for yaml in ["", "[]", "# nothing yet", "text"] {
         check(
             yaml,
-            &["the file: expected the sections pods, services and policies: write `pods: []` to serve none"],
+            &[
+                "the file: expected the sections pods, services, policies and routes: write `pods: []` to serve none",
+            ],
         );
     }
     check(

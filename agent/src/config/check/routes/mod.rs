@@ -1,0 +1,156 @@
+//! The section `routes`: which routes a port has.
+
+mod matches;
+mod filters;
+mod rules;
+mod targets;
+mod values;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeSet, HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use self::targets::Targets;
+use super::words;
+use crate::{
+    config::{
+        error::{At, Faults},
+        schema,
+    },
+    model::{Route, RouteKind, Service, ServicePortName},
+};
+
+/// The routes of each port, in the order of the file.
+#[derive(Debug, Default)]
+pub(super) struct Routes(HashMap<ServicePortName, Vec<Arc<Route>>>);
+
+impl Routes {
+    /// Gives each port its routes.
+    pub(super) fn attach(mut self, services: &mut [Arc<Service>]) {
+        for service in services {
+            if !service.ports.iter().any(|port| self.0.contains_key(&port.name)) {
+                continue;
+            }
+            for port in &mut Arc::make_mut(service).ports {
+                if let Some(routes) = self.0.remove(&port.name) {
+                    Arc::make_mut(port).routes = routes;
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn check(
+    routes: &[schema::route::Route],
+    services: &[schema::Service],
+    faults: &mut Faults,
+) -> Routes {
+    let targets = Targets::new(services);
+    let section = At::Section("routes");
+    let mut attached = Routes::default();
+    let mut names = BTreeSet::new();
+    for (index, route) in routes.iter().enumerate() {
+        let at = section.item(index);
+        let kind = words::word(&route.kind, KINDS, kind_word, at.field("kind"), faults);
+        let name = words::label(&route.name, at.field("name"), faults);
+        let namespace = words::label(&route.namespace, at.field("namespace"), faults);
+        // Without a kind nothing can be said about what its rules may have.
+        let Some(kind) = kind else { continue };
+        let name = name.unwrap_or_default();
+        let namespace = namespace.unwrap_or_default();
+        if !names.insert((kind, namespace.clone(), name.clone())) {
+            let value = format!("{namespace}/{name}");
+            let remedy = "rename or remove one of the two";
+            faults.add(at.field("name"), value, "is there already", remedy);
+        }
+        let scope = Scope {
+            kind,
+            namespace: &route.namespace,
+            targets: &targets,
+        };
+        let rules = rules::check(&route.rules, scope, at.field("rules"), faults);
+        let checked = Arc::new(Route {
+            kind,
+            namespace,
+            name,
+            created: 0,
+            rules,
+        });
+        attached.add(
+            &checked,
+            &route.parent_refs,
+            scope,
+            at.field("parentRefs"),
+            faults,
+        );
+    }
+    attached
+}
+
+/// What the parts of a route have to know of it.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    kind: RouteKind,
+    namespace: &'a str,
+    targets: &'a Targets<'a>,
+}
+
+impl Routes {
+    fn add(
+        &mut self,
+        route: &Arc<Route>,
+        parents: &[schema::route::Ref],
+        scope: Scope<'_>,
+        section: At<'_>,
+        faults: &mut Faults,
+    ) {
+        if parents.is_empty() {
+            let remedy = "name at least one service, or remove the route";
+            faults.add(section, "[]", "names no parent", remedy);
+        }
+        for (index, parent) in parents.iter().enumerate() {
+            let at = section.item(index);
+            for port in scope.targets.parent(parent, scope.namespace, at, faults) {
+                self.add_to_port(port, route, at, faults);
+            }
+        }
+    }
+
+    fn add_to_port(&mut self, port: ServicePortName, route: &Arc<Route>, at: At<'_>, faults: &mut Faults) {
+        let routes = match self.0.entry(port) {
+            Entry::Vacant(entry) => {
+                entry.insert(vec![route.clone()]);
+                return;
+            }
+            Entry::Occupied(entry) => entry,
+        };
+        let had = &routes.get()[0];
+        if routes.get().iter().any(|had| Arc::ptr_eq(had, route)) {
+            let remedy = "name each port once, or the service once without a port";
+            faults.add(at, routes.key(), "is a parent already", remedy);
+        } else if had.kind != route.kind {
+            let fault = format!(
+                "has the {} {}/{} already, and one kind counts alone",
+                kind_word(&had.kind),
+                had.namespace,
+                had.name
+            );
+            let remedy = "use one kind of route for each port; an HTTPRoute can match gRPC calls by path";
+            faults.add(at, routes.key(), fault, remedy);
+        } else {
+            routes.into_mut().push(route.clone());
+        }
+    }
+}
+
+const KINDS: [RouteKind; 2] = [RouteKind::Http, RouteKind::Grpc];
+
+fn kind_word(kind: &RouteKind) -> &'static str {
+    match kind {
+        RouteKind::Http => "HTTPRoute",
+        RouteKind::Grpc => "GRPCRoute",
+    }
+}

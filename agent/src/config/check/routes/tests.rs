@@ -1,0 +1,1 @@
+//! Faults by path, and what good routes become.

@@ -1,0 +1,23 @@
+//! A request and a service's routes → the rule, its backend, and what is changed on the way.
+//!
+//! ```text
+//! routes ─▶ Table (once)       request ─▶ choose ─▶ CompiledRule ─▶ backend (by weight)
+//!                                                        └▶ filters: request, mirrors, response
+//! ```
+//! The semantics are those of the Gateway API's HTTPRoute and GRPCRoute on a Service. Pure: no IO, no clock, and the
+//! random numbers are the caller's.
+
+mod request;
+mod precedence;
+mod index;
+mod table;
+mod path;
+mod filter;
+mod redirect;
+mod explain;
+#[cfg(test)]
+mod tests;
+
+pub use explain::{Explained, Verdict, explain};
+pub use filter::{Error, Outcome, apply_request, apply_response, mirrors};
+pub use table::{Chosen, CompiledRule, Table};
