@@ -27,6 +27,15 @@ fn admin_proto() -> Result<()> {
             "#[derive(serde::Serialize)] #[serde(rename_all = \"camelCase\")]",
         )
         .field_attribute("Pod.state", "#[serde(serialize_with = \"pod_state_word\")]")
+        .field_attribute(
+            "ServiceEndpoint.state",
+            "#[serde(serialize_with = \"endpoint_state_word\")]",
+        )
+        .field_attribute(
+            "EndpointUse.standing",
+            "#[serde(serialize_with = \"standing_word\")]",
+        )
+        .field_attribute("RuleMatch.verdict", "#[serde(serialize_with = \"verdict_word\")]")
         .compile_fds(files)
         .with_context(|| format!("writing the code for {PROTO}"))
 }

@@ -4,9 +4,15 @@ use std::{future::Future, io, path::Path, path::PathBuf, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 
-use super::proto::{self, GetStatusRequest, ListPodsRequest, ListServicesRequest, admin_client::AdminClient};
+use super::proto::{
+    self, GetStatusRequest, ListEndpointsRequest, ListPodsRequest, ListServicesRequest,
+    admin_client::AdminClient,
+};
 
 /// How long the agent may take for one answer.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -25,6 +31,9 @@ pub enum ClientError {
     Open { path: PathBuf, source: io::Error },
     #[error("the agent at {} answers with an error: {message}", path.display())]
     Answer { path: PathBuf, message: String },
+    /// The agent is well and says what is wrong with the question.
+    #[error("{0}")]
+    Question(String),
 }
 
 /// One connection to the agent of this node.
@@ -92,6 +101,20 @@ impl Client {
         let answer = self.rpc.list_services(ListServicesRequest {});
         Ok(within(&self.path, answer).await?.services)
     }
+
+    /// `service` is `name`, `namespace/name` or `namespace/name:port`; all services when it is empty.
+    pub async fn endpoints(&mut self, service: String) -> Result<Vec<proto::ServiceEndpoint>, ClientError> {
+        let answer = self.rpc.list_endpoints(ListEndpointsRequest { service });
+        Ok(within(&self.path, answer).await?.endpoints)
+    }
+
+    pub async fn explain(
+        &mut self,
+        request: proto::ExplainRequest,
+    ) -> Result<proto::Explanation, ClientError> {
+        let answer = self.rpc.explain(request);
+        within(&self.path, answer).await
+    }
 }
 
 async fn within<T>(
@@ -100,6 +123,9 @@ async fn within<T>(
 ) -> Result<T, ClientError> {
     match timeout(ANSWER, answer).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
+            Err(ClientError::Question(status.message().to_owned()))
+        }
         Ok(Err(status)) => Err(ClientError::Answer {
             path: path.to_owned(),
             message: status.message().to_owned(),

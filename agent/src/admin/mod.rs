@@ -31,9 +31,65 @@ pub mod proto {
         }
     }
 
+    impl EndpointState {
+        pub fn word(self) -> &'static str {
+            match self {
+                Self::Unspecified => "unknown",
+                Self::Ready => "ready",
+                Self::Terminating => "terminating",
+                Self::Unhealthy => "unhealthy",
+            }
+        }
+    }
+
+    impl Standing {
+        pub fn word(self) -> &'static str {
+            match self {
+                Self::Unspecified => "unknown",
+                Self::In => "in",
+                Self::Ejected => "ejected",
+                Self::Trial => "trial",
+            }
+        }
+    }
+
+    impl MatchVerdict {
+        pub fn word(self) -> &'static str {
+            match self {
+                Self::Unspecified => "unknown",
+                Self::Chosen => "chosen",
+                Self::Outranked => "outranked",
+                Self::No => "no",
+            }
+        }
+    }
+
     fn pod_state_word<S: serde::Serializer>(state: &i32, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(PodState::try_from(*state).unwrap_or_default().word())
     }
+
+    fn endpoint_state_word<S: serde::Serializer>(state: &i32, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(EndpointState::try_from(*state).unwrap_or_default().word())
+    }
+
+    fn standing_word<S: serde::Serializer>(standing: &i32, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(Standing::try_from(*standing).unwrap_or_default().word())
+    }
+
+    fn verdict_word<S: serde::Serializer>(verdict: &i32, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(MatchVerdict::try_from(*verdict).unwrap_or_default().word())
+    }
+}
+
+/// Why a question has no answer: a sentence for who asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// It names something that is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// It cannot be understood.
+    #[error("{0}")]
+    Invalid(String),
 }
 
 /// What the windows show. Called on the control runtime, never on a worker; each call should take no longer than
@@ -44,6 +100,11 @@ pub trait View: Send + Sync + 'static {
     fn pods(&self) -> Vec<proto::Pod>;
     /// One for each port of a service, in order of name and port.
     fn services(&self) -> Vec<proto::Service>;
+    /// Of one service (`name`, `namespace/name`, `namespace/name:port`) or, when that is empty, of all; in order of
+    /// service, port and address.
+    fn endpoints(&self, service: &str) -> Result<Vec<proto::ServiceEndpoint>, Unanswered>;
+    /// What would become of a request.
+    fn explain(&self, request: &proto::ExplainRequest) -> Result<proto::Explanation, Unanswered>;
     /// The whole page in OpenMetrics' text format.
     fn metrics(&self) -> String;
     /// Names of what is awaited; empty when the agent is ready.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{
-    View,
+    Unanswered, View,
     proto::{
-        self, GetStatusRequest, ListPodsRequest, ListPodsResponse, ListServicesRequest, ListServicesResponse,
-        admin_server::Admin,
+        self, ExplainRequest, Explanation, GetStatusRequest, ListEndpointsRequest, ListEndpointsResponse,
+        ListPodsRequest, ListPodsResponse, ListServicesRequest, ListServicesResponse, admin_server::Admin,
     },
 };
 
@@ -37,5 +37,25 @@ impl Admin for Rpc {
         Ok(Response::new(ListServicesResponse {
             services: self.0.services(),
         }))
+    }
+    async fn list_endpoints(
+        &self,
+        request: Request<ListEndpointsRequest>,
+    ) -> Result<Response<ListEndpointsResponse>, Status> {
+        let endpoints = self.0.endpoints(&request.into_inner().service)?;
+        Ok(Response::new(ListEndpointsResponse { endpoints }))
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<Explanation>, Status> {
+        Ok(Response::new(self.0.explain(&request.into_inner())?))
+    }
+}
+
+impl From<Unanswered> for Status {
+    fn from(error: Unanswered) -> Self {
+        match error {
+            Unanswered::NotFound(sentence) => Self::not_found(sentence),
+            Unanswered::Invalid(sentence) => Self::invalid_argument(sentence),
+        }
     }
 }

@@ -48,6 +48,36 @@ impl View for Still {
         }]
     }
 
+    fn endpoints(&self, service: &str) -> Result<Vec<proto::ServiceEndpoint>, Unanswered> {
+        if service != "echo" {
+            return Err(Unanswered::NotFound(format!("no service {service}")));
+        }
+        let (state, standing) = (proto::EndpointState::Ready, proto::Standing::Ejected);
+        Ok(vec![proto::ServiceEndpoint {
+            state: state.into(),
+            uses: vec![proto::EndpointUse {
+                standing: standing.into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }])
+    }
+
+    fn explain(&self, request: &proto::ExplainRequest) -> Result<proto::Explanation, Unanswered> {
+        if request.url.is_empty() {
+            return Err(Unanswered::Invalid("no URL".to_owned()));
+        }
+        let verdict = proto::MatchVerdict::Outranked.into();
+        Ok(proto::Explanation {
+            address: request.url.clone(),
+            rules: vec![proto::RuleMatch {
+                verdict,
+                ..Default::default()
+            }],
+            ..Default::default()
+        })
+    }
+
     fn metrics(&self) -> String {
         "# EOF\n".to_owned()
     }
@@ -125,6 +155,31 @@ async fn the_socket_answers_its_owner_and_leaves_nothing() {
     let pods = client.pods().await.unwrap();
     assert_eq!(serde_json::to_value(&pods).unwrap()[0]["state"], "waiting");
     assert_eq!(client.services().await.unwrap()[0].port, 80);
+    let endpoints = client.endpoints("echo".to_owned()).await.unwrap();
+    let json = serde_json::to_value(&endpoints).unwrap();
+    assert_eq!(json[0]["state"], "ready");
+    assert_eq!(json[0]["uses"][0]["standing"], "ejected");
+    let request = proto::ExplainRequest {
+        url: "http://echo".to_owned(),
+        ..Default::default()
+    };
+    let json = serde_json::to_value(client.explain(request).await.unwrap()).unwrap();
+    assert_eq!(json["address"], "http://echo");
+    assert_eq!(json["rules"][0]["verdict"], "outranked");
+
+    let no_service = client.endpoints("cache".to_owned()).await.unwrap_err();
+    assert!(
+        matches!(&no_service, ClientError::Question(why) if why == "no service cache"),
+        "{no_service}"
+    );
+    let no_url = client
+        .explain(proto::ExplainRequest::default())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&no_url, ClientError::Question(why) if why == "no URL"),
+        "{no_url}"
+    );
 
     assert!(matches!(UnixWindow::bind(&path).await, Err(Error::InUse { .. })));
 

@@ -2,6 +2,9 @@
 
 mod threads;
 mod windows;
+mod endpoints;
+mod explain;
+mod policy_words;
 
 use std::{sync::Arc, time::Duration};
 

@@ -9,9 +9,9 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    admin::{View, proto},
+    admin::{Unanswered, View, proto},
     discover::SourceState,
-    intercept::{Observer, SlotCounters},
+    intercept::{InterceptError, Observer, SlotCounters},
     model::{PodState, Slot},
     proxy::Progress,
     publish::Published,
@@ -19,6 +19,8 @@ use crate::{
     record::{self, Hub, NodeSample, Rejected},
     snapshot::Target,
 };
+
+use super::{endpoints, explain, policy_words};
 
 pub(super) struct Windows {
     pub(super) config_path: PathBuf,
@@ -40,6 +42,15 @@ impl Windows {
             .map(|worker| worker.age(now))
             .max()
             .unwrap_or_default()
+    }
+
+    fn kernel(&self) -> Result<explain::Kernel, InterceptError> {
+        Ok(explain::Kernel {
+            pods: self.observer.pods()?,
+            destinations: self.observer.destinations()?,
+            heartbeat_age: self.observer.heartbeat_age()?,
+            stale_after: self.observer.stale_after()?,
+        })
     }
 
     fn heartbeat_age(&self) -> Option<Duration> {
@@ -160,8 +171,23 @@ impl View for Windows {
                     weight: e.weight,
                 })
                 .collect(),
+            routes: count(port.routes.len()),
+            policy: policy_words::changed(&port.policy),
         };
         snapshot.ports.values().map(|p| port(p)).collect()
+    }
+
+    fn endpoints(&self, service: &str) -> Result<Vec<proto::ServiceEndpoint>, Unanswered> {
+        let snapshot = self.published.snapshot.borrow().clone();
+        let ports = endpoints::ports(&snapshot, service)?;
+        Ok(ports.iter().flat_map(|port| endpoints::of(port)).collect())
+    }
+
+    fn explain(&self, request: &proto::ExplainRequest) -> Result<proto::Explanation, Unanswered> {
+        let snapshot = self.published.snapshot.borrow().clone();
+        let pods = self.published.pods.borrow().clone();
+        let kernel = self.kernel().map_err(|error| error.to_string());
+        explain::explain(&snapshot, &pods, kernel, request)
     }
 
     fn metrics(&self) -> String {

@@ -4,6 +4,8 @@ mod run;
 mod status;
 mod pods;
 mod services;
+mod endpoints;
+mod explain;
 mod redirects;
 mod check;
 mod output;
@@ -49,6 +51,14 @@ enum Command {
     Pods,
     /// The services that the mesh serves, with their endpoints
     Services,
+    /// Who answers for a service, and how each is doing
+    Endpoints {
+        /// `name`, `namespace/name` or `namespace/name:port`; all services without it
+        #[arg(default_value_t, hide_default_value = true)]
+        service: String,
+    },
+    /// What would become of a request, and why
+    Explain(explain::ExplainArgs),
     /// What the kernel redirects, from its own tables: works without the agent
     Redirects,
     /// Look at configuration files
@@ -99,7 +109,10 @@ impl From<anyhow::Error> for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        Self::Unreachable(error)
+        match error {
+            ClientError::Question(_) => Self::Error(error.into()),
+            other => Self::Unreachable(other),
+        }
     }
 }
 
@@ -150,7 +163,17 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             let services = Client::connect(&admin_socket).await?.services().await?;
             services::show(&services, output)
         }),
-
+        Command::Endpoints { service } => asking(async {
+            let endpoints = Client::connect(&admin_socket).await?.endpoints(service).await?;
+            endpoints::show(&endpoints, output)
+        }),
+        Command::Explain(args) => {
+            let request = args.request().map_err(Failure::Usage)?;
+            asking(async {
+                let explanation = Client::connect(&admin_socket).await?.explain(request).await?;
+                explain::show(&explanation, output)
+            })
+        }
         Command::Redirects => redirects::run(output),
         Command::Config(ConfigCommand::Check { file }) => check::run(&file, output),
     }
@@ -231,6 +254,8 @@ mod tests {
         check("derny stauts", ExitCode::from(64));
         check("derny run", ExitCode::from(64));
         check("derny run --config /x --workers 0", ExitCode::from(64));
+        check("derny explain --from demo/client http://", ExitCode::from(64));
+        check("derny explain --from client http://echo", ExitCode::from(64));
         check("derny --help", ExitCode::SUCCESS);
         check("derny --version", ExitCode::SUCCESS);
         check(

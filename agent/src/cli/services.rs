@@ -17,13 +17,15 @@ fn table(services: &[Service]) -> String {
         "PORT",
         "PROTOCOL",
         "ALGORITHM",
+        "ROUTES",
+        "POLICY",
         "ADDRESSES",
         "ENDPOINTS",
     ];
     output::table(header, services.iter().map(row))
 }
 
-fn row(service: &Service) -> [String; 7] {
+fn row(service: &Service) -> [String; 9] {
     let endpoints: Vec<String> = service.endpoints.iter().map(endpoint).collect();
     [
         service.namespace.clone(),
@@ -31,9 +33,18 @@ fn row(service: &Service) -> [String; 7] {
         service.port.to_string(),
         service.protocol.clone(),
         service.algorithm.clone(),
+        service.routes.to_string(),
+        or_default(&service.policy),
         or_dash(service.addresses.join(" ")),
         or_dash(endpoints.join(" ")),
     ]
+}
+
+fn or_default(sections: &[String]) -> String {
+    match sections {
+        [] => "default".to_owned(),
+        sections => sections.join(" "),
+    }
 }
 
 /// The weight is shown where it says something.
@@ -62,11 +73,17 @@ mod tests {
             algorithm: "peakEwma".to_owned(),
             addresses: vec!["10.96.0.10".to_owned()],
             endpoints: vec![endpoint("10.0.0.2:80", 1), endpoint("10.0.0.3:80", 2)],
+            routes: 2,
+            policy: vec!["retry".to_owned()],
         };
+        let mut plain = service.clone();
+        (plain.endpoints, plain.policy, plain.routes) = (vec![], vec![], 0);
         assert_eq!(
-            table(&[service]),
-            "NAMESPACE  NAME  PORT  PROTOCOL  ALGORITHM  ADDRESSES   ENDPOINTS\n\
-             demo       echo  80    grpc      peakEwma   10.96.0.10  10.0.0.2:80 10.0.0.3:80×2"
+            table(&[service, plain]),
+            "NAMESPACE  NAME  PORT  PROTOCOL  ALGORITHM  ROUTES  POLICY   ADDRESSES   ENDPOINTS\n\
+             demo       echo  80    grpc      peakEwma   2       retry    10.96.0.10  10.0.0.2:80\n\
+             \x20                                                                       10.0.0.3:80×2\n\
+             demo       echo  80    grpc      peakEwma   0       default  10.96.0.10  -"
         );
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         error::{At, Faults},
         schema,
     },
-    model::{Endpoint, Service, ServiceName, ServicePort, ServicePortName},
+    model::{Endpoint, EndpointState, Service, ServiceName, ServicePort, ServicePortName},
 };
 
 pub(super) fn check(
@@ -135,6 +135,9 @@ fn ports(
     checked.into_values().collect()
 }
 
+/// The third state is not anybody's to declare: a health check finds it.
+const DECLARED_STATES: [EndpointState; 2] = [EndpointState::Ready, EndpointState::Terminating];
+
 fn endpoints(endpoints: &[schema::Endpoint], section: At<'_>, faults: &mut Faults) -> Vec<Endpoint> {
     let mut checked = Vec::with_capacity(endpoints.len());
     let mut seen = BTreeSet::new();
@@ -142,6 +145,12 @@ fn endpoints(endpoints: &[schema::Endpoint], section: At<'_>, faults: &mut Fault
         let at = section.item(index);
         let address = words::socket_address(&endpoint.address, at.field("address"), faults);
         let weight = words::weight(endpoint.weight, at.field("weight"), faults);
+        let state = endpoint
+            .state
+            .as_deref()
+            .and_then(|text| words::word(text, DECLARED_STATES, |s| s.as_str(), at.field("state"), faults));
+        let zone = endpoint.zone.as_deref();
+        let zone = zone.and_then(|zone| words::zone(zone, at.field("zone"), faults));
         let (Some(address), Some(weight)) = (address, weight) else {
             continue;
         };
@@ -150,8 +159,10 @@ fn endpoints(endpoints: &[schema::Endpoint], section: At<'_>, faults: &mut Fault
             faults.add(at.field("address"), address, "is there already", remedy);
         }
         checked.push(Endpoint {
+            address,
             weight,
-            ..Endpoint::new(address)
+            state: state.unwrap_or_default(),
+            zone,
         });
     }
     checked
