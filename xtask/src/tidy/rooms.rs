@@ -17,7 +17,7 @@ struct Room {
 }
 
 /// In the order of `agent/src/lib.rs`.
-const ROOMS: [Room; 19] = [
+const ROOMS: [Room; 20] = [
     room(
         "model",
         "the words",
@@ -41,6 +41,12 @@ const ROOMS: [Room; 19] = [
         "bytes in, protocol decided",
         &["model", "config", "record", "drain"],
         &["aya", "hyper"],
+    ),
+    room(
+        "route",
+        "a request → its rule, backend and changes",
+        &["model"],
+        &["tokio", "aya", "hyper"],
     ),
     room(
         "balance",
@@ -78,8 +84,8 @@ const ROOMS: [Room; 19] = [
             "proxy",
             "the story",
             &[
-                "model", "config", "accept", "balance", "pool", "retry", "respond", "record", "snapshot",
-                "drain",
+                "model", "config", "accept", "route", "balance", "pool", "retry", "respond", "record",
+                "snapshot", "drain",
             ],
             &["aya"],
         )
