@@ -4,16 +4,19 @@
 //! difference of two views costs what the difference is large.
 
 mod claims;
+mod health;
 mod slots;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use claims::Claims;
+use health::Health;
 use imbl::OrdMap;
 use slots::Slots;
 
 use crate::model::{
-    DestinationId, Pod, PodName, Service, ServiceName, ServicePort, ServicePortName, Slot, Update,
+    DestinationId, EndpointState, Pod, PodName, Service, ServiceName, ServicePort, ServicePortName, Slot,
+    Update,
 };
 
 /// Everything that a worker needs to know of the world, at one moment.
@@ -69,6 +72,7 @@ pub enum Refused {
 pub struct Reducer {
     view: Snapshot,
     services: BTreeMap<ServiceName, Arc<Service>>,
+    health: Health,
     slots: Slots,
     claims: Claims,
 }
@@ -94,7 +98,11 @@ impl Reducer {
                     }
                 }
                 Update::Service(service) => self.set_service(&service, now, &mut refused),
-                Update::Health { .. } => {}
+                Update::Health {
+                    port,
+                    endpoint,
+                    state,
+                } => self.set_health(&port, endpoint, state),
                 Update::ServiceGone(name) => {
                     if let Some(old) = self.services.remove(&name) {
                         self.remove_ports(&old, |_| false);
@@ -125,9 +133,11 @@ impl Reducer {
             self.remove_ports(old, |name| service.ports.iter().any(|p| p.name == *name));
         }
         for port in &service.ports {
+            self.health.follow(port);
+            let shown = self.health.show(port);
             // An unchanged port keeps its allocation, by which workers know that it is unchanged.
-            if self.view.ports.get(&port.name).is_none_or(|had| **had != **port) {
-                self.view.ports.insert(port.name.clone(), port.clone());
+            if self.view.ports.get(&port.name).is_none_or(|had| **had != *shown) {
+                self.view.ports.insert(port.name.clone(), shown);
             }
         }
         match old {
@@ -136,9 +146,21 @@ impl Reducer {
         }
     }
 
+    /// A verdict about an endpoint that is not there, or that nobody wants checked, comes too late.
+    fn set_health(&mut self, name: &ServicePortName, endpoint: SocketAddr, state: EndpointState) {
+        let service = self.services.get(&name.service);
+        let Some(port) = service.and_then(|s| s.ports.iter().find(|p| p.name == *name)) else {
+            return;
+        };
+        if self.health.set(port, endpoint, state) {
+            self.view.ports.insert(name.clone(), self.health.show(port));
+        }
+    }
+
     fn remove_ports(&mut self, service: &Service, keep: impl Fn(&ServicePortName) -> bool) {
         for port in service.ports.iter().filter(|p| !keep(&p.name)) {
             self.view.ports.remove(&port.name);
+            self.health.forget(&port.name);
         }
     }
 

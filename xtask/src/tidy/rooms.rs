@@ -17,7 +17,7 @@ struct Room {
 }
 
 /// In the order of `agent/src/lib.rs`.
-const ROOMS: [Room; 19] = [
+const ROOMS: [Room; 20] = [
     room(
         "model",
         "the words",
@@ -89,6 +89,12 @@ const ROOMS: [Room; 19] = [
         "the world → updates",
         &["model", "config", "drain", "ready"],
         &["aya", "hyper"],
+    ),
+    room(
+        "health",
+        "active checks → endpoint state",
+        &["model", "pool", "snapshot", "drain"],
+        &["aya"],
     ),
     room("snapshot", "pure reducer", &["model"], &["tokio", "aya", "hyper"]),
     room(

@@ -4,6 +4,7 @@ mod words;
 mod protocol;
 mod pods;
 mod policies;
+mod dns;
 mod services;
 
 #[cfg(test)]
@@ -19,7 +20,7 @@ pub(super) fn check(file: &File) -> Result<Checked, Error> {
     // Policies are resolved into the ports of the services, but their faults are told where they stand: last.
     let mut policy_faults = Faults::default();
     let attached = policies::check(&file.policies, &file.services, &mut policy_faults);
-    let services = services::check(&file.services, &attached, &mut faults);
+    let services::Services { services, dns } = services::check(&file.services, &attached, &mut faults);
     faults.append(policy_faults);
-    faults.or(Checked { pods, services })
+    faults.or(Checked { pods, services, dns })
 }
