@@ -27,6 +27,8 @@ pub mod proxy;
 
 /// The world → updates of the model.
 pub mod discover;
+/// Active checks → the state of an endpoint.
+pub mod health;
 /// Updates → the next immutable view, and what changed.
 pub mod snapshot;
 /// A view → the workers and the kernel's tables.

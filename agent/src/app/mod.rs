@@ -6,7 +6,7 @@ mod endpoints;
 mod explain;
 mod policy_words;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -18,8 +18,8 @@ use tokio::{
 use crate::{
     admin::{HttpWindow, UnixWindow},
     cli::{AccessLog, KernelLog, RunArgs},
-    discover::FileSource,
-    drain, intercept, proxy, publish, ready,
+    discover::{FileSource, Names, Servers},
+    drain, health, intercept, proxy, publish, ready,
     record::{Hub, Sink, Writer},
     snapshot::Snapshot,
 };
@@ -30,6 +30,8 @@ const UPDATES: usize = 16;
 const MAX_DESTINATIONS: u32 = 131_072;
 /// Connections that one worker holds open.
 const MAX_CONNECTIONS: usize = 65_536;
+/// Health checks that are under way at a time.
+const MAX_PROBES: usize = 64;
 /// How long connections in hand may go on once the agent has been told to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -97,8 +99,17 @@ pub fn run(args: RunArgs) -> Result<()> {
         drain.clone(),
     )?;
 
+    // The node reaches every pod; the marked sockets of its namespace are what probes are sent from.
+    let node =
+        intercept::Netns::open(Path::new("/proc/self/ns/net")).context("the node's network namespace")?;
+    let prober = health::Prober::new(MAX_PROBES, |_passed| {});
+    let names = Names::new(match args.dns_servers.as_slice() {
+        [] => Servers::System,
+        given => Servers::Given(given.to_vec()),
+    });
     let observer = kernel.observer()?;
     let following = snapshot.subscribe();
+    let followed = snapshot.subscribe();
     let publisher = publish::Publisher::new(kernel, threads.handles(), workers, snapshot);
     let (updates, receive) = mpsc::channel(UPDATES);
     // An empty configuration is in force at once: discovery has nothing to send.
@@ -108,6 +119,8 @@ pub fn run(args: RunArgs) -> Result<()> {
         config_path: args.config.clone(),
         published: publisher.published(),
         source: source.state(),
+        health: prober.board(),
+        dns: names.board(),
         hub,
         observer,
         progress,
@@ -121,7 +134,8 @@ pub fn run(args: RunArgs) -> Result<()> {
     control.spawn(http.serve(windows.clone(), drain.clone()));
     control.spawn(unix.serve(windows, drain.clone()));
     control.spawn(threads::look_after(registry, following, drain.clone()));
-    control.spawn(source.run(updates, reload.clone(), drain.clone()));
+    control.spawn(prober.run(followed, updates.clone(), Arc::new(node), drain.clone()));
+    control.spawn(source.run(names, updates, reload.clone(), drain.clone()));
     tracing::info!(workers, cgroup = %cgroup.display(), http = %args.http_address, "derny runs");
 
     control.block_on(async {

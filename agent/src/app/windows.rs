@@ -10,9 +10,10 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     admin::{Unanswered, View, proto},
-    discover::SourceState,
+    discover::{DnsBoard, SourceState},
+    health::Board,
     intercept::{InterceptError, Observer, SlotCounters},
-    model::{PodState, Slot},
+    model::{EndpointState, PodState, ServicePort, ServicePortName, Slot},
     proxy::Progress,
     publish::Published,
     ready::Ready,
@@ -26,6 +27,8 @@ pub(super) struct Windows {
     pub(super) config_path: PathBuf,
     pub(super) published: Published,
     pub(super) source: watch::Receiver<SourceState>,
+    pub(super) health: Board,
+    pub(super) dns: DnsBoard,
     pub(super) hub: Hub,
     pub(super) observer: Observer,
     pub(super) progress: Vec<Progress>,
@@ -74,6 +77,18 @@ impl Windows {
             .values()
             .filter(|d| d.target != Target::Gone)
             .count()
+    }
+
+    /// How many endpoints each service port has in each state.
+    fn endpoint_states(&self) -> Vec<(ServicePortName, &'static str, u64)> {
+        let snapshot = self.published.snapshot.borrow().clone();
+        let of_port = |port: &ServicePort| {
+            EndpointState::ALL.map(|state| {
+                let count = port.endpoints.iter().filter(|e| e.state == state).count();
+                (port.name.clone(), state.as_str(), count as u64)
+            })
+        };
+        snapshot.ports.values().flat_map(|port| of_port(port)).collect()
     }
 
     fn snapshot_age(&self) -> Duration {
@@ -158,7 +173,7 @@ impl View for Windows {
                     .push(destination.address.ip().to_string());
             }
         }
-        let port = |port: &crate::model::ServicePort| proto::Service {
+        let port = |port: &ServicePort| proto::Service {
             namespace: port.name.service.namespace.to_string(),
             name: port.name.service.name.to_string(),
             port: port.name.port.into(),
@@ -211,6 +226,10 @@ impl View for Windows {
                 Some(_) => Rejected::Yes,
                 None => Rejected::No,
             },
+            health: self.health.numbers().results,
+            probes_held_back: self.health.numbers().held_back,
+            dns_lookups: self.dns.lookups(),
+            endpoints: self.endpoint_states(),
             ..NodeSample::default()
         };
         for counters in self.observer.counters().unwrap_or_default() {

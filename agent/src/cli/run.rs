@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     str::FromStr,
@@ -33,6 +33,16 @@ pub struct RunArgs {
         default_value = "0.0.0.0:15090"
     )]
     pub http_address: SocketAddr,
+
+    /// DNS servers for names in the configuration, in order [default: those of /etc/resolv.conf]
+    #[arg(
+        long = "dns-server",
+        value_name = "IP[:PORT]",
+        env = "DERNY_DNS_SERVERS",
+        value_delimiter = ',',
+        value_parser = dns_server
+    )]
+    pub dns_servers: Vec<SocketAddr>,
 
     /// Worker threads [default: one for each core that this process may use]
     #[arg(long, value_name = "N", env = "DERNY_WORKERS")]
@@ -99,6 +109,14 @@ pub enum KernelLog {
     Debug,
 }
 
+fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse::<SocketAddr>();
+    let without = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+    with_port
+        .or_else(|_| without())
+        .map_err(|_| "not an address: write it as 10.0.0.53, 10.0.0.53:53 or [fd00::53]:53".to_owned())
+}
+
 /// Below a tenth of a second a busy machine's scheduling would pass for a dead agent.
 fn stale_after(text: &str) -> Result<Duration, String> {
     let value = duration::parse(text).map_err(|error| error.to_string())?;
@@ -141,6 +159,7 @@ mod tests {
         assert_eq!(args.access_log, AccessLog::Stdout);
         assert_eq!(args.stale_after, Duration::from_secs(1));
         assert_eq!((args.log.as_str(), args.kernel_log), ("info", KernelLog::Off));
+        assert!(args.dns_servers.is_empty());
         assert_eq!((args.cgroup, args.workers), (None, None));
     }
 
@@ -155,7 +174,18 @@ mod tests {
             parse("--access-log /a").unwrap().access_log,
             AccessLog::File("/a".into())
         );
+        let servers = parse("--dns-server 10.0.0.53 --dns-server [fd00::53]:5353")
+            .unwrap()
+            .dns_servers;
+        assert_eq!(
+            servers,
+            [
+                "10.0.0.53:53".parse().unwrap(),
+                "[fd00::53]:5353".parse().unwrap()
+            ]
+        );
         for bad in [
+            "--dns-server dns.example",
             "--stale-after 1",
             "--stale-after 99ms",
             "--stale-after 2m",

@@ -12,12 +12,12 @@ mod check;
 mod error;
 pub mod duration;
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 
 pub use check::{ProtocolHints, protocol};
 pub use error::{Error, Problem};
 
-use crate::model::{Pod, Service, ServiceName};
+use crate::model::{Dns, Pod, Service, ServiceName, ServicePortName};
 
 /// A whole configuration without a fault in it. Policies are already part of the ports that they name.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,13 +26,15 @@ pub struct Checked {
     pub pods: Vec<Arc<Pod>>,
     /// By name in ascending order, each once.
     pub services: Vec<Arc<Service>>,
+    /// Ports of these services whose endpoints come from names; they have none here.
+    pub dns: BTreeMap<ServicePortName, Dns>,
 }
 
 impl Checked {
     /// Endpoint addresses that stand under more than one service, with the services in order of name: whoever
     /// dials such an address directly reaches it by the first one's policy.
     pub fn shared_endpoints(&self) -> Vec<(SocketAddr, Vec<ServiceName>)> {
-        let mut owners = std::collections::BTreeMap::<SocketAddr, Vec<ServiceName>>::new();
+        let mut owners = BTreeMap::<SocketAddr, Vec<ServiceName>>::new();
         for service in &self.services {
             for endpoint in service.ports.iter().flat_map(|port| &port.endpoints) {
                 let owners = owners.entry(endpoint.address).or_default();

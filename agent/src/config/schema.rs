@@ -65,6 +65,20 @@ pub(super) struct Port {
     pub(super) protocol: Option<String>,
     #[serde(default)]
     pub(super) endpoints: Vec<Endpoint>,
+    /// In the place of `endpoints`.
+    pub(super) dns: Option<Dns>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Dns {
+    pub(super) name: String,
+    pub(super) port: u64,
+    pub(super) mode: Option<String>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) min_ttl: Option<String>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) max_ttl: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -107,6 +107,7 @@ mod tests {
         Checked {
             pods: pods.into_values().collect(),
             services: services.into_values().collect(),
+            ..Checked::default()
         }
     }
 
@@ -121,6 +122,7 @@ mod tests {
                 .into_iter()
                 .map(|(name, version)| service(name, version))
                 .collect(),
+            ..Checked::default()
         })
     }
 
@@ -141,10 +143,12 @@ mod tests {
         let old = Checked {
             pods: vec![pod(0, 1), pod(1, 1)],
             services: vec![service(0, 1), service(1, 1)],
+            ..Checked::default()
         };
         let new = Checked {
             pods: vec![pod(1, 2), pod(2, 1)],
             services: vec![service(1, 2), service(2, 1)],
+            ..Checked::default()
         };
         let expect = [
             Update::PodGone(pod(0, 1).name.clone()),

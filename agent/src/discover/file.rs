@@ -16,7 +16,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::diff;
+use super::{Names, merge::Merge};
 use crate::{
     config::{self, Checked},
     drain,
@@ -93,23 +93,30 @@ impl FileSource {
     }
 
     /// Sends all that is in force, then every change, until the drain begins or nobody receives. `nudge` makes it
-    /// read at once, without waiting for a writer.
+    /// read at once, without waiting for a writer. Names that the configuration declares are resolved by `names`.
     pub async fn run(
         mut self,
+        mut names: Names,
         updates: mpsc::Sender<Vec<crate::model::Update>>,
         nudge: Arc<Notify>,
         drain: drain::Watch,
     ) {
-        let everything = diff(&Checked::default(), &self.current);
-        if !everything.is_empty() && updates.send(everything).await.is_err() {
-            return;
-        }
+        let mut merge = Merge::default();
+        let mut changes = merge.declare(self.current.clone());
+        names.follow(merge.questions());
         let mut ticks = tokio::time::interval(POLL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pending = None;
         loop {
+            if !changes.is_empty() && updates.send(std::mem::take(&mut changes)).await.is_err() {
+                return;
+            }
             let due = tokio::select! {
                 () = drain.signaled() => return,
+                news = names.next() => {
+                    changes = merge.answer(&news.question, news.addresses);
+                    continue;
+                }
                 () = nudge.notified() => true,
                 _ = ticks.tick() => self.due(&mut pending),
             };
@@ -117,11 +124,9 @@ impl FileSource {
                 continue;
             }
             let Some(next) = self.reload().await else { continue };
-            let changes = diff(&self.current, &next);
+            changes = merge.declare(next.clone());
+            names.follow(merge.questions());
             self.current = next;
-            if !changes.is_empty() && updates.send(changes).await.is_err() {
-                return;
-            }
         }
     }
 
@@ -228,7 +233,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::model::Update;
+    use crate::{discover::Servers, model::Update};
 
     /// A source that runs, and what it is told.
     struct Running {
@@ -256,7 +261,7 @@ mod tests {
             let (send, updates) = mpsc::channel(4);
             let (trigger, watch) = drain::channel();
             let (state, nudge) = (source.state(), Arc::new(Notify::new()));
-            tokio::spawn(source.run(send, nudge.clone(), watch));
+            tokio::spawn(source.run(Names::new(Servers::System), send, nudge.clone(), watch));
             let mut running = Self {
                 dir,
                 updates,

@@ -35,6 +35,8 @@ pub enum EndpointState {
 }
 
 impl EndpointState {
+    pub const ALL: [Self; 3] = [Self::Ready, Self::Terminating, Self::Unhealthy];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",

@@ -4,6 +4,7 @@ mod addr;
 mod protocol;
 mod policy;
 mod endpoint;
+mod dns;
 mod route;
 mod service;
 mod pod;
@@ -11,6 +12,7 @@ mod update;
 mod origin;
 
 pub use addr::{DestinationId, MAX_SLOTS, Slot};
+pub use dns::{Dns, DnsMode, TtlBounds};
 pub use endpoint::{Endpoint, EndpointState};
 pub use origin::Origins;
 pub use pod::{InboundPort, Pod, PodName, PodState, PodStatus};

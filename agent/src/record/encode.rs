@@ -16,6 +16,7 @@ use super::{
     names::{self, Name},
     scope::{ScopeShard, SpokenShard},
 };
+use crate::model::ServicePortName;
 
 /// What is known of the node beside its traffic; read when a scrape comes.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,13 @@ pub struct NodeSample {
     pub snapshot_age: Duration,
     pub heartbeat_age: Option<Duration>,
     pub config_rejected: Rejected,
+    /// (service port, state, endpoints).
+    pub endpoints: Vec<(ServicePortName, &'static str, u64)>,
+    /// (result, health checks that ended so).
+    pub health: Vec<(&'static str, u64)>,
+    pub probes_held_back: u64,
+    /// (result, DNS lookups that ended so).
+    pub dns_lookups: Vec<(&'static str, u64)>,
 }
 
 /// Whether the newest configuration is in use.
@@ -80,6 +88,7 @@ impl Collector for Scrape {
         self.requests(&scopes, &mut encoder)?;
         self.connections(&scopes, &mut encoder)?;
         self.workers(&mut encoder)?;
+        self.discovery(&mut encoder)?;
         self.node(&mut encoder)
     }
 }
@@ -233,6 +242,34 @@ impl Scrape {
             count(&mut metric, &[], self.workers.iter().map(|w| cell(w).get()).sum())?;
         }
         Ok(())
+    }
+
+    /// What discovery and health checks say.
+    fn discovery(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let node = &self.node;
+        let mut metric = describe(encoder, names::ENDPOINTS, MetricType::Gauge)?;
+        for (name, state, n) in &node.endpoints {
+            let port = name.port.to_string();
+            let labels = [
+                ("namespace", &*name.service.namespace),
+                ("service", &*name.service.name),
+                ("port", port.as_str()),
+                ("state", *state),
+            ];
+            gauge(&mut metric, &labels, *n)?;
+        }
+        let by_result = [
+            (names::HEALTH_CHECKS, &node.health),
+            (names::DNS_LOOKUPS, &node.dns_lookups),
+        ];
+        for (name, counts) in by_result {
+            let mut metric = describe(encoder, name, MetricType::Counter)?;
+            for (result, n) in counts {
+                count(&mut metric, &[("result", *result)], *n)?;
+            }
+        }
+        let mut metric = describe(encoder, names::HEALTH_CHECKS_HELD_BACK, MetricType::Counter)?;
+        count(&mut metric, &[], node.probes_held_back)
     }
 
     fn node(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {

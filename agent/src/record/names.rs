@@ -82,4 +82,20 @@ pub(super) const CONFIG_REJECTED: Name = (
     "derny_config_rejected",
     "1 while the newest configuration is invalid and the one before is in use",
 );
+pub(super) const ENDPOINTS: Name = (
+    "derny_endpoints",
+    "Endpoints of a service port, by what discovery and health checks say of them",
+);
+pub(super) const HEALTH_CHECKS: Name = (
+    "derny_health_checks",
+    "Active health checks that ended, by result",
+);
+pub(super) const HEALTH_CHECKS_HELD_BACK: Name = (
+    "derny_health_checks_held_back",
+    "Health checks that waited because as many as allowed were under way",
+);
+pub(super) const DNS_LOOKUPS: Name = (
+    "derny_dns_lookups",
+    "Lookups of names in the configuration that ended, by result",
+);
 pub(super) const BUILD_INFO: Name = ("derny_build_info", "1, labelled with the version");

@@ -4,16 +4,21 @@
 //! difference of two views costs what the difference is large.
 
 mod claims;
+mod health;
 mod slots;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
 use claims::Claims;
+use health::Health;
 use imbl::OrdMap;
 use slots::Slots;
 
 use crate::{
-    model::{DestinationId, Pod, PodName, Service, ServiceName, ServicePort, ServicePortName, Slot, Update},
+    model::{
+        DestinationId, EndpointState, Pod, PodName, Service, ServiceName, ServicePort, ServicePortName, Slot,
+        Update,
+    },
     route::Table,
 };
 
@@ -72,6 +77,7 @@ pub enum Refused {
 pub struct Reducer {
     view: Snapshot,
     services: BTreeMap<ServiceName, Arc<Service>>,
+    health: Health,
     slots: Slots,
     claims: Claims,
 }
@@ -97,7 +103,11 @@ impl Reducer {
                     }
                 }
                 Update::Service(service) => self.set_service(&service, now, &mut refused),
-                Update::Health { .. } => {}
+                Update::Health {
+                    port,
+                    endpoint,
+                    state,
+                } => self.set_health(&port, endpoint, state),
                 Update::ServiceGone(name) => {
                     if let Some(old) = self.services.remove(&name) {
                         self.remove_ports(&old, |_| false);
@@ -128,15 +138,17 @@ impl Reducer {
             self.remove_ports(old, |name| service.ports.iter().any(|p| p.name == *name));
         }
         for port in &service.ports {
+            self.health.follow(port);
+            let shown = self.health.show(port);
             // An unchanged port keeps its allocation, by which workers know that it is unchanged.
-            if self.view.ports.get(&port.name).is_none_or(|had| **had != **port) {
-                self.view.ports.insert(port.name.clone(), port.clone());
-                let table = Table::new(&port.routes);
+            if self.view.ports.get(&port.name).is_none_or(|had| **had != *shown) {
+                let table = Table::new(&shown.routes);
                 if table.is_empty() {
                     self.view.tables.remove(&port.name);
                 } else {
                     self.view.tables.insert(port.name.clone(), Arc::new(table));
                 }
+                self.view.ports.insert(port.name.clone(), shown);
             }
         }
         match old {
@@ -145,10 +157,22 @@ impl Reducer {
         }
     }
 
+    /// A verdict about an endpoint that is not there, or that nobody wants checked, comes too late.
+    fn set_health(&mut self, name: &ServicePortName, endpoint: SocketAddr, state: EndpointState) {
+        let service = self.services.get(&name.service);
+        let Some(port) = service.and_then(|s| s.ports.iter().find(|p| p.name == *name)) else {
+            return;
+        };
+        if self.health.set(port, endpoint, state) {
+            self.view.ports.insert(name.clone(), self.health.show(port));
+        }
+    }
+
     fn remove_ports(&mut self, service: &Service, keep: impl Fn(&ServicePortName) -> bool) {
         for port in service.ports.iter().filter(|p| !keep(&p.name)) {
             self.view.ports.remove(&port.name);
             self.view.tables.remove(&port.name);
+            self.health.forget(&port.name);
         }
     }
 

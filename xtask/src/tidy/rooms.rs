@@ -96,6 +96,12 @@ const ROOMS: [Room; 20] = [
         &["model", "config", "drain", "ready"],
         &["aya", "hyper"],
     ),
+    room(
+        "health",
+        "active checks → endpoint state",
+        &["model", "pool", "snapshot", "drain"],
+        &["aya"],
+    ),
     room("snapshot", "pure reducer", &["model"], &["tokio", "aya", "hyper"]),
     room(
         "publish",

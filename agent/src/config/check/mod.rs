@@ -5,6 +5,7 @@ mod protocol;
 mod pods;
 mod policy;
 mod policies;
+mod dns;
 mod services;
 mod routes;
 
@@ -21,8 +22,8 @@ pub(super) fn check(file: &File) -> Result<Checked, Error> {
     // Policies are resolved into the ports of the services, but their faults are told where they stand: last.
     let mut policy_faults = Faults::default();
     let attached = policies::check(&file.policies, &file.services, &mut policy_faults);
-    let mut services = services::check(&file.services, &attached, &mut faults);
+    let services::Services { mut services, dns } = services::check(&file.services, &attached, &mut faults);
     faults.append(policy_faults);
     routes::check(&file.routes, &file.services, &mut faults).attach(&mut services);
-    faults.or(Checked { pods, services })
+    faults.or(Checked { pods, services, dns })
 }

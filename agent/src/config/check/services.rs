@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    dns,
     policies::Attached,
     protocol::{ProtocolHints, protocol},
     words,
@@ -16,20 +17,23 @@ use crate::{
         error::{At, Faults},
         schema,
     },
-    model::{Endpoint, EndpointState, Service, ServiceName, ServicePort, ServicePortName},
+    model::{Dns, Endpoint, EndpointState, Service, ServiceName, ServicePort, ServicePortName},
 };
 
-pub(super) fn check(
-    services: &[schema::Service],
-    attached: &Attached,
-    faults: &mut Faults,
-) -> Vec<Arc<Service>> {
+pub(super) struct Services {
+    /// By name in ascending order, each once.
+    pub(super) services: Vec<Arc<Service>>,
+    pub(super) dns: BTreeMap<ServicePortName, Dns>,
+}
+
+pub(super) fn check(services: &[schema::Service], attached: &Attached, faults: &mut Faults) -> Services {
     let section = At::Section("services");
     let mut checked = BTreeMap::new();
     let mut owners = HashMap::new();
+    let mut dns = BTreeMap::new();
     for (index, service) in services.iter().enumerate() {
         let at = section.item(index);
-        let Some(service) = one(service, attached, at, faults) else {
+        let Some(service) = one(service, attached, &mut dns, at, faults) else {
             continue;
         };
         own_addresses(&service, &mut owners, at, faults);
@@ -43,10 +47,19 @@ pub(super) fn check(
             );
         }
     }
-    checked.into_values().collect()
+    Services {
+        services: checked.into_values().collect(),
+        dns,
+    }
 }
 
-fn one(service: &schema::Service, attached: &Attached, at: At<'_>, faults: &mut Faults) -> Option<Service> {
+fn one(
+    service: &schema::Service,
+    attached: &Attached,
+    dns: &mut BTreeMap<ServicePortName, Dns>,
+    at: At<'_>,
+    faults: &mut Faults,
+) -> Option<Service> {
     let name = words::label(&service.name, at.field("name"), faults);
     let namespace = words::label(&service.namespace, at.field("namespace"), faults);
     let addresses = addresses(&service.addresses, at.field("addresses"), faults);
@@ -55,7 +68,14 @@ fn one(service: &schema::Service, attached: &Attached, at: At<'_>, faults: &mut 
         namespace: namespace.clone().unwrap_or_default(),
         name: name.clone().unwrap_or_default(),
     };
-    let ports = ports(&service.ports, &full_name, attached, at.field("ports"), faults);
+    let ports = ports(
+        &service.ports,
+        &full_name,
+        attached,
+        dns,
+        at.field("ports"),
+        faults,
+    );
     (name.is_some() && namespace.is_some()).then_some(Service {
         name: full_name,
         addresses,
@@ -82,6 +102,7 @@ fn ports(
     ports: &[schema::Port],
     service: &ServiceName,
     attached: &Attached,
+    dns: &mut BTreeMap<ServicePortName, Dns>,
     section: At<'_>,
     faults: &mut Faults,
 ) -> Vec<Arc<ServicePort>> {
@@ -103,6 +124,10 @@ fn ports(
             );
         }
         let endpoints = endpoints(&port.endpoints, at.field("endpoints"), faults);
+        let source = port
+            .dns
+            .as_ref()
+            .and_then(|source| resolved(source, &endpoints, at.field("dns"), faults));
         let Some(number) = words::port(port.port, at.field("port"), faults) else {
             continue;
         };
@@ -116,6 +141,9 @@ fn ports(
             port: number,
         };
         let policy = attached.of(&name);
+        if let Some(source) = source {
+            dns.insert(name.clone(), source);
+        }
         let port = ServicePort {
             name,
             protocol: protocol(hints),
@@ -137,6 +165,18 @@ fn ports(
 
 /// The third state is not anybody's to declare: a health check finds it.
 const DECLARED_STATES: [EndpointState; 2] = [EndpointState::Ready, EndpointState::Terminating];
+
+fn resolved(source: &schema::Dns, endpoints: &[Endpoint], at: At<'_>, faults: &mut Faults) -> Option<Dns> {
+    if !endpoints.is_empty() {
+        faults.add(
+            at,
+            &source.name,
+            "stands beside `endpoints`",
+            "use one of the two",
+        );
+    }
+    dns::check(source, at, faults)
+}
 
 fn endpoints(endpoints: &[schema::Endpoint], section: At<'_>, faults: &mut Faults) -> Vec<Endpoint> {
     let mut checked = Vec::with_capacity(endpoints.len());
