@@ -81,8 +81,7 @@ mod tests {
         assert_eq!(
             table(&[service, plain]),
             "NAMESPACE  NAME  PORT  PROTOCOL  ALGORITHM  ROUTES  POLICY   ADDRESSES   ENDPOINTS\n\
-             demo       echo  80    grpc      peakEwma   2       retry    10.96.0.10  10.0.0.2:80\n\
-             \x20                                                                       10.0.0.3:80×2\n\
+             demo       echo  80    grpc      peakEwma   2       retry    10.96.0.10  10.0.0.2:80 10.0.0.3:80×2\n\
              demo       echo  80    grpc      peakEwma   0       default  10.96.0.10  -"
         );
     }
