@@ -18,10 +18,14 @@ fn a_server_binds_its_port_again_while_callers_stay_connected() {
     let config = Config::default().pod_inbound(&server, "server", HTTP_PORT, Some("http"));
     let agent = Agent::start(&node, AgentOptions::new(config)).unwrap();
 
-    let mut caller = client.inside(|| TcpStream::connect(server.address(HTTP_PORT)).unwrap()).unwrap();
+    let mut caller = client
+        .inside(|| TcpStream::connect(server.address(HTTP_PORT)).unwrap())
+        .unwrap();
     caller.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut ask = || {
-        caller.write_all(b"GET / HTTP/1.1\r\nhost: server\r\n\r\n").unwrap();
+        caller
+            .write_all(b"GET / HTTP/1.1\r\nhost: server\r\n\r\n")
+            .unwrap();
         let mut answer = [0; 4096];
         let length = caller.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..length]).into_owned()
