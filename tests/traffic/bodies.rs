@@ -1,0 +1,1 @@
+//! Large bodies, and readers that do not keep up.
