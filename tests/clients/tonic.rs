@@ -51,7 +51,10 @@ async fn talk(options: &Options) -> Result<()> {
             .await
             .context("unary")?
             .into_inner();
-        ensure!(reply.payload.len() == options.payload, "unary: another payload");
+        ensure!(
+            reply.payload == message(options, 0).payload,
+            "unary: another payload"
+        );
         *endpoints.entry(reply.endpoint).or_default() += 1;
     }
     streams(&mut client, options).await?;
@@ -69,6 +72,7 @@ async fn talk(options: &Options) -> Result<()> {
 
 async fn streams(client: &mut Client, options: &Options) -> Result<()> {
     let count = options.messages;
+    let wanted = message(options, 0).payload;
     let answered = client.server_stream(message(options, count)).await?;
     let replies: Vec<Result<EchoReply, Status>> = answered.into_inner().collect().await;
     ensure!(
@@ -82,13 +86,10 @@ async fn streams(client: &mut Client, options: &Options) -> Result<()> {
             usize::try_from(reply.index)? == index,
             "server stream: out of order"
         );
-        ensure!(
-            reply.payload.len() == options.payload,
-            "server stream: another payload"
-        );
+        ensure!(reply.payload == wanted, "server stream: another payload");
     }
 
-    let messages: Vec<_> = (0..count).map(|_| message(options, 0)).collect();
+    let messages = vec![message(options, 0); usize::try_from(count)?];
     let reply = client
         .client_stream(stream::iter(messages))
         .await
@@ -115,6 +116,7 @@ async fn streams(client: &mut Client, options: &Options) -> Result<()> {
             .context("bidi: ended early")?
             .context("bidi")?;
         ensure!(reply.index == index, "bidi: out of order");
+        ensure!(reply.payload == wanted, "bidi: another payload");
         if index + 1 < count {
             sender.send(message(options, 0)).await?;
         }
@@ -154,7 +156,9 @@ async fn cancel(client: Client, calls: u32, after: Duration) -> Result<()> {
 
 fn message(options: &Options, count: u32) -> EchoRequest {
     EchoRequest {
-        payload: vec![b'x'; options.payload].into(),
+        payload: (0..options.payload)
+            .map(|at| (at % 251).to_le_bytes()[0])
+            .collect(),
         count,
     }
 }

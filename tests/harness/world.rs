@@ -12,11 +12,12 @@ use crate::{
 
 /// Name, the servers' port and declared protocol of each service; all servers stand behind all of them, in turn.
 /// A service's own port is 80.
-pub const SERVICES: [(&str, u16, Option<&str>); 8] = [
+pub const SERVICES: [(&str, u16, Option<&str>); 9] = [
     ("http", HTTP_PORT, Some("http")),
     ("http2", HTTP_PORT, Some("http2")),
     ("grpc", HTTP_PORT, Some("grpc")),
     ("any-http", HTTP_PORT, None),
+    ("tls", HTTP_PORT, Some("tls")),
     ("tcp", TCP_PORT, Some("tcp")),
     ("any-tcp", TCP_PORT, None),
     ("greet", GREET_PORT, Some("tcp")),
@@ -126,6 +127,29 @@ impl World {
         self.client.run_within(command, PROGRAM)?.success()
     }
 
+    /// Requests and connections to `service` by its servers, as the access log has them so far.
+    pub fn calls(&self, service: &str) -> Result<Vec<usize>> {
+        let log = self.agent.access_log()?;
+        let of_service = format!("{}/{service}:80", crate::config::NAMESPACE);
+        let lines = log.iter().filter(|line| line["service"] == of_service.as_str());
+        let endpoints: Vec<&str> = lines.filter_map(|line| line["endpoint"].as_str()).collect();
+        let count = |server: &Server| {
+            let prefix = format!("{}:", server.pod.ip());
+            endpoints
+                .iter()
+                .filter(|endpoint| endpoint.starts_with(&prefix))
+                .count()
+        };
+        Ok(self.servers.iter().map(count).collect())
+    }
+
+    /// Starts a server again, otherwise than before.
+    pub fn start_server(&mut self, place: usize, options: &TestdOptions) -> Result<()> {
+        let server = &mut self.servers[place];
+        server.testd = Some(Testd::start_with(&server.pod, options)?);
+        Ok(())
+    }
+
     /// `kill -9` of a server, by its place.
     pub fn kill_server(&mut self, place: usize) -> Result<()> {
         let testd = self.servers[place].testd.take().context("it is dead already")?;
@@ -147,14 +171,17 @@ impl Config {
             .with_context(|| format!("no service {service}"))
     }
 
-    /// The algorithm of a service that has one already.
+    /// The policy of a service that has one.
+    pub fn policy_of(&mut self, service: &str) -> Result<&mut crate::config::PolicyEntry> {
+        let mut policies = self.policies.iter_mut();
+        let policy = policies.find(|policy| policy.target_refs.iter().any(|target| target.name == service));
+        policy.with_context(|| format!("no policy for {service}"))
+    }
+
+    /// Another algorithm for a service that has a policy.
     pub fn set_algorithm(&mut self, service: &str, algorithm: &str) -> Result<()> {
-        let policy = self
-            .policies
-            .iter_mut()
-            .find(|policy| policy.target_refs.iter().any(|target| target.name == service));
-        let balancer = policy.and_then(|policy| policy.load_balancer.as_mut());
-        algorithm.clone_into(&mut balancer.context("no policy")?.algorithm);
+        let balancer = self.policy_of(service)?.load_balancer.as_mut();
+        algorithm.clone_into(&mut balancer.context("no algorithm")?.algorithm);
         Ok(())
     }
 }

@@ -48,6 +48,7 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
 pub(crate) struct Server {
     name: Rc<str>,
     cancelled: Rc<Cell<u64>>,
+    slow: Duration,
     builder: Rc<auto::Builder<LocalExecutor>>,
 }
 
@@ -57,6 +58,8 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     /// Requests that were dropped before they were answered, on all connections.
     cancelled: Rc<Cell<u64>>,
+    /// How late every answer comes.
+    slow: Duration,
     /// Told when a caller wants the connection to end.
     close: Notify,
     /// Whether it is to end with a TCP reset.
@@ -64,7 +67,7 @@ pub(crate) struct Connection {
 }
 
 impl Server {
-    pub(crate) fn new(name: Rc<str>, max_concurrent_streams: u32) -> Self {
+    pub(crate) fn new(name: Rc<str>, max_concurrent_streams: u32, slow: Duration) -> Self {
         let mut builder = auto::Builder::new(LocalExecutor);
         builder.http1().pipeline_flush(true);
         builder
@@ -76,6 +79,7 @@ impl Server {
         Self {
             name,
             cancelled: Rc::default(),
+            slow,
             builder: Rc::new(builder),
         }
     }
@@ -91,6 +95,7 @@ impl Server {
             name: self.name,
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             cancelled: self.cancelled,
+            slow: self.slow,
             close: Notify::new(),
             abort: Cell::new(false),
         });
@@ -126,6 +131,9 @@ impl Drop for Unanswered {
 
 async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Response<AnyBody>, Error> {
     let mut unanswered = Unanswered(Some(Rc::clone(&connection.cancelled)));
+    if !connection.slow.is_zero() {
+        tokio::time::sleep(connection.slow).await;
+    }
     let answered = answer_as_asked(connection, request).await;
     unanswered.0 = None;
     answered

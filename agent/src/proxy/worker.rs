@@ -36,8 +36,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// How often idle connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How long a withdrawn pod's listeners go on accepting: connections that the kernel redirected before it was
-/// told are in their backlog.
+/// How long a withdrawn pod's listeners, and those of an agent that ends, go on accepting: connections that the
+/// kernel redirected before it was told are in their backlog.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What a worker is given at its start.
@@ -184,6 +184,10 @@ pub async fn run(setup: Setup) {
             None => break,
         }
     }
+    // What the kernel redirected before it was told is in the backlogs. After that nobody listens, and the worker
+    // ends with its last connection.
+    tokio::time::sleep(LINGER).await;
+    listening.into_values().flatten().for_each(|task| task.abort());
 }
 
 /// Shows that the thread is alive, hands access lines on and closes what is idle.
