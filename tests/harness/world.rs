@@ -156,7 +156,18 @@ impl World {
         testd.kill9()
     }
 
-    /// The file that is in force, to be changed and given to [`Agent::reload`].
+    /// Puts another configuration in place, and returns when it is in force.
+    pub fn reload(&mut self, config: Config) -> Result<()> {
+        let version =
+            |agent: &Agent| Ok::<_, anyhow::Error>(agent.metrics()?.sum("derny_snapshot_version", &[]));
+        let before = version(&self.agent)?;
+        self.agent.reload(config)?;
+        self.agent
+            .metric("derny_snapshot_version", &[], |version| version > before)?;
+        Ok(())
+    }
+
+    /// The file that is in force, to be changed and given to [`World::reload`].
     pub fn config(&self) -> Config {
         self.agent.config().clone()
     }

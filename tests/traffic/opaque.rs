@@ -37,12 +37,7 @@ fn redis_works_over_a_declared_and_an_undeclared_port() {
         .config()
         .service(&declared, Some("tcp"))
         .service(&undeclared, None);
-    let before = world.agent.metrics().unwrap().sum("derny_destinations", &[]);
-    world.agent.reload(config).unwrap();
-    world
-        .agent
-        .metric("derny_destinations", &[], |sum| sum > before)
-        .unwrap();
+    world.reload(config).unwrap();
 
     for vip in [&declared, &undeclared] {
         let ip = vip.ip();
@@ -189,12 +184,7 @@ fn silence_on_an_undeclared_port_becomes_tcp_and_is_counted() {
     let mut world = World::new(1).unwrap();
     let mut config = world.config();
     config.policy_of("any-tcp").unwrap().detect_timeout = Some("300ms".to_owned());
-    let version = world.agent.metrics().unwrap().sum("derny_snapshot_version", &[]);
-    world.agent.reload(config).unwrap();
-    world
-        .agent
-        .metric("derny_snapshot_version", &[], |sum| sum > version)
-        .unwrap();
+    world.reload(config).unwrap();
 
     let target = world.target("any-tcp").unwrap();
     let mut talk =
