@@ -116,7 +116,7 @@ fn under(world: &World, callers: &[(&str, &str, &str)], flags: &[&str]) -> (u64,
         pause_until(now() + Duration::from_millis(20));
     }
     for mut caller in callers {
-        assert!(caller.exited().unwrap().is_none(), "all of them are still at it");
+        assert_eq!(caller.exited().unwrap(), None, "all of them are still at it");
     }
     (
         highest.saturating_sub(before.0),
