@@ -75,7 +75,10 @@ fn a_reload_under_load_costs_no_request() {
         let of_two: Vec<_> = calls.iter().filter(within).collect();
         assert!(of_two.len() >= 10, "{}", of_two.len());
         let late: Vec<_> = of_two.iter().filter(|call| call.endpoint == "server-2").collect();
-        assert!(late.is_empty(), "to the endpoint that was removed at {removed}: {late:?}");
+        assert!(
+            late.is_empty(),
+            "to the endpoint that was removed at {removed}: {late:?}"
+        );
         assert!(
             calls
                 .iter()

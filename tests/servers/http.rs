@@ -69,7 +69,6 @@ pub(crate) struct Connection {
 impl Server {
     pub(crate) fn new(name: Rc<str>, max_concurrent_streams: u32, slow: Duration) -> Self {
         let mut builder = auto::Builder::new(LocalExecutor);
-        builder.http1().pipeline_flush(true);
         builder
             .http2()
             .timer(TokioTimer::new())
