@@ -61,7 +61,7 @@ fn a_reload_under_load_costs_no_request() {
     wait(&loads, "calls go on with three", back, Call::by_derny);
 
     // Another algorithm, and a service that is nobody's business here.
-    let mut other = full.clone();
+    let mut other = full;
     other.set_algorithm("grpc", "leastRequest").unwrap();
     other.set_algorithm("http", "peakEwma").unwrap();
     other.port_of("tcp").unwrap().endpoints.clear();
