@@ -38,8 +38,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often series of pods and services that have gone are forgotten: late enough for a last scrape.
 const FORGET: Duration = Duration::from_secs(120);
-/// How long a withdrawn pod's listeners go on accepting: connections that the kernel redirected before it was
-/// told are in their backlog.
+/// How long a withdrawn pod's listeners, and those of an agent that ends, go on accepting: connections that the
+/// kernel redirected before it was told are in their backlog.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What a worker is given at its start.
@@ -212,6 +212,10 @@ pub async fn run(setup: Setup) {
             None => break,
         }
     }
+    // What the kernel redirected before it was told is in the backlogs. After that nobody listens, and the worker
+    // ends with its last connection.
+    tokio::time::sleep(LINGER).await;
+    listening.into_values().flatten().for_each(|task| task.abort());
 }
 
 /// Shows that the thread is alive, hands access lines on and closes what is idle.

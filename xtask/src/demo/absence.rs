@@ -3,13 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use derny_tests::load::{Call, Load, unix_now};
 
-use super::{
-    load::{Call, Load, unix_now},
-    measured::Absence,
-    show,
-    world::World,
-};
+use super::{measured::Absence, show, world::World};
 
 /// How long the agent stays away.
 const AWAY: Duration = Duration::from_millis(2500);
