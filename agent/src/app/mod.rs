@@ -102,7 +102,10 @@ pub fn run(args: RunArgs) -> Result<()> {
     // The node reaches every pod; the marked sockets of its namespace are what probes are sent from.
     let node =
         intercept::Netns::open(Path::new("/proc/self/ns/net")).context("the node's network namespace")?;
-    let prober = health::Prober::new(MAX_PROBES, |_passed| {});
+    let prober = health::Prober::new(MAX_PROBES, {
+        let registry = registry.clone();
+        move |passed| registry.probe_passed(passed.port, passed.endpoint, Instant::now().into_std())
+    });
     let names = Names::new(match args.dns_servers.as_slice() {
         [] => Servers::System,
         given => Servers::Given(given.to_vec()),

@@ -3,7 +3,10 @@
 use std::{
     net::SocketAddr,
     rc::Rc,
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -180,7 +183,7 @@ impl Balancer {
     /// Works out anew who gets requests. Costs O(n), when somebody's standing has changed.
     fn rotate(&mut self, rng: &mut fastrand::Rng) {
         // Before the standings are read: a change in between is seen the next time.
-        self.seen = self.epoch.as_ref().map_or(0, |epoch| epoch.load(Relaxed));
+        self.seen = self.epoch.as_ref().map_or(0, |epoch| epoch.load(Acquire));
         self.rotation = Rotation::new(&self.endpoints, self.settings.panic_threshold);
         let takers: Vec<usize> = (0..self.endpoints.len())
             .filter(|i| self.rotation.takes[*i])
@@ -239,6 +242,9 @@ impl Balancer {
 
 /// Whether the next request at `endpoint` is its trial; taken by this call.
 fn try_out(endpoint: &EndpointLoad, now: Instant) -> bool {
+    if endpoint.is_full() {
+        return false;
+    }
     let trial = endpoint.host().take_trial(now);
     if trial.is_some() {
         endpoint.trial.set(trial);

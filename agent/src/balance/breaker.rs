@@ -202,3 +202,92 @@ impl Drop for Permit {
         self.breaker.gate(self.of).now.fetch_sub(1, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker(settings: CircuitBreaking) -> Arc<Breaker> {
+        Arc::new(Breaker::new(&settings, RetryBudget { percent: 20, min: 3 }))
+    }
+
+    #[test]
+    fn each_bound_refuses_what_is_above_it_and_counts_it() {
+        let breaker = breaker(CircuitBreaking {
+            max_requests: 2,
+            max_pending_requests: 1,
+            max_connections: 0,
+            ..CircuitBreaking::default()
+        });
+        let held = [breaker.request(), breaker.request()];
+        assert!(held.iter().all(Option::is_some) && breaker.request().is_none());
+        let waiting = breaker.pending();
+        assert!(waiting.is_some() && breaker.pending().is_none());
+        assert!(breaker.connection().is_none(), "zero lets nothing through");
+        let levels = breaker.levels();
+        let level = |now, max, refused| Level { now, max, refused };
+        assert_eq!(
+            (levels.requests, levels.pending, levels.connections),
+            (level(2, 2, 1), level(1, 1, 1), level(0, 0, 1))
+        );
+        assert!(levels.requests.is_open());
+        drop(held);
+        assert_eq!(breaker.levels().requests, level(0, 2, 1));
+        assert!(breaker.request().is_some());
+    }
+
+    #[test]
+    fn the_retry_budget_is_a_share_of_the_requests_but_not_less_than_its_minimum() {
+        let breaker = breaker(CircuitBreaking::default());
+        let retries = |n: usize| (0..n).map_while(|_| breaker.retry()).collect::<Vec<_>>();
+        assert_eq!(retries(100).len(), 3);
+        let _requests: Vec<_> = (0..50).map(|_| breaker.request().unwrap()).collect();
+        assert_eq!(retries(100).len(), 10);
+        assert_eq!(
+            breaker.levels().retries,
+            Level {
+                now: 0,
+                max: 10,
+                refused: 2
+            }
+        );
+    }
+
+    #[test]
+    fn max_retries_replaces_the_budget() {
+        let breaker = breaker(CircuitBreaking {
+            max_retries: Some(1),
+            ..CircuitBreaking::default()
+        });
+        let _requests: Vec<_> = (0..50).map(|_| breaker.request().unwrap()).collect();
+        let _one = breaker.retry().unwrap();
+        assert!(breaker.retry().is_none());
+    }
+
+    #[test]
+    fn a_bound_that_comes_down_ends_nothing_and_lets_nothing_more_in() {
+        let breaker = breaker(CircuitBreaking::default());
+        let mut held: Vec<_> = (0..5).map(|_| breaker.request().unwrap()).collect();
+        let lower = CircuitBreaking {
+            max_requests: 3,
+            ..CircuitBreaking::default()
+        };
+        breaker.follow(&lower, RetryBudget::default());
+        assert!(breaker.request().is_none());
+        held.truncate(2);
+        held.push(breaker.request().unwrap());
+        assert!(breaker.request().is_none());
+    }
+
+    #[test]
+    fn an_inbound_port_has_only_the_bounds_it_was_given() {
+        let breaker = Arc::new(Breaker::inbound(&InboundLimits {
+            max_requests: Some(1),
+            max_connections: None,
+        }));
+        let _one = breaker.request().unwrap();
+        assert!(breaker.request().is_none());
+        let connections: Vec<_> = (0..10_000).map_while(|_| breaker.connection()).collect();
+        assert_eq!(connections.len(), 10_000);
+    }
+}

@@ -215,3 +215,72 @@ impl Drop for InFlight {
             .set(self.load.in_flight.get().saturating_sub(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(max: Option<u32>) -> (Rc<EndpointLoad>, Instant) {
+        let now = tokio::time::Instant::now().into_std();
+        let endpoint = Endpoint::new(([10, 0, 0, 1], 80).into());
+        let host = Outliers::new(None).host(endpoint.address);
+        (EndpointLoad::new(&endpoint, host, max, now), now)
+    }
+
+    #[test]
+    fn an_endpoint_that_nobody_asks_is_forgiven() {
+        let (load, start) = load(None);
+        load.observe(Duration::from_secs(5), start);
+        let later = load.latency_cost(1.0, start + Duration::from_secs(60));
+        assert!(later < 0.02, "{later}");
+    }
+
+    #[test]
+    fn a_new_endpoint_is_tried_with_one_request_at_a_time() {
+        let (load, start) = load(None);
+        assert_eq!(load.latency_cost(1.0, start), 0.0);
+        let first = load.begin();
+        assert!(load.latency_cost(1.0, start) > 1000.0);
+        drop(first);
+        assert_eq!((load.in_flight(), load.latency_cost(1.0, start)), (0, 0.0));
+    }
+
+    #[test]
+    fn its_own_bound_counts_the_requests_of_all_workers() {
+        let (one, now) = load(Some(2));
+        let other = EndpointLoad::new(&Endpoint::new(one.address()), one.host().clone(), Some(2), now);
+        let (first, second) = (one.try_begin(), other.try_begin());
+        assert!(first.is_some() && second.is_some());
+        assert!(one.is_full() && other.is_full());
+        assert!(one.try_begin().is_none() && other.try_begin().is_none());
+        assert_eq!(
+            (one.in_flight(), other.in_flight(), one.host().in_flight()),
+            (1, 1, 2)
+        );
+        drop(first);
+        assert!(other.try_begin().is_some());
+    }
+
+    #[test]
+    fn slow_start_grows_from_a_tenth_and_begins_anew_with_each_return() {
+        let (load, start) = load(None);
+        let window = Duration::from_secs(100);
+        let at = |seconds| load.ramp(window, start + Duration::from_secs(seconds));
+        assert_eq!(
+            [at(0), at(5), at(50), at(100), at(500)],
+            [0.1, 0.1, 0.5, 1.0, 1.0]
+        );
+        assert_eq!(load.ramp(Duration::ZERO, start), 1.0);
+        let unhealthy = Endpoint {
+            state: EndpointState::Unhealthy,
+            ..Endpoint::new(load.address())
+        };
+        load.follow(&unhealthy, None, start + Duration::from_secs(200));
+        load.follow(
+            &Endpoint::new(load.address()),
+            None,
+            start + Duration::from_secs(300),
+        );
+        assert_eq!([at(300), at(350), at(400)], [0.1, 0.5, 1.0]);
+    }
+}

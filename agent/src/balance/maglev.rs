@@ -107,3 +107,93 @@ fn prime_from(n: u32) -> u32 {
     let is_prime = |n: u32| n > 1 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d));
     (n..).find(|n| is_prime(*n)).unwrap_or(MAX_SIZE)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn list(weights: &[u32]) -> Vec<(SocketAddr, u32)> {
+        (0u16..)
+            .zip(weights)
+            .map(|(i, w)| {
+                let [high, low] = i.to_be_bytes();
+                (([10, 0, high, low], 80).into(), *w)
+            })
+            .collect()
+    }
+
+    fn counts(maglev: &Maglev, n: usize) -> Vec<f64> {
+        let mut counts = vec![0.0; n];
+        for slot in maglev.slots() {
+            counts[usize::from(*slot)] += 1.0;
+        }
+        counts
+    }
+
+    #[test]
+    fn equal_weights_differ_by_one_slot_at_most() {
+        for n in [1, 3, 100] {
+            let counts = counts(&Maglev::new(&list(&vec![1; n]), 65_537), n);
+            let (least, most) = (
+                counts.iter().copied().fold(f64::MAX, f64::min),
+                counts.iter().copied().fold(0.0, f64::max),
+            );
+            assert!(most - least <= 1.0, "{least} to {most} of {n}");
+        }
+    }
+
+    #[test]
+    fn shares_follow_the_weights() {
+        let weights = [1, 2, 3, 10];
+        for (count, weight) in counts(&Maglev::new(&list(&weights), 65_537), 4)
+            .iter()
+            .zip(weights)
+        {
+            let share = 65_537.0 * f64::from(weight) / 16.0;
+            assert!((count / share - 1.0).abs() < 0.001, "{count} of {share}");
+        }
+    }
+
+    #[test]
+    fn about_one_share_more_moves_than_must_when_one_leaves() {
+        for n in [3usize, 10, 100] {
+            let before = list(&vec![1; n]);
+            let was = Maglev::new(&before, 65_537);
+            for gone in [0, n / 2, n - 1] {
+                let mut after = before.clone();
+                let (leaving, _) = after.remove(gone);
+                after.reverse();
+                let is = Maglev::new(&after, 65_537);
+                let moved = (was.slots().iter().zip(is.slots()))
+                    .filter(|(a, b)| before[usize::from(**a)].0 != after[usize::from(**b)].0)
+                    .count();
+                let part = moved as f64 / 65_537.0;
+                assert!(part <= 2.0 / n as f64, "{part} of the keys of {n}");
+                assert!(is.slots().iter().all(|i| after[usize::from(*i)].0 != leaving));
+            }
+        }
+    }
+
+    #[test]
+    fn the_size_is_a_prime_within_bounds() {
+        for (asked, size) in [(0, 3), (4, 5), (65_536, 65_537), (u32::MAX, 1_048_573)] {
+            assert_eq!(Maglev::new(&list(&[1]), asked).slots().len(), size);
+        }
+        assert_eq!(Maglev::new(&[], 65_537).owners(7).next(), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn every_slot_has_an_owner_whatever_the_weights(
+            weights in prop::collection::vec(prop_oneof![1u32..10, Just(u32::MAX)], 1..20), size in 2u32..3000,
+        ) {
+            let n = weights.len();
+            let maglev = Maglev::new(&list(&weights), size);
+            prop_assert!(maglev.slots().iter().all(|i| usize::from(*i) < n));
+        }
+    }
+}

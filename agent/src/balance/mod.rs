@@ -36,6 +36,13 @@ mod balancer;
 /// Bounds on what is going on.
 mod breaker;
 
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod stress;
+#[cfg(test)]
+mod tests;
+
 pub use balancer::{Balancer, Candidate};
 pub use breaker::{Breaker, Level, Levels, Permit};
 pub use hash::hash_key;

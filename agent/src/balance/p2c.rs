@@ -44,15 +44,14 @@ impl<U: Fn(usize) -> bool, R: Fn(usize) -> f64> Draw<'_, U, R> {
         passed_over.or_else(|| self.scan(|i| (self.usable)(i), rng))
     }
 
+    /// A usable candidate other than `first`; `None` when there is none, or when its slow start passes it over.
     fn other(&self, first: usize, rng: &mut fastrand::Rng) -> Option<usize> {
-        for _ in 0..DRAWS {
-            let i = self.weights.draw_other(first, rng)?;
-            if (self.usable)(i) {
-                return self.accepts(i, rng).then_some(i);
-            }
-        }
-        self.scan(|i| i != first && (self.usable)(i), rng)
-            .filter(|i| self.accepts(*i, rng))
+        let drawn = (0..DRAWS)
+            .find_map(|_| self.weights.draw_other(first, rng).filter(|i| (self.usable)(*i)))
+            .or_else(|| self.scan(|i| i != first && (self.usable)(i), rng))?;
+        let (ramp, of_first) = ((self.ramp)(drawn), (self.ramp)(first));
+        // Compared with the first: where all are new, two are still looked at.
+        (ramp >= of_first || rng.f64() * of_first < ramp).then_some(drawn)
     }
 
     fn accepts(&self, i: usize, rng: &mut fastrand::Rng) -> bool {

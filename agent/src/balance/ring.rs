@@ -47,3 +47,84 @@ impl Ring {
         self.points.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn list(weights: &[u32]) -> Vec<(SocketAddr, u32)> {
+        (1u8..)
+            .zip(weights)
+            .map(|(i, w)| (([10, 0, 0, i], 80).into(), *w))
+            .collect()
+    }
+
+    fn owner(ring: &Ring, list: &[(SocketAddr, u32)], key: u64) -> SocketAddr {
+        list[ring.owners(hash::again(key, 0)).next().unwrap()].0
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// When one leaves, only its keys move; seen the other way, when one comes, keys move only to it.
+        #[test]
+        fn only_the_keys_of_the_one_that_leaves_move(
+            weights in prop::collection::vec(1u32..4, 2..12), gone: prop::sample::Index, seed: u64,
+        ) {
+            let before = list(&weights);
+            let gone = gone.index(before.len());
+            let mut after = before.clone();
+            let (leaving, _) = after.remove(gone);
+            // The order of the list means nothing.
+            fastrand::Rng::with_seed(seed).shuffle(&mut after);
+            let (ring, smaller) = (Ring::new(&before, 1024), Ring::new(&after, 1024));
+            for key in 0..2000 {
+                let was = owner(&ring, &before, key);
+                let is = owner(&smaller, &after, key);
+                prop_assert!(was == is || was == leaving, "key {key} moved from {was} to {is}");
+                prop_assert_ne!(is, leaving);
+            }
+        }
+    }
+
+    #[test]
+    fn shares_follow_the_weights() {
+        for weights in [vec![1; 3], vec![1; 40], vec![1, 2, 3], vec![100, 50, 50]] {
+            let list = list(&weights);
+            let ring = Ring::new(&list, 1024);
+            let mut counts = vec![0f64; list.len()];
+            let n = 50_000;
+            for key in 0..n {
+                counts[ring.owners(hash::again(key, 0)).next().unwrap()] += 1.0;
+            }
+            let total: u32 = weights.iter().sum();
+            for (count, weight) in counts.iter().zip(&weights) {
+                let share = n as f64 * f64::from(*weight) / f64::from(total);
+                // 1,024 points spread by 3 %, 40 endpoints' extremes by three times that.
+                assert!(
+                    (count / share - 1.0).abs() < 0.15,
+                    "{count} of {share} by {weights:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn its_size_is_bounded_from_both_sides() {
+        assert_eq!(Ring::new(&list(&[1]), 1024).len(), 1024);
+        assert_eq!(Ring::new(&list(&[1; 64]), 1024).len(), 65_536);
+        for (weights, min) in [
+            (vec![1; 200], 1024),
+            (vec![1_000_000; 3], 1024),
+            (vec![1], u32::MAX),
+        ] {
+            let len = Ring::new(&list(&weights), min).len();
+            assert!((32_000..=65_536).contains(&len), "{len} points");
+        }
+        let lopsided = Ring::new(&list(&[u32::MAX, 1]), 1024);
+        assert!((0..2).all(|i| lopsided.owners(0).any(|owner| owner == i)));
+        assert_eq!(Ring::new(&[], 1024).owners(5).next(), None);
+    }
+}

@@ -5,13 +5,15 @@
 mod event;
 mod host;
 mod rates;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::Release},
     },
     time::{Duration, Instant},
 };
@@ -224,8 +226,8 @@ impl Outliers {
             };
             let outlier = host.all_5xx.reaches(limits.consecutive_5xx.load(Relaxed));
             match (outlier, gateway_outlier) {
-                (true, _) => Some(EjectReason::Consecutive5xx),
-                (false, true) => Some(EjectReason::ConsecutiveGatewayErrors),
+                (_, true) => Some(EjectReason::ConsecutiveGatewayErrors),
+                (true, false) => Some(EjectReason::Consecutive5xx),
                 (false, false) => None,
             }
         };
@@ -323,7 +325,8 @@ impl Outliers {
     }
 
     fn changed(&self) {
-        self.epoch.fetch_add(1, Relaxed);
+        // Who sees the new epoch sees the new standing.
+        self.epoch.fetch_add(1, Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
