@@ -164,12 +164,14 @@ impl Drop for Node {
     }
 }
 
+type ByValue = HashMap<Box<[u8]>, Vec<Position>>;
+
 /// Matches of one place, in order of precedence.
 #[derive(Debug, Default)]
 struct Bucket {
     positions: Vec<Position>,
     /// By the value of a header that must be exactly so. Each match is in one list only.
-    by_header: Vec<(HeaderName, HashMap<Box<[u8]>, Vec<Position>>)>,
+    by_header: Vec<(HeaderName, ByValue)>,
 }
 
 impl Bucket {
