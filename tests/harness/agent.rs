@@ -23,6 +23,8 @@ use crate::{
 pub const HTTP_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15020);
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
+/// How long what has happened may take to show in the log and the metrics.
+const SEEN_DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
@@ -163,6 +165,11 @@ impl Agent {
             .signal(Signal::SIGHUP)
     }
 
+    /// What it was last told.
+    pub fn config(&self) -> &Config {
+        &self.options.config
+    }
+
     pub fn metrics(&self) -> Result<Metrics> {
         let (status, page) = self.get("/metrics")?;
         ensure!(status == 200, "/metrics answered {status}: {page}");
@@ -185,6 +192,57 @@ impl Agent {
             .lines()
             .map(|line| serde_json::from_str(line).with_context(|| format!("access line {line:?}")))
             .collect()
+    }
+
+    /// Waits for a line of the access log that is as `wanted` says.
+    pub fn access_line(
+        &self,
+        what: &str,
+        wanted: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<serde_json::Value> {
+        eventually_some(&format!("an access line of {what}"), SEEN_DEADLINE, || {
+            self.access_log().ok()?.into_iter().find(&wanted)
+        })
+    }
+
+    /// Waits until the sum of `name` over all series with `labels` is as `wanted` says, and returns it.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)], wanted: impl Fn(f64) -> bool) -> Result<f64> {
+        let mut last = None;
+        let found = eventually_some(&format!("{name}{labels:?} as wanted"), SEEN_DEADLINE, || {
+            let sum = self.metrics().ok()?.sum(name, labels);
+            last = Some(sum);
+            wanted(sum).then_some(sum)
+        });
+        found.with_context(|| format!("it was {last:?} last"))
+    }
+
+    /// Resident memory in bytes (proc(5), `VmRSS`).
+    pub fn resident(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()?)).context("reading status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: u64 = line
+            .and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
+            .context("no VmRSS")?;
+        Ok(kib * 1024)
+    }
+
+    /// Sends a signal, for the caller to see what comes of it.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process
+            .as_mut()
+            .context("the agent does not run")?
+            .signal(signal)
+    }
+
+    /// Waits for the end of an agent that was told to end.
+    pub fn ended(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        let status = self
+            .process
+            .as_mut()
+            .context("the agent does not run")?
+            .wait(deadline)?;
+        self.process = None;
+        Ok(status)
     }
 
     /// Runs `derny --admin-socket … <arguments>` in the node.

@@ -9,10 +9,15 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::netns::run;
+use crate::{agent::binary, netns::run};
 
 /// What `pip` installs.
-pub const PYTHON_PACKAGES: [&str; 3] = ["grpcio==1.85.1", "websockets==17.4", "redis==8.1.0"];
+pub const PYTHON_PACKAGES: [&str; 4] = [
+    "grpcio==1.85.1",
+    "prometheus_client==0.26.0",
+    "redis==8.1.0",
+    "websockets==17.4",
+];
 /// What `npm` installs.
 pub const NODE_PACKAGES: [&str; 1] = ["@grpc/grpc-js@1.14.7"];
 
@@ -49,6 +54,17 @@ where
         .args(["--silent", "--show-error", "--max-time", "10"])
         .args(arguments);
     command
+}
+
+/// `derny-testc`: raw conversations and tonic.
+pub fn testc<I, S>(arguments: I) -> Result<Command>
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<std::ffi::OsStr>,
+{
+    let mut command = Command::new(binary("DERNY_TESTC_BIN", "derny-testc")?);
+    command.args(arguments);
+    Ok(command)
 }
 
 /// Installs the clients, once for all processes of this machine. Does nothing when they are there.

@@ -66,6 +66,8 @@ pub struct PolicyEntry {
     pub load_balancer: Option<LoadBalancer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_pool: Option<ConnectionPool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detect_timeout: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -146,6 +148,7 @@ impl Config {
                 algorithm: algorithm.to_owned(),
             }),
             connection_pool: None,
+            detect_timeout: None,
         });
         self
     }

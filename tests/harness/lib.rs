@@ -27,6 +27,10 @@ pub mod agent;
 pub mod upstream;
 /// Real, unmodified clients.
 pub mod clients;
+/// Clients at work in the background, and what they report.
+pub mod load;
+/// A client, servers, services of every protocol and an agent, ready made.
+pub mod world;
 /// Waiting for a condition, and reading what is observed.
 pub mod observe;
 
@@ -45,3 +49,4 @@ pub use pod::Pod;
 pub use process::{Output, Process};
 pub use upstream::Testd;
 pub use vip::Vip;
+pub use world::World;

@@ -134,12 +134,14 @@ impl Node {
              route add {GATEWAY6} dev eth0\n\
              route add default via {GATEWAY6} dev eth0 src {ip6}\n"
         ))?;
+        let log = self.host.run_directory.join(format!("{name}.log"));
         Ok(Pod {
             name: name.to_owned(),
             ip,
             ip6,
             netns,
             cgroup,
+            log,
         })
     }
 

@@ -26,6 +26,7 @@ pub struct Pod {
     pub(crate) ip6: Ipv6Addr,
     pub(crate) netns: Netns,
     pub(crate) cgroup: PathBuf,
+    pub(crate) log: PathBuf,
 }
 
 impl Pod {
@@ -60,6 +61,11 @@ impl Pod {
 
     pub fn cgroup(&self) -> &Path {
         &self.cgroup
+    }
+
+    /// Where its servers write what they have to say.
+    pub fn log_path(&self) -> &Path {
+        &self.log
     }
 
     /// Starts a program in the pod: its control group and network namespace are set before the first instruction.

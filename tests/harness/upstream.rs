@@ -1,11 +1,12 @@
 //! The server under the agent: `derny-testd`, one per pod.
 
 use std::{
+    fs::{self, File},
     io::{BufRead, BufReader},
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 
 use crate::{agent::binary, pod::Pod, process::Process};
 
@@ -35,6 +36,7 @@ impl Testd {
     }
 
     pub fn start_with(pod: &Pod, options: &TestdOptions) -> Result<Self> {
+        let log = File::options().create(true).append(true).open(pod.log_path());
         let mut command = Command::new(binary("DERNY_TESTD_BIN", "derny-testd")?);
         command
             .args(["--name", pod.name()])
@@ -43,7 +45,8 @@ impl Testd {
             .args(["--greet", &GREET_PORT.to_string()])
             .args(&options.arguments)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            .stderr(log.with_context(|| format!("opening {}", pod.log_path().display()))?);
         if let Some(streams) = options.max_concurrent_streams {
             command.args(["--max-concurrent-streams", &streams.to_string()]);
         }
@@ -53,11 +56,10 @@ impl Testd {
         BufReader::new(stdout)
             .read_line(&mut line)
             .context("reading what derny-testd says")?;
-        ensure!(
-            line.starts_with("listening"),
-            "derny-testd on {} did not start: {line:?}",
-            pod.name()
-        );
+        if !line.starts_with("listening") {
+            let said = fs::read_to_string(pod.log_path()).unwrap_or_default();
+            bail!("derny-testd in {} did not start: {said}", pod.name());
+        }
         Ok(Self { process })
     }
 

@@ -12,13 +12,14 @@
 //! | `/ticks/N/100ms` | N lines, one each 100 ms |
 //! | `/reset` | no answer: TCP reset in HTTP/1.1, RST_STREAM in HTTP/2 |
 //! | `/close` | an answer, then the connection ends: `connection: close`, or GOAWAY |
+//! | `/cancelled` | how many requests were given up by their callers before the answer began, on all connections |
 //! | `/ws` | WebSocket that sends back what it gets |
 //! | any other | JSON that describes the request as it arrived |
 
 use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, channel::Channel};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -46,6 +47,8 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
 #[derive(Clone)]
 pub(crate) struct Server {
     name: Rc<str>,
+    cancelled: Rc<Cell<u64>>,
+    slow: Duration,
     builder: Rc<auto::Builder<LocalExecutor>>,
 }
 
@@ -53,6 +56,10 @@ pub(crate) struct Server {
 pub(crate) struct Connection {
     pub(crate) name: Rc<str>,
     pub(crate) peer: SocketAddr,
+    /// Requests that were dropped before they were answered, on all connections.
+    cancelled: Rc<Cell<u64>>,
+    /// How late every answer comes.
+    slow: Duration,
     /// Told when a caller wants the connection to end.
     close: Notify,
     /// Whether it is to end with a TCP reset.
@@ -60,9 +67,8 @@ pub(crate) struct Connection {
 }
 
 impl Server {
-    pub(crate) fn new(name: Rc<str>, max_concurrent_streams: u32) -> Self {
+    pub(crate) fn new(name: Rc<str>, max_concurrent_streams: u32, slow: Duration) -> Self {
         let mut builder = auto::Builder::new(LocalExecutor);
-        builder.http1().pipeline_flush(true);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -71,6 +77,8 @@ impl Server {
             .initial_connection_window_size(4 << 20);
         Self {
             name,
+            cancelled: Rc::default(),
+            slow,
             builder: Rc::new(builder),
         }
     }
@@ -85,6 +93,8 @@ impl Server {
         let connection = Rc::new(Connection {
             name: self.name,
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+            cancelled: self.cancelled,
+            slow: self.slow,
             close: Notify::new(),
             abort: Cell::new(false),
         });
@@ -107,7 +117,31 @@ impl Server {
     }
 }
 
+/// Counts a request whose handling was dropped.
+struct Unanswered(Option<Rc<Cell<u64>>>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(cancelled) = &self.0 {
+            cancelled.set(cancelled.get() + 1);
+        }
+    }
+}
+
 async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Response<AnyBody>, Error> {
+    let mut unanswered = Unanswered(Some(Rc::clone(&connection.cancelled)));
+    if !connection.slow.is_zero() {
+        tokio::time::sleep(connection.slow).await;
+    }
+    let answered = answer_as_asked(connection, request).await;
+    unanswered.0 = None;
+    answered
+}
+
+async fn answer_as_asked(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<AnyBody>, Error> {
     if grpc::is_grpc(&request) {
         return Ok(grpc::answer(connection, request).await);
     }
@@ -136,7 +170,15 @@ async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Resul
             let rate = query.strip_prefix("rate=").map(str::parse).transpose()?;
             json(&sum(request.into_body(), rate).await?)?
         }
-        ["echo"] => Response::new(any(request.into_body())),
+        ["echo"] => {
+            let named = request.headers().get(header::TRAILER).cloned();
+            let mut reply = Response::new(any(request.into_body()));
+            // In HTTP/1.1 only trailers that were named beforehand are sent.
+            reply
+                .headers_mut()
+                .extend(named.map(|names| (header::TRAILER, names)));
+            reply
+        }
         ["status", status] => {
             let mut reply = describe(&connection, &request)?;
             *reply.status_mut() = StatusCode::from_bytes(status.as_bytes())?;
@@ -161,7 +203,9 @@ async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Resul
             }
             reply
         }
+        ["cancelled"] => Response::new(full(connection.cancelled.get().to_string())),
         ["ws"] => websocket::upgrade(request)?,
+        _ if request.method() == Method::CONNECT => websocket::connect(request),
         _ => describe(&connection, &request)?,
     };
     Ok(reply)

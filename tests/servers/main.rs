@@ -34,6 +34,9 @@ struct Options {
     /// Port that speaks first, as MySQL does, then sends back what it gets.
     #[arg(long)]
     greet: Option<u16>,
+    /// Every HTTP answer comes so many milliseconds late.
+    #[arg(long, default_value_t = 0)]
+    slow: u64,
     /// SETTINGS_MAX_CONCURRENT_STREAMS.
     #[arg(long, default_value_t = 1024)]
     max_concurrent_streams: u32,
@@ -64,7 +67,11 @@ async fn serve(options: Options) -> Result<()> {
         }));
     }
     println!("listening");
-    let server = http::Server::new(name, options.max_concurrent_streams);
+    let server = http::Server::new(
+        name,
+        options.max_concurrent_streams,
+        Duration::from_millis(options.slow),
+    );
     accept(http, move |stream| {
         tokio::task::spawn_local(server.clone().serve(stream));
     })

@@ -4,12 +4,27 @@ use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{handshake::derive_accept_key, protocol::Role},
 };
 
 use crate::body::{AnyBody, Error, full};
+
+/// Takes a CONNECT, wherever to, and sends back what comes through it.
+pub(crate) fn connect(mut request: Request<Incoming>) -> Response<AnyBody> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::task::spawn_local(async move {
+        if let Ok(upgraded) = upgrade.await {
+            let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+            if tokio::io::copy(&mut read, &mut write).await.is_ok() {
+                let _ = write.shutdown().await;
+            }
+        }
+    });
+    Response::new(full(""))
+}
 
 /// Answers the handshake; 400 to a request that is none.
 pub(crate) fn upgrade(mut request: Request<Incoming>) -> Result<Response<AnyBody>, Error> {

@@ -48,8 +48,8 @@ enum Task {
         #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Takes down what `demo --keep` left up
-    Down,
+    /// Takes down what `demo --keep` left up, or one node of it
+    Down { node: Option<String> },
     /// Runs all tests, or those whose names contain a word
     Test { filter: Option<String> },
     /// Checks import rules, file lengths and that maps and metrics are documented
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         Task::Build => build::run().map(|()| ExitCode::SUCCESS),
         Task::Demo { keep, json } => demo::run(&demo::Options { keep, json }),
         Task::Exec { pod, command } => demo::kept::exec(&pod, &command),
-        Task::Down => demo::kept::down().map(|()| ExitCode::SUCCESS),
+        Task::Down { node } => demo::kept::down(node.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Tidy { write: true } => tidy::run(tidy::Table::Write).map(|()| ExitCode::SUCCESS),
         Task::Tidy { write: false } => tidy::run(tidy::Table::Check).map(|()| ExitCode::SUCCESS),

@@ -65,7 +65,13 @@ pub async fn detect<S: AsyncRead + Unpin>(
 
 /// Whether a caller stays silent for `grace`: then the server may be the one who speaks first.
 pub async fn silent(stream: &TcpStream, grace: Duration) -> bool {
-    tokio::time::timeout(grace, stream.readable()).await.is_err()
+    tokio::time::timeout(grace, spoke(stream)).await.is_err()
+}
+
+/// Returns when there is something to read: bytes, the end or an error. Looks at the bytes themselves, since a fresh
+/// socket may pass for readable.
+pub async fn spoke(stream: &TcpStream) {
+    let _ = stream.peek(&mut [0]).await;
 }
 
 /// `None` when more bytes are needed.

@@ -5,6 +5,6 @@ mod detect;
 mod client_hello;
 mod replay;
 
-pub use detect::{Detected, Expecting, detect, silent};
+pub use detect::{Detected, Expecting, detect, silent, spoke};
 pub use listen::{Acceptor, Permit};
 pub use replay::Replay;

@@ -17,7 +17,7 @@ use crate::{
     proxy::Progress,
     publish::Published,
     ready::Ready,
-    record::{self, Direction, Hub, NodeSample, Rejected},
+    record::{self, Hub, NodeSample, Rejected},
     snapshot::Target,
 };
 
@@ -114,22 +114,11 @@ impl View for Windows {
     }
 
     fn pods(&self) -> Vec<proto::Pod> {
-        let open = self.hub.open_connections();
         let pods = self.published.pods.borrow().clone();
         let mut list: Vec<proto::Pod> = pods
             .iter()
             .map(|status| {
                 let pod = &status.pod;
-                let of_workload = |namespace: &str, workload: &str| {
-                    namespace == &*pod.name.namespace && workload == &*pod.workload
-                };
-                let connections = open.iter().filter(|(key, _)| match key.direction {
-                    Direction::Outbound => of_workload(&key.source.namespace, &key.source.workload),
-                    Direction::Inbound => {
-                        let service = &key.destination.service;
-                        of_workload(&service.namespace, &service.name)
-                    }
-                });
                 let (state, cookie, addresses, reason) = match &status.state {
                     PodState::Enrolled {
                         netns_cookie,
@@ -154,7 +143,7 @@ impl View for Windows {
                     addresses: addresses.iter().map(ToString::to_string).collect(),
                     state: state.into(),
                     reason,
-                    open_connections: connections.map(|(_, n)| n).sum(),
+                    open_connections: self.hub.open_connections(status.slot),
                 }
             })
             .collect();

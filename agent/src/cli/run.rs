@@ -21,7 +21,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", env = "DERNY_CONFIG")]
     pub config: PathBuf,
 
-    /// The lowest cgroup (v2) that holds all pods [default: kubepods if there is one, else the root]
+    /// The lowest cgroup (v2) that holds all pods [default: the kubelet's kubepods]
     #[arg(long, value_name = "PATH", env = "DERNY_CGROUP")]
     pub cgroup: Option<PathBuf>,
 

@@ -100,6 +100,9 @@ fn group(ip: std::net::IpAddr, size: usize) -> io::Result<Vec<TcpListener>> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
         socket.set_reuse_port(true)?;
+        // Accepted sockets inherit it. One that was steered here stands on the application's own port, and must not
+        // keep the application from binding that again when it restarts.
+        socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }

@@ -3,13 +3,19 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
+    future::poll_fn,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+    time::Instant,
+};
 
 use super::{ConnectError, Opening, Pool, RequestBody, connect, idle_too_long};
 use crate::{model::ConnectionPool, record::Scope};
@@ -145,9 +151,18 @@ impl<B: RequestBody> Pool<B> {
             .initial_window_size(settings.window_size)
             .initial_connection_window_size(settings.window_size.saturating_mul(4))
             .max_header_list_size(MAX_HEADER_LIST)
+            // None until the endpoint has said how many: see `settings_of_the_endpoint`.
+            .initial_max_send_streams(0)
             .enable_push(false);
-        let handshake = builder.handshake::<_, Bytes>(stream).await;
-        let (sender, driver) = handshake.map_err(|e| ConnectError::Handshake(e.to_string()))?;
+        let handshake = async {
+            let (sender, mut driver) = builder.handshake::<_, Bytes>(stream).await?;
+            settings_of_the_endpoint(&mut driver).await?;
+            Ok((sender, driver))
+        };
+        let handshake = tokio::time::timeout(settings.connect_timeout, handshake).await;
+        let (sender, driver) = handshake
+            .unwrap_or(Err(HandshakeError::Timeout(settings.connect_timeout)))
+            .map_err(|e| ConnectError::Handshake(e.to_string()))?;
         let connection = Rc::new(Connection {
             sender: RefCell::new(sender),
             active: Cell::new(0),
@@ -168,4 +183,31 @@ impl<B: RequestBody> Pool<B> {
         });
         Ok(connection)
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error("{0}")]
+    Http2(#[from] h2::Error),
+    #[error("the endpoint closed the connection")]
+    Closed,
+    #[error("no settings within {0:?}")]
+    Timeout(Duration),
+}
+
+/// Waits until the endpoint's SETTINGS are here. More streams than it allows would be refused, and a burst of
+/// requests on a new connection would use its attempts up.
+async fn settings_of_the_endpoint<S>(
+    driver: &mut h2::client::Connection<S, Bytes>,
+) -> Result<(), HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    poll_fn(|cx| match Pin::new(&mut *driver).poll(cx) {
+        Poll::Ready(Ok(())) => Poll::Ready(Err(HandshakeError::Closed)),
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+        Poll::Pending if driver.max_concurrent_send_streams() > 0 => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
 }

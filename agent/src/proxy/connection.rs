@@ -12,7 +12,7 @@ use super::{
     worker::{LocalPod, Worker},
 };
 use crate::{
-    accept::{Detected, Expecting, Permit, Replay, detect, silent},
+    accept::{Detected, Expecting, Permit, Replay, detect, silent, spoke},
     model::Protocol,
 };
 
@@ -96,8 +96,8 @@ async fn whoever_speaks_first(inlet: Rc<Inlet>, mut stream: TcpStream) {
         };
         let caller_spoke = tokio::select! {
             biased;
-            _ = stream.readable() => true,
-            _ = connected.stream.readable() => false,
+            () = spoke(&stream) => true,
+            () = spoke(&connected.stream) => false,
             () = tokio::time::sleep_until(deadline) => {
                 inlet.line.scope.detect_timed_out();
                 false

@@ -1,8 +1,10 @@
 //! One request: endpoint chosen, sent, sent again where that helps, answered.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, Version, request};
+use http_body_util::BodyExt as _;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -18,7 +20,7 @@ use crate::{
     pool::Opening,
     record::{Exchange, Spoken},
     respond::{Body, LocalError, Via, is_grpc, prepare_request, prepare_response},
-    retry::{Failure, RequestBody, may_retry},
+    retry::{AttemptBody, Failure, RequestBody, may_retry},
 };
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,6 +32,7 @@ const REPLAY_BYTES: usize = 64 * 1024;
 /// cancelled at the endpoint.
 pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Response<ResponseBody> {
     let (mut head, body) = request.into_parts();
+    let body = RequestBody::new(body, REPLAY_BYTES);
     let spoken = match head.version {
         Version::HTTP_2 if is_grpc(&head.headers) => Spoken::Grpc,
         Version::HTTP_2 => Spoken::Http2,
@@ -39,7 +42,7 @@ pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Respo
     let Some(upstream) = inlet.upstream() else {
         return refuse(
             x,
-            None,
+            body,
             &LocalError::NoEndpoint {
                 service: inlet.service(),
             },
@@ -51,11 +54,10 @@ pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Respo
         _ => Via::Http1,
     };
     if let Err(error) = prepare_request(&mut head, inlet.caller, via) {
-        return refuse(x, None, &error);
+        return refuse(x, body, &error);
     }
     x.identified(request_id(inlet, &mut head));
 
-    let body = RequestBody::new(body, REPLAY_BYTES);
     match attempts(inlet, &upstream, via, &mut x, head, &body).await {
         Ok((answer, in_flight)) => {
             let (mut head, response) = answer.0.into_parts();
@@ -63,13 +65,13 @@ pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Respo
             x.answered(head.status.as_u16(), &head.headers);
             let running = Running {
                 exchange: x,
-                request: Some(body),
+                request: body,
                 lease: Some(answer.1),
                 in_flight: Some(in_flight),
             };
             Response::from_parts(head, ResponseBody::new(response, Box::new(running)))
         }
-        Err(error) => refuse(x, Some(body), &error),
+        Err(error) => refuse(x, body, &error),
     }
 }
 
@@ -162,7 +164,12 @@ fn error(inlet: &Inlet, last: Option<(Rc<EndpointLoad>, Failed)>) -> LocalError 
     }
 }
 
-fn refuse(mut x: Box<Exchange>, request: Option<RequestBody>, error: &LocalError) -> Response<ResponseBody> {
+/// Answers with an error of the engine's own. What the caller still sends is read for a while: some clients take an
+/// answer that comes before their request has ended for a failure of the stream.
+fn refuse(mut x: Box<Exchange>, request: RequestBody, error: &LocalError) -> Response<ResponseBody> {
+    if let Some(rest) = request.rest() {
+        tokio::task::spawn_local(read_away(rest));
+    }
     let (head, body) = error.response(x.spoken()).into_parts();
     x.answered(head.status.as_u16(), &head.headers);
     x.failed(error.flag());
@@ -173,6 +180,22 @@ fn refuse(mut x: Box<Exchange>, request: Option<RequestBody>, error: &LocalError
         in_flight: None,
     };
     Response::from_parts(head, ResponseBody::new(body, Box::new(running)))
+}
+
+/// Bytes and time that are spent on the rest of a request that has been refused.
+const READ_AWAY_BYTES: usize = 64 * 1024;
+const READ_AWAY_TIME: Duration = Duration::from_secs(1);
+
+async fn read_away(mut body: AttemptBody) {
+    let reading = async {
+        let mut read = 0;
+        while read < READ_AWAY_BYTES
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            read += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    let _ = tokio::time::timeout(READ_AWAY_TIME, reading).await;
 }
 
 /// The request's id, a new UUIDv7 when the caller gave none.

@@ -15,7 +15,7 @@ use crate::{
     accept::Permit,
     balance::EndpointLoad,
     model::{Endpoint, InboundPort, Policy, Protocol, ServiceName, ServicePort, ServicePortName},
-    record::{Direction, Line, OpenConnection, ScopeKey, Source},
+    record::{Direction, Line, OpenConnection, PodConnection, ScopeKey, Source},
     snapshot::{Destination, Target},
 };
 
@@ -31,6 +31,7 @@ pub(super) struct Inlet {
     /// The upstream found last, with the view's version.
     found: RefCell<(u64, Option<Rc<Upstream>>)>,
     _open: OpenConnection,
+    _of_pod: PodConnection,
     _permit: Permit,
 }
 
@@ -143,6 +144,7 @@ impl Inlet {
             aim,
             found: RefCell::new((u64::MAX, None)),
             _open: scope.connection(),
+            _of_pod: worker.recorder.counters.connection_of(pod.slot),
             _permit: permit,
             line: Rc::new(Line {
                 caller: caller_name,

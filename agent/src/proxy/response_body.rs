@@ -29,7 +29,7 @@ pub(super) struct ResponseBody {
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) exchange: Box<Exchange>,
-    pub(super) request: Option<RequestBody>,
+    pub(super) request: RequestBody,
     pub(super) lease: Option<Lease>,
     #[expect(dead_code, reason = "dropped, the endpoint has one request less")]
     pub(super) in_flight: Option<InFlight>,
@@ -37,9 +37,7 @@ pub(super) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(request) = &self.request {
-            self.exchange.received(request.received());
-        }
+        self.exchange.received(self.request.received());
     }
 }
 

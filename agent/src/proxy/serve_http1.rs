@@ -20,7 +20,6 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
         http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .half_close(false)
-            .pipeline_flush(true)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );

@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     net::IpAddr,
     rc::Rc,
@@ -27,7 +27,7 @@ use crate::{
     drain,
     model::{Origins, Pod, Slot},
     pool::{Pools, Sockets},
-    record::{Hub, Recorder, Writer},
+    record::{Direction, Hub, Recorder, Writer},
     retry::AttemptBody,
     snapshot::Snapshot,
 };
@@ -36,8 +36,10 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// How often idle connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
-/// How long a withdrawn pod's listeners go on accepting: connections that the kernel redirected before it was
-/// told are in their backlog.
+/// How often series of pods and services that have gone are forgotten: late enough for a last scrape.
+const FORGET: Duration = Duration::from_secs(120);
+/// How long a withdrawn pod's listeners, and those of an agent that ends, go on accepting: connections that the
+/// kernel redirected before it was told are in their backlog.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What a worker is given at its start.
@@ -131,6 +133,30 @@ impl fmt::Debug for Worker {
     }
 }
 
+impl Worker {
+    /// Series of callers and services that the snapshot no longer has are not shown any more.
+    fn forget_series(&self) {
+        self.view.follow(&mut self.rng.borrow_mut());
+        let snapshot = self.view.snapshot();
+        let workloads: HashSet<(&str, &str)> = snapshot
+            .pods
+            .values()
+            .map(|pod| (&*pod.name.namespace, &*pod.workload))
+            .collect();
+        self.recorder.counters.retain(|key| {
+            let service = &key.destination.service;
+            match key.direction {
+                Direction::Outbound => {
+                    let source = &key.source;
+                    workloads.contains(&(&*source.namespace, &*source.workload))
+                        && snapshot.ports.contains_key(&key.destination)
+                }
+                Direction::Inbound => workloads.contains(&(&*service.namespace, &*service.name)),
+            }
+        });
+    }
+}
+
 /// Runs on the current thread, inside a `LocalSet`, until the drain has begun; connections in hand go on as tasks
 /// of the set.
 pub async fn run(setup: Setup) {
@@ -184,6 +210,10 @@ pub async fn run(setup: Setup) {
             None => break,
         }
     }
+    // What the kernel redirected before it was told is in the backlogs. After that nobody listens, and the worker
+    // ends with its last connection.
+    tokio::time::sleep(LINGER).await;
+    listening.into_values().flatten().for_each(|task| task.abort());
 }
 
 /// Shows that the thread is alive, hands access lines on and closes what is idle.
@@ -191,6 +221,7 @@ async fn tick(worker: std::rc::Weak<Worker>, progress: Progress) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept = Instant::now();
+    let mut forgot = swept;
     loop {
         let now = ticks.tick().await;
         progress.made();
@@ -199,6 +230,10 @@ async fn tick(worker: std::rc::Weak<Worker>, progress: Progress) {
         if now.duration_since(swept) >= SWEEP {
             swept = now;
             worker.pools.sweep(now);
+        }
+        if now.duration_since(forgot) >= FORGET {
+            forgot = now;
+            worker.forget_series();
         }
     }
 }

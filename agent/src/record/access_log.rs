@@ -242,6 +242,13 @@ impl AccessLog {
     }
 }
 
+/// The lines of a worker's last moments are handed on as well.
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.hand_on();
+    }
+}
+
 fn header(o: &mut Object<'_>, name: &str, value: Option<&HeaderValue>) {
     if let Some(value) = value {
         o.text(name, value.as_bytes());

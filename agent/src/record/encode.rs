@@ -171,7 +171,7 @@ impl Scrape {
             }
             let mut labels = scope.labels();
             labels.push(("protocol", spoken.as_str()));
-            let bounds = BOUNDS.iter().copied().chain([f64::MAX]);
+            let bounds = BOUNDS.iter().copied().chain([f64::INFINITY]);
             let buckets: Vec<_> = bounds.zip(sum.buckets).collect();
             let seconds = Duration::from_micros(sum.sum_micros).as_secs_f64();
             durations

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -12,23 +12,36 @@ use super::{
     labels::{Direction, ScopeKey, Source},
     scope::{Scope, ScopeShard},
 };
-use crate::model::{ServiceName, ServicePortName};
+use crate::model::{MAX_SLOTS, ServiceName, ServicePortName, Slot};
 
 /// How many scopes one worker counts apart; further ones share one scope named `other`.
 const MAX_SCOPES: usize = 10_000;
 
 /// Numbers of a worker that belong to no scope.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct WorkerShard {
     pub(super) series_overflow: Cell,
     pub(super) access_lines: Cell,
     pub(super) access_dropped: Cell,
     pub(super) accept_errors: Cell,
     pub(super) accept_limit: Cell,
+    open_by_slot: Box<[Cell]>,
     scopes: Mutex<Vec<Arc<ScopeShard>>>,
 }
 
 impl WorkerShard {
+    fn new() -> Self {
+        Self {
+            series_overflow: Cell::default(),
+            access_lines: Cell::default(),
+            access_dropped: Cell::default(),
+            accept_errors: Cell::default(),
+            accept_limit: Cell::default(),
+            open_by_slot: (0..MAX_SLOTS).map(|_| Cell::default()).collect(),
+            scopes: Mutex::default(),
+        }
+    }
+
     pub(super) fn scopes(&self) -> MutexGuard<'_, Vec<Arc<ScopeShard>>> {
         self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,7 +56,7 @@ pub struct Hub {
 impl Hub {
     /// The counters of one more worker.
     pub fn worker(&self) -> Counters {
-        let shard = Arc::new(WorkerShard::default());
+        let shard = Arc::new(WorkerShard::new());
         self.workers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -61,15 +74,12 @@ impl Hub {
             .clone()
     }
 
-    /// Open connections from and to pods, by scope.
-    pub fn open_connections(&self) -> BTreeMap<ScopeKey, u64> {
-        let mut open = BTreeMap::new();
-        for worker in self.workers() {
-            for scope in worker.scopes().iter() {
-                *open.entry(scope.key.clone()).or_default() += scope.connections_active.get();
-            }
-        }
-        open
+    /// Connections from and to the pod in `slot` that are open now.
+    pub fn open_connections(&self, slot: Slot) -> u64 {
+        self.workers()
+            .iter()
+            .map(|worker| worker.open_by_slot[slot.index()].get())
+            .sum()
     }
 }
 
@@ -108,12 +118,34 @@ impl Counters {
         self.shard.scopes().retain(|scope| keep(&scope.key));
     }
 
+    /// A connection of the pod in `slot` is open until the guard is dropped.
+    pub fn connection_of(&self, slot: Slot) -> PodConnection {
+        self.shard.open_by_slot[slot.index()].add(1);
+        PodConnection {
+            shard: self.shard.clone(),
+            slot,
+        }
+    }
+
     pub fn accept_error(&self) {
         self.shard.accept_errors.add(1);
     }
 
     pub fn accept_limited(&self) {
         self.shard.accept_limit.add(1);
+    }
+}
+
+/// Counts one connection as a pod's.
+#[derive(Debug)]
+pub struct PodConnection {
+    shard: Arc<WorkerShard>,
+    slot: Slot,
+}
+
+impl Drop for PodConnection {
+    fn drop(&mut self) {
+        self.shard.open_by_slot[self.slot.index()].sub(1);
     }
 }
 

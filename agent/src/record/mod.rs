@@ -15,7 +15,7 @@ use std::rc::Rc;
 pub use access_log::{Relayed, Sink, Writer};
 pub use encode::{NodeSample, Rejected, encode};
 pub use exchange::{Exchange, Line};
-pub use hub::{Counters, Hub};
+pub use hub::{Counters, Hub, PodConnection};
 pub use labels::{Direction, Flag, ScopeKey, Source, Spoken};
 pub use scope::{OpenConnection, Scope};
 

@@ -78,6 +78,22 @@ impl RequestBody {
         })
     }
 
+    /// What has not been read yet, without what is kept; `None` when the body has ended. Ends earlier attempts.
+    pub fn rest(&self) -> Option<AttemptBody> {
+        let mut shared = self.0.borrow_mut();
+        if shared.ended {
+            return None;
+        }
+        shared.kept = Kept::TooLong;
+        shared.attempt += 1;
+        Some(AttemptBody {
+            attempt: shared.attempt,
+            next: 0,
+            trailers_given: false,
+            shared: self.0.clone(),
+        })
+    }
+
     /// No attempt will follow: what was kept is let go.
     pub fn keep_no_longer(&self) {
         self.0.borrow_mut().kept = Kept::TooLong;

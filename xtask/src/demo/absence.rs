@@ -3,13 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use derny_tests::load::{Call, Load, unix_now};
 
-use super::{
-    load::{Call, Load, unix_now},
-    measured::Absence,
-    show,
-    world::World,
-};
+use super::{measured::Absence, show, world::World};
 
 /// How long the agent stays away.
 const AWAY: Duration = Duration::from_millis(2500);
@@ -98,6 +94,9 @@ fn table(grpc: &[Call], connections: &[Call], gone: f64, back: f64) {
             "   Calls in the engine when it went fail as with any proxy: {}.",
             failed.code
         );
+    }
+    if !grpc.iter().any(|call| call.begun >= back && call.by_derny()) {
+        println!("   The channel came back directly, and stays so until it connects again.");
     }
     if let Some(failed) = connections.iter().rfind(|call| !call.ok) {
         println!("   The last new connection that failed: {}", failed.error);

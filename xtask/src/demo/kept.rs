@@ -31,7 +31,7 @@ pub(crate) fn keep(world: World) -> Result<()> {
         );
         println!("  tail -f {}", derny.access_log_path().display());
     }
-    println!("and take it down:\n  cargo xtask down");
+    println!("and take it down:\n  cargo xtask down {}", world.node.prefix());
     // Dropping would take it down now.
     std::mem::forget(world);
     Ok(())
@@ -50,9 +50,12 @@ pub(crate) fn exec(pod: &str, command: &[String]) -> Result<ExitCode> {
     Err(anyhow!(command.exec()).context(format!("starting {program}")))
 }
 
-/// Takes every kept node down.
-pub(crate) fn down() -> Result<()> {
-    for prefix in node::kept() {
+/// Takes the kept node of this name down, or every one.
+pub(crate) fn down(name: Option<&str>) -> Result<()> {
+    for prefix in node::kept()
+        .into_iter()
+        .filter(|prefix| name.is_none_or(|name| name == prefix))
+    {
         node::remove_kept(&prefix);
         println!("{prefix} is down");
     }

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use derny_tests::load::Call;
 use serde::Serialize;
-
-use super::load::Call;
 
 /// A round robin's count may be this far from the mean.
 const SPREAD: f64 = 0.10;

@@ -14,8 +14,6 @@ use crate::build;
 
 /// The node, its pods, servers and services.
 mod world;
-/// Clients at work in the background, and what they report.
-mod load;
 /// What is shown.
 mod steps;
 /// The agent goes away under load and comes back.

@@ -6,10 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use derny_tests::observe::{now, pause_until};
+use derny_tests::{
+    load::Load,
+    observe::{now, pause_until},
+};
 
 use super::{
-    load::Load,
     measured::Spread,
     world::{Service, World},
 };

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use derny_tests::{clients, eventually};
+use derny_tests::{
+    clients, eventually,
+    load::{Call, Load, unix_now},
+};
 
 use super::{
-    load::{Call, Load, unix_now},
     measured::{Kill, Spread, spread},
     show,
     world::{Service, World},

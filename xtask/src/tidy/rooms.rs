@@ -100,7 +100,7 @@ const ROOMS: [Room; 20] = [
     room(
         "publish",
         "a view → workers and kernel",
-        &["model", "snapshot", "intercept", "drain"],
+        &["model", "snapshot", "intercept", "drain", "ready"],
         &["aya", "hyper"],
     ),
     room(

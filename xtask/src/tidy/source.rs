@@ -78,26 +78,21 @@ pub(crate) fn mentions(code: &str, name: &str) -> bool {
     })
 }
 
-/// Names of BPF maps: `static NAME: …` below a `#[map]` attribute.
+/// Names of BPF maps, as the kernel shows them: `name = "…"` of the map's attribute, else that of the `static` below.
 pub(crate) fn map_names(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut lines = text.lines().map(str::trim);
     while let Some(line) = lines.next() {
-        if !line.starts_with("#[map") {
+        if !(line.starts_with("#[map") || line.starts_with("#[btf_map")) {
             continue;
         }
-        if let Some(item) = lines.find(|line| line.contains("static ")) {
-            let name = item
-                .split("static ")
-                .nth(1)
-                .unwrap_or_default()
-                .trim_start_matches("mut ");
-            names.push(
-                name.chars()
-                    .take_while(|c| c.is_alphanumeric() || *c == '_')
-                    .collect(),
-            );
-        }
+        let Some(item) = lines.find(|line| line.contains("static ")) else {
+            break;
+        };
+        let word: fn(&char) -> bool = |c| c.is_alphanumeric() || *c == '_';
+        let given = line.split_once("name = \"").map(|(_, name)| name);
+        let name = given.or_else(|| item.split("static ").nth(1)).unwrap_or_default();
+        names.push(name.trim_start_matches("mut ").chars().take_while(word).collect());
     }
     names
 }
@@ -136,8 +131,8 @@ mod tests {
 
     #[test]
     fn maps_and_constants_are_found() {
-        let maps = "/// Pods.\n#[map]\nstatic PODS: HashMap<u64, Pod> = x;\n#[map(name = \"Y\")]\npub(crate) static mut HITS: A = y;";
-        assert_eq!(map_names(maps), ["PODS", "HITS"]);
+        let maps = "/// Pods.\n#[map]\nstatic PODS: HashMap<u64, Pod> = x;\n#[btf_map(name = \"DERNY_HITS\")]\npub(crate) static HITS: A = y;";
+        assert_eq!(map_names(maps), ["PODS", "DERNY_HITS"]);
         let constants =
             "pub const A: &str = \"derny_a\";\nconst B: &str =\n    \"derny_b\"; const N: u32 = 1;";
         assert_eq!(string_constants(constants), ["derny_a", "derny_b"]);

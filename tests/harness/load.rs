@@ -9,57 +9,59 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use derny_tests::{Pod, Process, clients, eventually};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
+
+use crate::{Pod, Process, clients, eventually};
 
 /// How long a client may take to end after it was told to.
 const END: Duration = Duration::from_secs(5);
 
 /// One call or one new connection, as `grpc_load.py` and `connect_probe.py` report it.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Call {
+pub struct Call {
     /// Seconds since the Unix epoch.
     #[serde(rename = "t")]
-    pub(crate) begun: f64,
+    pub begun: f64,
     /// Milliseconds.
     #[serde(rename = "ms")]
-    pub(crate) took: f64,
-    pub(crate) ok: bool,
+    pub took: f64,
+    pub ok: bool,
     /// Status of a gRPC call.
     #[serde(default)]
-    pub(crate) code: String,
+    pub code: String,
     /// What a connection failed of.
     #[serde(default)]
-    pub(crate) error: String,
-    pub(crate) endpoint: String,
+    pub error: String,
+    pub endpoint: String,
     /// What the engine added on the way to the endpoint; empty when no engine stood between.
     request_id: String,
 }
 
 impl Call {
-    pub(crate) fn ended(&self) -> f64 {
+    pub fn ended(&self) -> f64 {
         self.begun + self.took / 1000.0
     }
 
-    pub(crate) fn by_derny(&self) -> bool {
+    pub fn by_derny(&self) -> bool {
         self.ok && !self.request_id.is_empty()
     }
 
-    pub(crate) fn directly(&self) -> bool {
+    pub fn directly(&self) -> bool {
         self.ok && self.request_id.is_empty()
     }
 }
 
 /// The clock of [`Call::begun`].
-pub(crate) fn unix_now() -> f64 {
+pub fn unix_now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// A client that works until it is told to end.
-pub(crate) struct Load {
+#[derive(Debug)]
+pub struct Load {
     process: Process,
     calls: Arc<Mutex<Vec<Call>>>,
     reader: Option<JoinHandle<Result<()>>>,
@@ -67,12 +69,12 @@ pub(crate) struct Load {
 
 impl Load {
     /// Unary calls over one gRPC channel that lives as long as the client, four at a time.
-    pub(crate) fn grpc(pod: &Pod, target: &str) -> Result<Self> {
+    pub fn grpc(pod: &Pod, target: &str) -> Result<Self> {
         Self::start(pod, "grpc_load.py", &["--target", target, "--rate", "1000"])
     }
 
     /// So many unary calls over one gRPC channel.
-    pub(crate) fn grpc_calls(pod: &Pod, target: &str, calls: u32) -> Result<Self> {
+    pub fn grpc_calls(pod: &Pod, target: &str, calls: u32) -> Result<Self> {
         Self::start(
             pod,
             "grpc_load.py",
@@ -81,7 +83,7 @@ impl Load {
     }
 
     /// A new HTTP connection every 20 ms, given up after 0.4 s.
-    pub(crate) fn connections(pod: &Pod, target: &str) -> Result<Self> {
+    pub fn connections(pod: &Pod, target: &str) -> Result<Self> {
         Self::start(pod, "connect_probe.py", &["--target", target])
     }
 
@@ -115,13 +117,13 @@ impl Load {
     }
 
     /// How many calls have ended, and how many of those failed.
-    pub(crate) fn counts(&self) -> (usize, usize) {
+    pub fn counts(&self) -> (usize, usize) {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         (calls.len(), calls.iter().filter(|call| !call.ok).count())
     }
 
     /// Waits until `wanted` has held for `count` calls of those that began after `since`.
-    pub(crate) fn wait_for(
+    pub fn wait_for(
         &self,
         what: &str,
         count: usize,
@@ -141,13 +143,13 @@ impl Load {
     }
 
     /// Tells it to end, and returns all its calls.
-    pub(crate) fn end(mut self) -> Result<Vec<Call>> {
+    pub fn end(mut self) -> Result<Vec<Call>> {
         self.process.signal(Signal::SIGTERM)?;
         self.finish(END)
     }
 
     /// Waits until it has made all its calls.
-    pub(crate) fn finish(mut self, deadline: Duration) -> Result<Vec<Call>> {
+    pub fn finish(mut self, deadline: Duration) -> Result<Vec<Call>> {
         let status = self.process.wait(deadline)?;
         let reader = self.reader.take().context("the reader runs")?;
         reader

@@ -1,0 +1,269 @@
+//! The configuration changes while traffic flows. Needs root.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::time::Duration;
+
+use derny_tests::{
+    Testd, World, eventually,
+    load::{Call, Load, unix_now},
+    upstream::HTTP_PORT,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Calls over a standing channel and over new connections, from the world's client.
+fn loads(world: &World) -> [Load; 2] {
+    [
+        Load::grpc(&world.client, &world.target("grpc").unwrap()).unwrap(),
+        Load::connections(&world.client, &world.target("http").unwrap()).unwrap(),
+    ]
+}
+
+fn wait(loads: &[Load], what: &str, since: f64, wanted: impl Fn(&Call) -> bool + Copy) {
+    for (load, count) in loads.iter().zip([200, 10]) {
+        load.wait_for(what, count, since, SOON, wanted).unwrap();
+    }
+}
+
+/// Ends a load, of which no call may have failed.
+fn unharmed(load: Load) -> Vec<Call> {
+    let calls = load.end().unwrap();
+    let failed: Vec<_> = calls.iter().filter(|call| !call.ok).collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {}: {failed:?}",
+        failed.len(),
+        calls.len()
+    );
+    calls
+}
+
+#[test]
+fn a_reload_under_load_costs_no_request() {
+    let mut world = World::new(3).unwrap();
+    let full = world.config();
+    let loads = loads(&world);
+    wait(&loads, "calls pass Derny", 0.0, Call::by_derny);
+
+    // An endpoint goes.
+    let mut smaller = full.clone();
+    for service in ["grpc", "http"] {
+        smaller.port_of(service).unwrap().endpoints.remove(1);
+    }
+    world.reload(smaller).unwrap();
+    let removed = unix_now();
+    wait(&loads, "calls go on with two", removed, Call::by_derny);
+
+    // It comes again.
+    let back = unix_now();
+    world.reload(full.clone()).unwrap();
+    wait(&loads, "calls go on with three", back, Call::by_derny);
+
+    // Another algorithm, and a service that is nobody's business here.
+    let mut other = full.clone();
+    other.set_algorithm("grpc", "leastRequest").unwrap();
+    other.set_algorithm("http", "peakEwma").unwrap();
+    other.port_of("tcp").unwrap().endpoints.clear();
+    world.reload(other).unwrap();
+    wait(&loads, "calls go on otherwise", unix_now(), Call::by_derny);
+
+    for load in loads {
+        let calls = unharmed(load);
+        assert!(calls.iter().all(Call::by_derny), "nothing passed the engine by");
+        let within = |call: &&Call| call.begun > removed && call.ended() < back;
+        let of_two: Vec<_> = calls.iter().filter(within).collect();
+        assert!(of_two.len() >= 10, "{}", of_two.len());
+        let late: Vec<_> = of_two.iter().filter(|call| call.endpoint == "server-2").collect();
+        assert!(
+            late.is_empty(),
+            "to the endpoint that was removed at {removed}: {late:?}"
+        );
+        assert!(
+            calls
+                .iter()
+                .any(|call| call.begun > back && call.endpoint == "server-2")
+        );
+    }
+}
+
+#[test]
+fn a_bad_file_is_refused_and_reported_until_it_is_good_again() {
+    let mut world = World::new(1).unwrap();
+    let rejected = |world: &World, value: f64| {
+        world
+            .agent
+            .metric("derny_config_rejected", &[], |sum| sum == value)
+            .unwrap();
+    };
+    rejected(&world, 0.0);
+    world.agent.reload_text("pods:\n- name: A\n  netns: x\n").unwrap();
+    rejected(&world, 1.0);
+    let status = world.agent.cli_json(&["status"]).unwrap();
+    let message = status["configError"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("pods[0].name: `A` is not a DNS label"),
+        "{message}"
+    );
+    let table = world.agent.cli(&["status"]).unwrap().success().unwrap();
+    assert!(table.contains("the last good one is in force"), "{table}");
+    assert!(world.get("http", "/x", &[]).unwrap()["headers"]["x-request-id"].is_string());
+
+    let mut good = world.config();
+    good.set_algorithm("http", "leastRequest").unwrap();
+    world.reload(good).unwrap();
+    rejected(&world, 0.0);
+    assert!(world.agent.cli_json(&["status"]).unwrap()["configError"].is_null());
+}
+
+#[test]
+fn a_changed_file_is_seen_without_a_signal() {
+    let mut world = World::new(1).unwrap();
+    let mut config = world.config();
+    config.set_algorithm("http", "leastRequest").unwrap();
+    config.write(&world.agent.config_path()).unwrap();
+    let changed = || {
+        let services = world.agent.cli_json(&["services"]).unwrap();
+        let mut of_http = services
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|service| service["name"] == "http");
+        of_http.next().unwrap()["algorithm"] == "leastRequest"
+    };
+    eventually("the new algorithm is in force", Duration::from_secs(3), changed).unwrap();
+    // And with one, at once: SIGHUP reads what the half second has not.
+    let config = world.config();
+    world.reload(config).unwrap();
+}
+
+#[test]
+fn a_pod_is_enrolled_and_withdrawn_while_its_traffic_flows() {
+    let mut world = World::new(2).unwrap();
+    let without = world.config();
+    let pod = world.node.pod("late").unwrap();
+    let standing = Load::grpc(&pod, &world.target("grpc").unwrap()).unwrap();
+    let new = Load::connections(&pod, &world.target("http").unwrap()).unwrap();
+    standing
+        .wait_for("direct calls", 100, 0.0, SOON, Call::directly)
+        .unwrap();
+
+    world.reload(without.clone().pod(&pod, "late")).unwrap();
+    let enrolled = unix_now();
+    new.wait_for("redirected connections", 10, enrolled, SOON, Call::by_derny)
+        .unwrap();
+    // What stood before goes on as it was.
+    standing
+        .wait_for("direct calls", 100, enrolled, SOON, Call::directly)
+        .unwrap();
+    let redirected = Load::grpc(&pod, &world.target("grpc").unwrap()).unwrap();
+    redirected
+        .wait_for("redirected calls", 100, 0.0, SOON, Call::by_derny)
+        .unwrap();
+
+    world.reload(without).unwrap();
+    let withdrawn = unix_now();
+    new.wait_for("direct connections", 10, withdrawn, SOON, Call::directly)
+        .unwrap();
+    redirected
+        .wait_for("redirected calls", 100, withdrawn, SOON, Call::by_derny)
+        .unwrap();
+    for load in [standing, new, redirected] {
+        unharmed(load);
+    }
+}
+
+#[test]
+fn a_pod_whose_namespace_goes_is_let_go_and_taken_again_when_it_returns() {
+    let mut world = World::new(1).unwrap();
+    let pod = world.node.pod("guest").unwrap();
+    world.reload(world.config().pod(&pod, "guest")).unwrap();
+    let state = |world: &World| {
+        let pods = world.agent.cli_json(&["pods"]).unwrap();
+        let mut guests = pods
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|pod| pod["name"] == "guest");
+        guests
+            .next()
+            .map(|pod| pod["state"].as_str().unwrap().to_lowercase())
+    };
+    let becomes = |world: &World, wanted: Option<&str>| {
+        let what = format!("the pod is {wanted:?}");
+        eventually(&what, SOON, || state(world).as_deref() == wanted).unwrap();
+    };
+    becomes(&world, Some("enrolled"));
+    let label = |world: &World| {
+        let redirects = world.agent.cli_json(&["redirects"]).unwrap().to_string();
+        redirects.contains("demo/guest")
+    };
+    assert!(label(&world));
+
+    drop(pod);
+    becomes(&world, Some("waiting"));
+    assert!(!label(&world), "the kernel has forgotten it");
+    let _pod = world.node.pod("guest").unwrap();
+    becomes(&world, Some("enrolled"));
+
+    let without: Vec<_> = world
+        .config()
+        .pods
+        .into_iter()
+        .filter(|pod| pod.name != "guest")
+        .collect();
+    let mut config = world.config();
+    config.pods = without;
+    world.reload(config).unwrap();
+    becomes(&world, None);
+    // Its slot is free for the next one.
+    let next = world.node.pod("next").unwrap();
+    world.reload(world.config().pod(&next, "next")).unwrap();
+    let pods = world.agent.cli_json(&["pods"]).unwrap();
+    assert!(
+        pods.as_array()
+            .unwrap()
+            .iter()
+            .any(|pod| pod["name"] == "next" && pod["slot"] == 1),
+        "{pods}"
+    );
+}
+
+#[test]
+fn calls_from_outside_the_mesh_pass_the_pods_inbound_port() {
+    let mut world = World::new(1).unwrap();
+    let server = world.node.pod("inbound").unwrap();
+    let _testd = Testd::start(&server).unwrap();
+    let outside = world.node.pod("outside").unwrap();
+    world
+        .reload(
+            world
+                .config()
+                .pod_inbound(&server, "inbound", HTTP_PORT, Some("http")),
+        )
+        .unwrap();
+    let url = format!("http://{}/x", server.address(HTTP_PORT));
+    let get = || {
+        outside
+            .run(derny_tests::clients::curl([&url]))
+            .unwrap()
+            .success()
+            .unwrap()
+    };
+    eventually("calls pass the engine", SOON, || get().contains("x-request-id")).unwrap();
+    assert!(
+        get().contains(&format!("\"x-forwarded-for\":\"{}\"", outside.ip())),
+        "{}",
+        get()
+    );
+    let line = world
+        .agent
+        .access_line("the call", |line| line["direction"] == "inbound")
+        .unwrap();
+    assert_eq!(line["source"], outside.ip().to_string(), "{line}");
+    assert_eq!(
+        (&line["service"], &line["code"]),
+        (&"demo/inbound:8080".into(), &200.into()),
+        "{line}"
+    );
+}

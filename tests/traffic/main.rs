@@ -1,0 +1,17 @@
+//! What passes through the engine, by real clients and servers in namespaces of their own, with the real programs in
+//! the kernel. Needs root.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+/// HTTP/1.1: connections, framing, headers, upgrades.
+mod http1;
+/// HTTP/2 with prior knowledge: streams, their limits, and connections that end.
+mod http2;
+/// gRPC: real clients of three languages, statuses, errors of the engine's own, cancellation.
+mod grpc;
+/// Large bodies, and readers that do not keep up.
+mod bodies;
+/// Bytes that are not HTTP.
+mod opaque;
+/// Who gets the next request, and what becomes of requests when an endpoint goes.
+mod balancing;
