@@ -1,173 +1,217 @@
 //! What one worker knows of one endpoint: weight, requests in flight, latency.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-/// After this long without a sample, an old latency counts 1/e.
-const DECAY: Duration = Duration::from_secs(10);
+use super::{
+    latency::Latency,
+    outlier::{Event, Host, Outliers, Trial, Verdict},
+};
+use crate::model::{Endpoint, EndpointState};
 
 /// The cost, in seconds, of an endpoint that has a request in flight and has never answered: larger than any
 /// sane latency, so that a new endpoint is tried with one request at a time until it answers once.
 const UNKNOWN: f64 = 3600.0;
 
+/// The least part of its share that an endpoint gets in slow start, so that it gets anything at all.
+/// (Envoy, `min_weight_percent`.)
+const LEAST_SHARE: f64 = 0.1;
+
 /// Load and latency of an endpoint, as seen by one worker. Survives changes of its service.
 #[derive(Debug)]
 pub struct EndpointLoad {
-    address: SocketAddr,
+    host: Arc<Host>,
     weight: Cell<u32>,
+    zone: RefCell<Option<Arc<str>>>,
+    state: Cell<EndpointState>,
+    /// When this worker first saw it ready: the begin of its slow start.
+    since: Cell<Instant>,
+    /// Requests at it from all workers; `None`: no bound.
+    max_requests: Cell<Option<u32>>,
     in_flight: Cell<u32>,
     latency: Cell<Latency>,
-}
-
-/// A peak-sensitive moving average: it jumps to a worse sample and forgets it exponentially.
-/// (Twitter finagle, `PeakEwma`.)
-#[derive(Clone, Copy, Debug)]
-enum Latency {
-    Unknown,
-    Known { seconds: f64, at: Instant },
+    /// A trial that [`super::Balancer::choose`] took, until the request begins.
+    pub(super) trial: Cell<Option<Trial>>,
 }
 
 impl EndpointLoad {
-    pub fn new(address: SocketAddr, weight: u32) -> Rc<Self> {
+    /// `host` is this address's in the service port's [`Outliers`]; `max_requests` is
+    /// `circuitBreaker.perEndpoint.maxRequests`.
+    pub fn new(endpoint: &Endpoint, host: Arc<Host>, max_requests: Option<u32>, now: Instant) -> Rc<Self> {
         Rc::new(Self {
-            address,
-            weight: Cell::new(weight.max(1)),
+            host,
+            weight: Cell::new(endpoint.weight.max(1)),
+            zone: RefCell::new(endpoint.zone.clone()),
+            state: Cell::new(endpoint.state),
+            since: Cell::new(now),
+            max_requests: Cell::new(max_requests),
             in_flight: Cell::new(0),
-            latency: Cell::new(Latency::Unknown),
+            latency: Cell::default(),
+            trial: Cell::default(),
         })
     }
 
+    /// Takes over what discovery or the policy now says. [`super::Balancer::follow`] must be called after it.
+    pub fn follow(&self, endpoint: &Endpoint, max_requests: Option<u32>, now: Instant) {
+        let was = self.state.replace(endpoint.state);
+        if was != EndpointState::Ready && endpoint.state == EndpointState::Ready {
+            self.since.set(now);
+        }
+        self.weight.set(endpoint.weight.max(1));
+        self.zone.replace(endpoint.zone.clone());
+        self.max_requests.set(max_requests);
+    }
+
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.host.address()
     }
 
     pub fn weight(&self) -> u32 {
         self.weight.get()
     }
 
-    pub fn set_weight(&self, weight: u32) {
-        self.weight.set(weight.max(1));
+    pub fn zone(&self) -> Option<Arc<str>> {
+        self.zone.borrow().clone()
     }
 
+    pub fn state(&self) -> EndpointState {
+        self.state.get()
+    }
+
+    /// What all workers know of it.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    /// Requests of this worker.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.get()
     }
 
+    /// Whether its own bound is reached, by the requests of all workers.
+    pub fn is_full(&self) -> bool {
+        (self.max_requests.get()).is_some_and(|max| self.host.in_flight() >= max)
+    }
+
     /// The average now, in seconds; `None` before the first answer.
     pub fn latency(&self, now: Instant) -> Option<f64> {
-        match self.latency.get() {
-            Latency::Unknown => None,
-            Latency::Known { seconds, at } => Some(seconds * kept(now.saturating_duration_since(at))),
+        self.latency.get().at(now)
+    }
+
+    /// Counts a request as in flight until the guard is dropped, whatever the endpoint's bound.
+    pub fn begin(self: &Rc<Self>) -> InFlight {
+        self.host.enter();
+        self.entered()
+    }
+
+    /// [`EndpointLoad::begin`], unless the endpoint's own bound is reached: another worker may have taken the last
+    /// place since this one chose.
+    pub fn try_begin(self: &Rc<Self>) -> Option<InFlight> {
+        match self.max_requests.get() {
+            Some(max) => self.host.enter_below(max).then(|| self.entered()),
+            None => Some(self.begin()),
         }
     }
 
-    /// Counts a request as in flight until the guard is dropped.
-    pub fn begin(self: &Rc<Self>) -> InFlight {
+    fn entered(self: &Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);
-        InFlight(self.clone())
+        let trial = self
+            .trial
+            .take()
+            .and_then(|reserved| self.host.start_trial(reserved));
+        InFlight {
+            load: self.clone(),
+            trial: Cell::new(trial),
+        }
     }
 
     /// An answer took `took`, ending at `now`.
     pub fn observe(&self, took: Duration, now: Instant) {
-        let sample = took.as_secs_f64();
-        let seconds = match self.latency.get() {
-            Latency::Known { seconds, at } if sample < seconds => {
-                let kept = kept(now.saturating_duration_since(at));
-                seconds * kept + sample * (1.0 - kept)
-            }
-            _ => sample,
-        };
-        self.latency.set(Latency::Known { seconds, at: now });
+        self.latency.set(self.latency.get().after_answer(took, now));
     }
 
-    /// Latency × (requests in flight, this one included) / weight.
-    pub(super) fn latency_cost(&self, now: Instant) -> f64 {
-        let in_flight = f64::from(self.in_flight.get());
+    /// A failure (5xx or local) took `took`, ending at `now`. It never makes the endpoint look faster.
+    pub fn observe_failure(&self, took: Duration, now: Instant) {
+        self.latency.set(self.latency.get().after_failure(took, now));
+    }
+
+    /// The part of its share that slow start leaves it now, above 0, up to 1.
+    pub(super) fn ramp(&self, window: Duration, now: Instant) -> f64 {
+        if window.is_zero() {
+            return 1.0;
+        }
+        let since = match self.host.returned() {
+            Some(returned) => returned.max(self.since.get()),
+            None => self.since.get(),
+        };
+        let age = now.saturating_duration_since(since);
+        if age >= window {
+            return 1.0;
+        }
+        (age.as_secs_f64() / window.as_secs_f64()).max(LEAST_SHARE)
+    }
+
+    /// Latency × (requests in flight for its weight, and this one). `relative` is its weight over the mean.
+    pub(super) fn latency_cost(&self, relative: f64, now: Instant) -> f64 {
         let latency = match self.latency(now) {
             Some(seconds) => seconds,
             None if self.in_flight.get() == 0 => 0.0,
             None => UNKNOWN,
         };
-        latency * (in_flight + 1.0) / f64::from(self.weight.get())
+        latency * (self.request_cost(relative) + 1.0)
     }
 
-    /// Requests in flight, this one included, / weight.
-    pub(super) fn request_cost(&self) -> f64 {
-        (f64::from(self.in_flight.get()) + 1.0) / f64::from(self.weight.get())
+    /// Requests in flight for its weight.
+    pub(super) fn request_cost(&self, relative: f64) -> f64 {
+        f64::from(self.in_flight.get()) / relative
     }
-}
-
-/// How much of an old value is left after `elapsed`, 1 to 0.
-fn kept(elapsed: Duration) -> f64 {
-    (-elapsed.as_secs_f64() / DECAY.as_secs_f64()).exp()
 }
 
 /// One request in flight.
 #[derive(Debug)]
-pub struct InFlight(Rc<EndpointLoad>);
+pub struct InFlight {
+    load: Rc<EndpointLoad>,
+    /// Set while this request is its endpoint's one trial.
+    trial: Cell<Option<Trial>>,
+}
 
 impl InFlight {
-    pub fn endpoint(&self) -> &EndpointLoad {
-        &self.0
+    pub fn endpoint(&self) -> &Rc<EndpointLoad> {
+        &self.load
+    }
+
+    /// Whether this request decides if its endpoint comes back.
+    pub fn is_trial(&self) -> bool {
+        self.trial.get().is_some()
+    }
+
+    /// How the request ended; to be called once. Prefer this to [`Outliers::record`]: it knows whether this request
+    /// was the trial of an ejected endpoint, or an old one whose outcome says nothing about it any more.
+    pub fn record(
+        &self,
+        outliers: &Outliers,
+        verdict: Verdict,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> Option<Event> {
+        outliers.judge(&self.load.host, verdict, self.trial.take(), now, rng)
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load() -> (Rc<EndpointLoad>, Instant) {
-        (
-            EndpointLoad::new(([10, 0, 0, 1], 80).into(), 1),
-            tokio::time::Instant::now().into_std(),
-        )
-    }
-
-    #[test]
-    fn a_worse_sample_counts_at_once_and_a_better_one_in_time() {
-        let (load, start) = load();
-        load.observe(Duration::from_millis(10), start);
-        load.observe(Duration::from_millis(100), start);
-        assert_eq!(load.latency(start), Some(0.1));
-        load.observe(Duration::from_millis(10), start);
-        assert_eq!(
-            load.latency(start),
-            Some(0.1),
-            "no time has passed, the peak stands"
-        );
-        load.observe(Duration::from_millis(10), start + DECAY);
-        let after = load.latency(start + DECAY).unwrap();
-        assert!(
-            (0.04..0.05).contains(&after),
-            "one decay later 1/e of the peak is left: {after}"
-        );
-    }
-
-    #[test]
-    fn an_endpoint_that_nobody_asks_is_forgiven() {
-        let (load, start) = load();
-        load.observe(Duration::from_secs(5), start);
-        let later = load.latency_cost(start + Duration::from_secs(60));
-        assert!(later < 0.02, "{later}");
-    }
-
-    #[test]
-    fn a_new_endpoint_is_tried_with_one_request_at_a_time() {
-        let (load, start) = load();
-        assert_eq!(load.latency_cost(start), 0.0);
-        let first = load.begin();
-        assert!(load.latency_cost(start) > 1000.0);
-        drop(first);
-        assert_eq!((load.in_flight(), load.latency_cost(start)), (0, 0.0));
+        if let Some(trial) = self.trial.take() {
+            // Nobody learned anything (the caller went away): another request may try.
+            self.load.host.give_back_trial(trial);
+        }
+        self.load.host.leave();
+        self.load
+            .in_flight
+            .set(self.load.in_flight.get().saturating_sub(1));
     }
 }

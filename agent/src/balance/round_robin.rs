@@ -8,11 +8,13 @@ const PERIOD: u64 = 1 << 32;
 
 /// Turns of a fixed set of endpoints, by index.
 #[derive(Debug)]
-pub struct RoundRobin {
+pub(super) struct RoundRobin {
     /// (deadline, order of entry, index): the smallest is next. The order of entry keeps equals in turn.
     queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
     weights: Vec<u32>,
     entries: u64,
+    /// Room for those passed over within one call.
+    passed: Vec<Reverse<(u64, u64, usize)>>,
 }
 
 impl RoundRobin {
@@ -23,6 +25,7 @@ impl RoundRobin {
             queue: BinaryHeap::new(),
             weights,
             entries: 0,
+            passed: Vec::new(),
         };
         let start = if this.weights.is_empty() {
             0
@@ -30,30 +33,44 @@ impl RoundRobin {
             rng.usize(..this.weights.len())
         };
         for i in (start..this.weights.len()).chain(0..start) {
-            this.enter(0, i);
+            this.enter(0, i, 1.0);
         }
         this
     }
 
-    /// The next usable endpoint; those passed over keep their turn.
-    pub(super) fn next(&mut self, usable: impl Fn(usize) -> bool) -> Option<usize> {
-        let mut passed = Vec::new();
+    /// The next usable endpoint; those passed over keep their turn. `ramp` is the part of its share that an endpoint
+    /// may have now, above 0, up to 1.
+    pub(super) fn next(
+        &mut self,
+        usable: impl Fn(usize) -> bool,
+        ramp: impl Fn(usize) -> f64,
+    ) -> Option<usize> {
         let mut chosen = None;
         while let Some(Reverse(turn)) = self.queue.pop() {
             if usable(turn.2) {
-                self.enter(turn.0, turn.2);
+                self.enter(turn.0, turn.2, ramp(turn.2));
                 chosen = Some(turn.2);
                 break;
             }
-            passed.push(Reverse(turn));
+            self.passed.push(Reverse(turn));
         }
-        self.queue.extend(passed);
+        self.queue.extend(self.passed.drain(..));
         chosen
     }
 
-    fn enter(&mut self, now: u64, index: usize) {
+    fn enter(&mut self, now: u64, index: usize, ramp: f64) {
         self.entries += 1;
         let period = PERIOD / u64::from(self.weights[index]);
+        // Slow start lengthens the way to the next turn.
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "`as` of a positive float saturates"
+        )]
+        let period = if ramp < 1.0 {
+            (period as f64 / ramp) as u64
+        } else {
+            period
+        };
         self.queue
             .push(Reverse((now.saturating_add(period), self.entries, index)));
     }
@@ -72,7 +89,7 @@ mod tests {
             let mut turns = RoundRobin::new(weights.iter().copied(), &mut fastrand::Rng::with_seed(seed));
             let mut counts = vec![0u32; weights.len()];
             for _ in 0..n {
-                counts[turns.next(|_| true).unwrap()] += 1;
+                counts[turns.next(|_| true, |_| 1.0).unwrap()] += 1;
             }
             let total: u32 = weights.iter().sum();
             for (count, weight) in counts.iter().zip(&weights) {

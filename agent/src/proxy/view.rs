@@ -11,7 +11,7 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    balance::{Balancer, EndpointLoad},
+    balance::{Balancer, EndpointLoad, Outliers},
     model::{ServicePort, ServicePortName},
     snapshot::Snapshot,
 };
@@ -20,6 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) port: Arc<ServicePort>,
+    outliers: Rc<Outliers>,
     endpoints: Vec<Rc<EndpointLoad>>,
     balancer: RefCell<Balancer>,
 }
@@ -31,6 +32,9 @@ impl Upstream {
         before: Option<&Upstream>,
         rng: &mut fastrand::Rng,
     ) -> Rc<Self> {
+        let now = Instant::now().into_std();
+        let outliers = before.map_or_else(|| Rc::new(Outliers::new(None)), |b| b.outliers.clone());
+        outliers.follow(None, port.endpoints.iter().map(|e| e.address));
         let known: HashMap<SocketAddr, &Rc<EndpointLoad>> = before
             .iter()
             .flat_map(|b| &b.endpoints)
@@ -39,19 +43,21 @@ impl Upstream {
         let endpoints: Vec<_> = (port.endpoints.iter())
             .map(|endpoint| match known.get(&endpoint.address) {
                 Some(load) => {
-                    load.set_weight(endpoint.weight);
+                    load.follow(endpoint, None, now);
                     Rc::clone(load)
                 }
-                None => EndpointLoad::new(endpoint.address, endpoint.weight),
+                None => EndpointLoad::new(endpoint, outliers.host(endpoint.address), None, now),
             })
             .collect();
         let balancer = RefCell::new(Balancer::new(
-            &port.policy.load_balancer.algorithm,
-            &endpoints,
+            &port.policy.load_balancer,
+            endpoints.clone(),
+            None,
             rng,
         ));
         Rc::new(Self {
             port,
+            outliers,
             endpoints,
             balancer,
         })
@@ -60,11 +66,7 @@ impl Upstream {
     /// The endpoint for the next attempt; `None` when all are in `tried`.
     pub(super) fn choose(&self, tried: &[SocketAddr], rng: &mut fastrand::Rng) -> Option<Rc<EndpointLoad>> {
         let now = Instant::now().into_std();
-        let index = self
-            .balancer
-            .borrow_mut()
-            .choose(&self.endpoints, tried, now, rng)?;
-        self.endpoints.get(index).cloned()
+        self.balancer.borrow_mut().choose(None, tried, now, rng)
     }
 
     /// The load of the endpoint at `address`.
