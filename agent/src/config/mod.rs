@@ -6,6 +6,7 @@
 //! The schema's structs are also the custom resource's; only the file has YAML in front of them.
 
 mod schema;
+mod traffic_policy;
 mod parse;
 mod check;
 mod error;

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 
+use super::traffic_policy::TrafficPolicy;
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct File {
@@ -35,6 +37,8 @@ pub(super) struct Inbound {
     pub(super) name: Option<String>,
     pub(super) app_protocol: Option<String>,
     pub(super) protocol: Option<String>,
+    pub(super) max_requests: Option<u64>,
+    pub(super) max_connections: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,21 +83,11 @@ pub(super) struct Endpoint {
     pub(super) address: String,
     #[serde(default = "default_weight")]
     pub(super) weight: u64,
+    pub(super) state: Option<String>,
+    pub(super) zone: Option<String>,
 }
 
-/// `TrafficPolicy.spec`: a policy and what it is attached to.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct TrafficPolicy {
-    pub(super) target_refs: Vec<TargetRef>,
-    #[serde(default)]
-    pub(super) load_balancer: LoadBalancer,
-    #[serde(default)]
-    pub(super) connection_pool: ConnectionPool,
-    #[serde(default, deserialize_with = "duration")]
-    pub(super) detect_timeout: Option<String>,
-}
-
+/// What a policy is attached to.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct TargetRef {
@@ -106,22 +100,6 @@ pub(super) struct TargetRef {
     pub(super) section_name: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct LoadBalancer {
-    pub(super) algorithm: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct ConnectionPool {
-    #[serde(default, deserialize_with = "duration")]
-    pub(super) connect_timeout: Option<String>,
-    #[serde(default, deserialize_with = "duration")]
-    pub(super) idle_timeout: Option<String>,
-    pub(super) window_size: Option<u64>,
-}
-
 fn default_namespace() -> String {
     "default".to_owned()
 }
@@ -130,7 +108,7 @@ fn default_weight() -> u64 {
     1
 }
 
-fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     from.deserialize_any(Text("a duration with its unit, such as 250ms, 15s or 1m30s"))
 }
 

@@ -410,6 +410,21 @@ pub struct HealthCheck {
     pub port: Option<u16>,
 }
 
+impl HealthCheck {
+    /// A check with the defaults of everything but the probe.
+    pub fn new(probe: Probe) -> Self {
+        Self {
+            probe,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            unhealthy_threshold: 3,
+            healthy_threshold: 2,
+            jitter: 10,
+            port: None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
     Http {

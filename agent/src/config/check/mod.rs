@@ -3,6 +3,7 @@
 mod words;
 mod protocol;
 mod pods;
+mod policy;
 mod policies;
 mod dns;
 mod services;

@@ -83,6 +83,12 @@ fn inbound(ports: &[schema::Inbound], section: At<'_>, faults: &mut Faults) -> V
         let declared = words::declared_protocol(inbound.protocol.as_deref(), at.field("protocol"), faults);
         let name = inbound.name.as_deref();
         let name = name.and_then(|name| words::port_name(name, at.field("name"), faults));
+        let mut limit =
+            |name, value: Option<u64>| words::number(value?, 1..=u32::MAX, at.field(name), faults);
+        let limits = InboundLimits {
+            max_requests: limit("maxRequests", inbound.max_requests),
+            max_connections: limit("maxConnections", inbound.max_connections),
+        };
         let Some(port) = words::port(inbound.port, at.field("port"), faults) else {
             continue;
         };
@@ -97,7 +103,7 @@ fn inbound(ports: &[schema::Inbound], section: At<'_>, faults: &mut Faults) -> V
                 InboundPort {
                     port,
                     protocol: protocol(hints),
-                    limits: InboundLimits::default(),
+                    limits,
                 },
             )
             .is_some()

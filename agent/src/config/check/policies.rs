@@ -2,25 +2,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ops::RangeInclusive,
     sync::Arc,
-    time::Duration,
 };
 
-use super::words;
+use super::policy;
 use crate::{
     config::{
         error::{At, Faults},
         schema,
+        traffic_policy::TrafficPolicy,
     },
-    model::{Algorithm, ConnectionPool, LoadBalancer, Policy, ServiceName, ServicePortName},
+    model::{Policy, ServiceName, ServicePortName},
 };
-
-const CONNECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
-const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
-const DETECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
-/// From HTTP/2's own default (RFC 9113, 6.9.2) to what one stalled stream may hold of the node's memory.
-const WINDOW_SIZE: RangeInclusive<u32> = 65_536..=16_777_216;
 
 /// Which policy rules a port. One of the port's own replaces the service's as a whole.
 #[derive(Debug, Default)]
@@ -41,7 +34,7 @@ impl Attached {
 type Targets<'a> = BTreeMap<(&'a str, &'a str), &'a schema::Service>;
 
 pub(super) fn check(
-    policies: &[schema::TrafficPolicy],
+    policies: &[TrafficPolicy],
     services: &[schema::Service],
     faults: &mut Faults,
 ) -> Attached {
@@ -53,7 +46,7 @@ pub(super) fn check(
     let mut attached = Attached::default();
     for (index, spec) in policies.iter().enumerate() {
         let at = section.item(index);
-        let policy = Arc::new(policy(spec, at, faults));
+        let policy = Arc::new(policy::check(spec, at, faults));
         let refs = at.field("targetRefs");
         if spec.target_refs.is_empty() {
             faults.add(
@@ -151,71 +144,4 @@ fn port_words(port: &schema::Port) -> String {
         Some(name) => format!("{name} ({})", port.port),
         None => port.port.to_string(),
     }
-}
-
-const ALGORITHMS: [Algorithm; 3] = [
-    Algorithm::PeakEwma,
-    Algorithm::LeastRequest,
-    Algorithm::RoundRobin,
-];
-
-/// What is not said, or wrongly said, is as by default; a fault keeps the whole from being used.
-fn policy(spec: &schema::TrafficPolicy, at: At<'_>, faults: &mut Faults) -> Policy {
-    let default = Policy::default();
-    let load_balancer = at.field("loadBalancer");
-    let algorithm = spec.load_balancer.algorithm.as_deref().and_then(|text| {
-        words::word(
-            text,
-            ALGORITHMS,
-            Algorithm::as_str,
-            load_balancer.field("algorithm"),
-            faults,
-        )
-    });
-    let pool = at.field("connectionPool");
-    let mut duration = |text: &Option<String>, range, at: At<'_>| {
-        text.as_deref()
-            .and_then(|text| words::within(text, range, at, faults))
-    };
-    let connect_timeout = duration(
-        &spec.connection_pool.connect_timeout,
-        CONNECT_TIMEOUT,
-        pool.field("connectTimeout"),
-    );
-    let idle_timeout = duration(
-        &spec.connection_pool.idle_timeout,
-        IDLE_TIMEOUT,
-        pool.field("idleTimeout"),
-    );
-    let detect_timeout = duration(&spec.detect_timeout, DETECT_TIMEOUT, at.field("detectTimeout"));
-    let window_size = spec
-        .connection_pool
-        .window_size
-        .and_then(|bytes| window(bytes, pool.field("windowSize"), faults));
-    let pool = default.connection_pool;
-    Policy {
-        load_balancer: LoadBalancer {
-            algorithm: algorithm.unwrap_or(default.load_balancer.algorithm),
-            ..default.load_balancer
-        },
-        connection_pool: ConnectionPool {
-            connect_timeout: connect_timeout.unwrap_or(pool.connect_timeout),
-            idle_timeout: idle_timeout.unwrap_or(pool.idle_timeout),
-            window_size: window_size.unwrap_or(pool.window_size),
-            ..pool
-        },
-        detect_timeout: detect_timeout.unwrap_or(default.detect_timeout),
-        ..default
-    }
-}
-
-fn window(bytes: u64, at: At<'_>, faults: &mut Faults) -> Option<u32> {
-    let window = u32::try_from(bytes)
-        .ok()
-        .filter(|bytes| WINDOW_SIZE.contains(bytes));
-    if window.is_none() {
-        let remedy = format!("use {} to {} bytes", WINDOW_SIZE.start(), WINDOW_SIZE.end());
-        faults.add(at, bytes, "is out of range", remedy);
-    }
-    window
 }

@@ -17,7 +17,7 @@ use crate::{
         error::{At, Faults},
         schema,
     },
-    model::{Dns, Endpoint, Service, ServiceName, ServicePort, ServicePortName},
+    model::{Dns, Endpoint, EndpointState, Service, ServiceName, ServicePort, ServicePortName},
 };
 
 pub(super) struct Services {
@@ -175,6 +175,9 @@ fn resolved(source: &schema::Dns, endpoints: &[Endpoint], at: At<'_>, faults: &m
     dns::check(source, at, faults)
 }
 
+/// The third state is not anybody's to declare: a health check finds it.
+const DECLARED_STATES: [EndpointState; 2] = [EndpointState::Ready, EndpointState::Terminating];
+
 fn endpoints(endpoints: &[schema::Endpoint], section: At<'_>, faults: &mut Faults) -> Vec<Endpoint> {
     let mut checked = Vec::with_capacity(endpoints.len());
     let mut seen = BTreeSet::new();
@@ -182,6 +185,12 @@ fn endpoints(endpoints: &[schema::Endpoint], section: At<'_>, faults: &mut Fault
         let at = section.item(index);
         let address = words::socket_address(&endpoint.address, at.field("address"), faults);
         let weight = words::weight(endpoint.weight, at.field("weight"), faults);
+        let state = endpoint
+            .state
+            .as_deref()
+            .and_then(|text| words::word(text, DECLARED_STATES, |s| s.as_str(), at.field("state"), faults));
+        let zone = endpoint.zone.as_deref();
+        let zone = zone.and_then(|zone| words::zone(zone, at.field("zone"), faults));
         let (Some(address), Some(weight)) = (address, weight) else {
             continue;
         };
@@ -190,8 +199,10 @@ fn endpoints(endpoints: &[schema::Endpoint], section: At<'_>, faults: &mut Fault
             faults.add(at.field("address"), address, "is there already", remedy);
         }
         checked.push(Endpoint {
+            address,
             weight,
-            ..Endpoint::new(address)
+            state: state.unwrap_or_default(),
+            zone,
         });
     }
     checked

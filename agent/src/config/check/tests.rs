@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::{
     config::{Checked, Error, from_yaml},
-    model::{Algorithm, Protocol},
+    model::{Algorithm, EndpointState, Protocol},
 };
 
 fn good(yaml: &str) -> Checked {
@@ -173,6 +173,41 @@ fn faults_of_pods() {
 }
 
 #[test]
+fn inbound_ports_have_limits() {
+    let pod = |port: &str| format!("pods: [{{name: b, netns: /n, inbound: [{{port: 8, {port}}}]}}]");
+    let checked = good(&pod("maxRequests: 100, maxConnections: 1"));
+    let limits = checked.pods[0].inbound[0].limits;
+    assert_eq!(
+        (limits.max_requests, limits.max_connections),
+        (Some(100), Some(1))
+    );
+    check(
+        &pod("maxRequests: 0, maxConnections: 4294967296"),
+        &[
+            "pods[0].inbound[0].maxRequests: `0` is out of range: use 1 to 4294967295",
+            "pods[0].inbound[0].maxConnections: `4294967296` is out of range: use 1 to 4294967295",
+        ],
+    );
+}
+
+#[test]
+fn endpoints_have_state_and_zone() {
+    let endpoint = |more: &str| with_port(&format!("endpoints: [{{address: '10.0.0.1:80', {more}}}]"));
+    let checked = good(&endpoint("state: terminating, zone: europe-west1-b"));
+    let found = &checked.services[0].ports[0].endpoints[0];
+    assert_eq!(found.state, EndpointState::Terminating);
+    assert_eq!(found.zone.as_deref(), Some("europe-west1-b"));
+    check(
+        &endpoint("state: unhealthy, zone: -b"),
+        &[
+            "services[0].ports[0].endpoints[0].state: `unhealthy` is not known: use one of ready, terminating",
+            "services[0].ports[0].endpoints[0].zone: `-b` is not a zone: use 1 to 63 letters, digits, -, _ and ., \
+             with a letter or digit at both ends",
+        ],
+    );
+}
+
+#[test]
 fn a_node_has_1024_slots() {
     let pods = |n: usize| {
         let pods: Vec<String> = (0..n).map(|i| format!("{{name: p{i}, netns: /n/{i}}}")).collect();
@@ -268,11 +303,12 @@ fn faults_of_policies() {
              65535}, detectTimeout: soon",
         ),
         &[
-            "policies[0].loadBalancer.algorithm: `fastest` is not known: use one of peakEwma, leastRequest, roundRobin",
+            "policies[0].loadBalancer.algorithm: `fastest` is not known: use one of peakEwma, leastRequest, roundRobin, \
+             random, ringHash, maglev",
             "policies[0].connectionPool.connectTimeout: `0s` is out of range: use 1ms to 1m",
             "policies[0].connectionPool.idleTimeout: `2h` is out of range: use 1s to 1h",
+            "policies[0].connectionPool.windowSize: `65535` is out of range: use 65536 to 16777216",
             "policies[0].detectTimeout: `soon` is not a duration: write it like 250ms, 15s or 1m30s, from 10ms to 1m",
-            "policies[0].connectionPool.windowSize: `65535` is out of range: use 65536 to 16777216 bytes",
         ],
     );
     let port = with_port("name: grpc-main");

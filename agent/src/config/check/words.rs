@@ -72,6 +72,35 @@ pub(super) fn weight(number: u64, at: At<'_>, faults: &mut Faults) -> Option<u32
     weight
 }
 
+/// A zone's name: a label value of Kubernetes, since `topology.kubernetes.io/zone` is one.
+pub(super) fn zone(text: &str, at: At<'_>, faults: &mut Faults) -> Option<Arc<str>> {
+    let inner = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+    let ends = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    let good =
+        bytes.len() <= 63 && bytes.iter().copied().all(inner) && ends(bytes.first()) && ends(bytes.last());
+    if !good {
+        let remedy = "use 1 to 63 letters, digits, -, _ and ., with a letter or digit at both ends";
+        faults.add(at, text, "is not a zone", remedy);
+    }
+    good.then(|| text.into())
+}
+
+/// A number within `range`; its bounds are named in the remedy.
+pub(super) fn number(
+    number: u64,
+    range: RangeInclusive<u32>,
+    at: At<'_>,
+    faults: &mut Faults,
+) -> Option<u32> {
+    let good = u32::try_from(number).ok().filter(|number| range.contains(number));
+    if good.is_none() {
+        let remedy = format!("use {} to {}", range.start(), range.end());
+        faults.add(at, number, "is out of range", remedy);
+    }
+    good
+}
+
 /// One of a closed set of words.
 pub(super) fn word<T: Clone, const N: usize>(
     text: &str,
@@ -169,22 +198,48 @@ pub(super) fn within(
     at: At<'_>,
     faults: &mut Faults,
 ) -> Option<Duration> {
-    let between = || {
-        format!(
-            "{} to {}",
-            duration::Display(*range.start()),
-            duration::Display(*range.end())
-        )
-    };
+    let between = format!(
+        "{} to {}",
+        duration::Display(*range.start()),
+        duration::Display(*range.end())
+    );
+    bounded(text, range, &between, at, faults)
+}
+
+/// As [`within`], and zero for none.
+pub(super) fn within_or_none(
+    text: &str,
+    range: RangeInclusive<Duration>,
+    at: At<'_>,
+    faults: &mut Faults,
+) -> Option<Option<Duration>> {
+    if duration::parse(text) == Ok(Duration::ZERO) {
+        return Some(None);
+    }
+    let between = format!(
+        "{} to {}, or 0s for none",
+        duration::Display(*range.start()),
+        duration::Display(*range.end())
+    );
+    bounded(text, range, &between, at, faults).map(Some)
+}
+
+fn bounded(
+    text: &str,
+    range: RangeInclusive<Duration>,
+    between: &str,
+    at: At<'_>,
+    faults: &mut Faults,
+) -> Option<Duration> {
     match duration::parse(text) {
         Err(duration::InvalidDuration) => {
-            let remedy = format!("write it like 250ms, 15s or 1m30s, from {}", between());
+            let remedy = format!("write it like 250ms, 15s or 1m30s, from {between}");
             faults.add(at, text, "is not a duration", remedy);
             None
         }
         Ok(value) if range.contains(&value) => Some(value),
         Ok(_) => {
-            faults.add(at, text, "is out of range", format!("use {}", between()));
+            faults.add(at, text, "is out of range", format!("use {between}"));
             None
         }
     }
