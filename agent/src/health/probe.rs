@@ -109,3 +109,6 @@ async fn connect(address: SocketAddr, sockets: &(impl Sockets + ?Sized)) -> io::
     let socket = sockets.tcp_socket(address)?;
     TcpSocket::from_std_stream(socket.into()).connect(address).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,12 @@
 //! Follows the snapshot: every endpoint of a port with a health check has a task that probes it.
 
-use std::{collections::HashMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use imbl::ordmap::DiffItem;
 use tokio::{
@@ -82,6 +88,7 @@ impl Prober {
                 verdicts,
             },
             ports: HashMap::new(),
+            unconfirmed: HashSet::new(),
         };
         let mut current = Arc::<Snapshot>::default();
         // What is in force already counts as news.
@@ -100,6 +107,7 @@ impl Prober {
                 }
                 _ = changed.recv_many(&mut batch, VERDICTS) => {}
             }
+            watched.said(&batch);
             if !batch.is_empty() && updates.send(std::mem::take(&mut batch)).await.is_err() {
                 return;
             }
@@ -121,6 +129,8 @@ struct Parts {
 struct Watched {
     parts: Parts,
     ports: HashMap<ServicePortName, (HealthCheck, HashMap<SocketAddr, Task>)>,
+    /// Ports of which something was said that no snapshot has shown yet.
+    unconfirmed: HashSet<ServicePortName>,
 }
 
 /// A task that ends when nobody wants it any more.
@@ -144,7 +154,22 @@ impl Watched {
                 DiffItem::Remove(name, _) => self.remove(name),
             }
         }
+        // An endpoint that went and came back between two looks is no difference, but has lost its verdict.
+        for name in std::mem::take(&mut self.unconfirmed) {
+            if let Some(port) = new.ports.get(&name) {
+                self.set(port, &mut unknown);
+            }
+        }
         unknown
+    }
+
+    /// What goes to the snapshot is to be seen in it; until then it is said again with each that comes.
+    fn said(&mut self, updates: &[Update]) {
+        for update in updates {
+            if let Update::Health { port, .. } = update {
+                self.unconfirmed.insert(port.clone());
+            }
+        }
     }
 
     fn set(&mut self, port: &ServicePort, unknown: &mut Vec<Update>) {
@@ -180,7 +205,6 @@ impl Watched {
                 };
                 Task(tokio::spawn(task.run()))
             });
-            // An endpoint that went and came back between two looks has lost its verdict on the way.
             let known = board.of(&port.name, address).map(|seen| seen.state.verdict());
             if let Some(verdict @ Verdict::Unhealthy { .. }) = known
                 && endpoint.state == EndpointState::Ready
