@@ -13,6 +13,9 @@ pub struct Config {
     pub services: Vec<ServiceEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<PolicyEntry>,
+    /// As they stand in the file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -68,6 +71,9 @@ pub struct PolicyEntry {
     pub connection_pool: Option<ConnectionPool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detect_timeout: Option<String>,
+    /// Every other field, as it stands in the file.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -149,6 +155,7 @@ impl Config {
             }),
             connection_pool: None,
             detect_timeout: None,
+            more: serde_json::Map::new(),
         });
         self
     }

@@ -49,6 +49,7 @@ pub(crate) struct Server {
     name: Rc<str>,
     cancelled: Rc<Cell<u64>>,
     slow: Duration,
+    status: Option<u16>,
     builder: Rc<auto::Builder<LocalExecutor>>,
 }
 
@@ -60,6 +61,7 @@ pub(crate) struct Connection {
     cancelled: Rc<Cell<u64>>,
     /// How late every answer comes.
     slow: Duration,
+    status: Option<u16>,
     /// Told when a caller wants the connection to end.
     close: Notify,
     /// Whether it is to end with a TCP reset.
@@ -67,7 +69,7 @@ pub(crate) struct Connection {
 }
 
 impl Server {
-    pub(crate) fn new(name: Rc<str>, max_concurrent_streams: u32, slow: Duration) -> Self {
+    pub(crate) fn new(name: Rc<str>, max_concurrent_streams: u32, slow: Duration, status: Option<u16>) -> Self {
         let mut builder = auto::Builder::new(LocalExecutor);
         builder
             .http2()
@@ -79,6 +81,7 @@ impl Server {
             name,
             cancelled: Rc::default(),
             slow,
+            status,
             builder: Rc::new(builder),
         }
     }
@@ -95,6 +98,7 @@ impl Server {
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             cancelled: self.cancelled,
             slow: self.slow,
+            status: self.status,
             close: Notify::new(),
             abort: Cell::new(false),
         });
@@ -133,7 +137,10 @@ async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Resul
     if !connection.slow.is_zero() {
         tokio::time::sleep(connection.slow).await;
     }
-    let answered = answer_as_asked(connection, request).await;
+    let answered = match connection.status {
+        Some(status) => Ok(Response::builder().status(status).body(any(http_body_util::Full::new(Bytes::new())))?),
+        None => answer_as_asked(connection, request).await,
+    };
     unanswered.0 = None;
     answered
 }

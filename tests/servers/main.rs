@@ -37,6 +37,9 @@ struct Options {
     /// Every HTTP answer comes so many milliseconds late.
     #[arg(long, default_value_t = 0)]
     slow: u64,
+    /// Every answer over HTTP has this status and nothing else.
+    #[arg(long)]
+    status: Option<u16>,
     /// SETTINGS_MAX_CONCURRENT_STREAMS.
     #[arg(long, default_value_t = 1024)]
     max_concurrent_streams: u32,
@@ -71,6 +74,7 @@ async fn serve(options: Options) -> Result<()> {
         name,
         options.max_concurrent_streams,
         Duration::from_millis(options.slow),
+        options.status,
     );
     accept(http, move |stream| {
         tokio::task::spawn_local(server.clone().serve(stream));

@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::{
     admin::{Unanswered, proto},
-    model::{EndpointState, ServicePort},
+    balance::Standing,
+    model::{Endpoint, EndpointState, ServicePort, ServicePortName},
+    proxy::Registry,
+    record::Direction,
     snapshot::Snapshot,
 };
 
@@ -30,6 +35,61 @@ pub(super) fn of(port: &ServicePort) -> Vec<proto::ServiceEndpoint> {
     let mut sorted: Vec<_> = port.endpoints.iter().collect();
     sorted.sort_by_key(|endpoint| endpoint.address);
     sorted.into_iter().map(endpoint).collect()
+}
+
+/// Adds how the workloads of this node that call these endpoints see them.
+pub(super) fn add_uses(endpoints: &mut [proto::ServiceEndpoint], snapshot: &Snapshot, registry: &Registry) {
+    let now = Instant::now();
+    for guarded in registry.all() {
+        let name = &guarded.key.destination;
+        let Some(port) = snapshot.ports.get(name).filter(|_| guarded.key.direction == Direction::Outbound) else {
+            continue;
+        };
+        let host = |address| guarded.guards.outliers.host(address);
+        let usable = |e: &Endpoint| e.state == EndpointState::Ready && host(e.address).standing() == Standing::In;
+        let able: Vec<&Endpoint> =
+            port.endpoints.iter().filter(|e| e.state != EndpointState::Terminating).collect();
+        let good = able.iter().filter(|e| usable(e)).count();
+        let panic = good * 100 < usize::from(port.policy.load_balancer.panic_threshold) * able.len();
+        for shown in endpoints.iter_mut().filter(|shown| is_of(shown, name)) {
+            let Some(endpoint) = port.endpoints.iter().find(|e| e.address.to_string() == shown.address) else {
+                continue;
+            };
+            let host = host(endpoint.address);
+            let standing = host.standing();
+            let tried = endpoint.state == EndpointState::Ready && standing == Standing::Trial;
+            let takes = endpoint.state != EndpointState::Terminating && (panic || usable(endpoint) || tried);
+            shown.uses.push(proto::EndpointUse {
+                namespace: guarded.key.source.namespace.to_string(),
+                workload: guarded.key.source.workload.to_string(),
+                standing: match standing {
+                    Standing::In => proto::Standing::In,
+                    Standing::Ejected { .. } => proto::Standing::Ejected,
+                    Standing::Trial => proto::Standing::Trial,
+                }
+                .into(),
+                reason: host.reason().map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+                returns_in_ms: match standing {
+                    Standing::Ejected { until } => {
+                        let left = until.saturating_duration_since(now.into_std());
+                        Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+                    }
+                    Standing::In | Standing::Trial => None,
+                },
+                times_ejected: host.times_ejected(),
+                // Each worker has its own average; none of them is the truth.
+                latency_ms: None,
+                in_flight: host.in_flight(),
+                takes_requests: takes,
+            });
+        }
+    }
+}
+
+fn is_of(shown: &proto::ServiceEndpoint, name: &ServicePortName) -> bool {
+    shown.service == *name.service.name
+        && shown.namespace == *name.service.namespace
+        && shown.port == u32::from(name.port)
 }
 
 /// The ports that `[namespace/]name[:port]` means; all when it is empty.

@@ -126,6 +126,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         dns: names.board(),
         hub,
         observer,
+        registry: registry.clone(),
         progress,
         ready,
         stale_after: args.stale_after,

@@ -14,7 +14,7 @@ use crate::{
     health::Board,
     intercept::{InterceptError, Observer, SlotCounters},
     model::{EndpointState, PodState, ServicePort, ServicePortName, Slot},
-    proxy::Progress,
+    proxy::{Progress, Registry},
     publish::Published,
     ready::Ready,
     record::{self, Hub, NodeSample, Rejected},
@@ -31,6 +31,7 @@ pub(super) struct Windows {
     pub(super) dns: DnsBoard,
     pub(super) hub: Hub,
     pub(super) observer: Observer,
+    pub(super) registry: Registry,
     pub(super) progress: Vec<Progress>,
     pub(super) ready: Ready,
     pub(super) stale_after: Duration,
@@ -195,14 +196,20 @@ impl View for Windows {
     fn endpoints(&self, service: &str) -> Result<Vec<proto::ServiceEndpoint>, Unanswered> {
         let snapshot = self.published.snapshot.borrow().clone();
         let ports = endpoints::ports(&snapshot, service)?;
-        Ok(ports.iter().flat_map(|port| endpoints::of(port)).collect())
+        let mut all: Vec<_> = ports.iter().flat_map(|port| endpoints::of(port)).collect();
+        endpoints::add_uses(&mut all, &snapshot, &self.registry);
+        Ok(all)
     }
 
     fn explain(&self, request: &proto::ExplainRequest) -> Result<proto::Explanation, Unanswered> {
         let snapshot = self.published.snapshot.borrow().clone();
         let pods = self.published.pods.borrow().clone();
         let kernel = self.kernel().map_err(|error| error.to_string());
-        explain::explain(&snapshot, &pods, kernel, request)
+        let mut answer = explain::explain(&snapshot, &pods, kernel, request)?;
+        for backend in &mut answer.backends {
+            endpoints::add_uses(&mut backend.candidates, &snapshot, &self.registry);
+        }
+        Ok(answer)
     }
 
     fn metrics(&self) -> String {

@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::guards::{Guards, Registry};
 use crate::{
-    balance::{Balancer, Breaker, Candidate, EndpointLoad},
+    balance::{Balancer, Breaker, EndpointLoad},
     model::{ServicePort, ServicePortName},
     pool::{Bounds, Held},
     record::Source,
@@ -102,10 +102,6 @@ impl Upstream {
 
     pub(super) fn bounds(&self) -> &Rc<dyn Bounds> {
         &self.bounds
-    }
-
-    pub(super) fn candidates(&self) -> Vec<Candidate> {
-        self.balancer.borrow_mut().candidates(Instant::now().into_std())
     }
 }
 

@@ -1,0 +1,32 @@
+//! Deadlines.
+
+use serde_json::json;
+
+use super::{line, outcome, status, world};
+
+#[test]
+fn a_request_ends_with_its_timeout() {
+    let world = world(1, &json!({"timeouts": {"request": "300ms"}}));
+    assert_eq!(status(&world, "http", "/delay/5s"), "504");
+    let line = line(&world.agent, "/delay/5s");
+    assert_eq!(outcome(&line), (1, "UT"));
+    let took = line["duration_ms"].as_f64().unwrap();
+    assert!((300.0..1000.0).contains(&took), "{line}");
+}
+
+#[test]
+fn a_try_ends_with_its_own_time_and_another_follows() {
+    let policy = json!({"timeouts": {"perTry": "200ms"}, "retry": {"attempts": 1, "on": ["reset"]}});
+    let world = world(2, &policy);
+    assert_eq!(status(&world, "http", "/delay/5s"), "504");
+    assert_eq!(outcome(&line(&world.agent, "/delay/5s")), (2, "URX"));
+}
+
+#[test]
+fn a_body_may_take_longer_than_the_headers() {
+    // The default bounds the headers only: 40 ticks of 100 ms go on as long as they move.
+    let world = world(1, &json!({"timeouts": {"idle": "1s"}}));
+    let url = world.url("http", "/bytes/30000000").unwrap();
+    let arguments = ["-s", "--limit-rate", "10M", "-o", "/dev/null", "-w", "%{size_download}", &url];
+    assert_eq!(world.curl(&arguments).unwrap().success().unwrap(), "30000000");
+}
