@@ -392,6 +392,24 @@ fn a_trial_whose_caller_goes_away_is_tried_again_by_the_next() {
 }
 
 #[test]
+fn an_old_trial_does_not_decide_a_new_one() {
+    let mut bench = Bench::of(Algorithm::PeakEwma, 3);
+    bench.eject(0);
+    bench.pass(Duration::from_secs(30));
+    assert_eq!(bench.choose(None, &[]), Some(0));
+    let slow = bench.loads[0].begin();
+    bench.outliers.probe_passed(address(0), bench.now);
+    bench.eject(0);
+    bench.pass(Duration::from_secs(60));
+    assert_eq!(
+        slow.record(&bench.outliers, Verdict::Success, bench.now, &mut bench.rng),
+        None
+    );
+    assert_eq!(bench.loads[0].host().standing(), Standing::Trial);
+    assert_eq!(bench.choose(None, &[]), Some(0), "it still waits for its trial");
+}
+
+#[test]
 fn a_keyed_trial_is_made_by_a_key_of_the_endpoint() {
     for algorithm in &algorithms()[4..] {
         let mut bench = Bench::of(algorithm.clone(), 3);
