@@ -1,5 +1,7 @@
 //! Faults by path, and what good routes become.
 
+mod filters;
+
 use std::time::Duration;
 
 use crate::{
@@ -215,78 +217,6 @@ fn all_faults_of_a_route_are_told_at_once() {
             "routes[1].parentRefs[2].port: `6379` carries opaque bytes, which cannot be routed: give the port \
              protocol http, http2, grpc or detect, or remove the parent",
             "routes[1].parentRefs[3].kind: `Gateway` is not known: use Service",
-        ],
-    );
-}
-
-#[test]
-fn filters_that_contradict_are_refused() {
-    let filter = |filters: &str| http(&format!("[{{filters: [{filters}]}}]"));
-    let redirect = "{type: RequestRedirect, requestRedirect: {statusCode: 302}}";
-    let rewrite = "{type: URLRewrite, urlRewrite: {hostname: h}}";
-    check(
-        &filter(&format!("{redirect}, {rewrite}")),
-        &[
-            "routes[0].rules[0].filters: `URLRewrite` stands beside RequestRedirect: keep one; a redirect rewrites by \
-           its own path and hostname",
-        ],
-    );
-    check(
-        &filter(&format!("{rewrite}, {rewrite}")),
-        &[
-            "routes[0].rules[0].filters[1].type: `URLRewrite` is there already: write what it does in one filter",
-        ],
-    );
-    check(
-        &http(&format!(
-            "[{{filters: [{redirect}], backendRefs: [{{name: v2, port: 80}}]}}]"
-        )),
-        &[
-            "routes[0].rules[0].backendRefs: `1` backends get nothing: remove them, or the RequestRedirect filter",
-        ],
-    );
-    check(
-        &filter("{type: URLRewrite, requestRedirect: {port: 1}}, {type: CORS}"),
-        &[
-            "routes[0].rules[0].filters[0]: `requestRedirect` does not belong to type URLRewrite: remove it, or \
-             set type: RequestRedirect",
-            "routes[0].rules[0].filters[0]: `URLRewrite` does not say what to do: add `urlRewrite`",
-            "routes[0].rules[0].filters[1].type: `CORS` is not known: use one of RequestHeaderModifier, \
-             ResponseHeaderModifier, URLRewrite, RequestRedirect, RequestMirror",
-        ],
-    );
-    check(
-        &filter(
-            "{type: RequestRedirect, requestRedirect: {scheme: ftp, hostname: A, port: 0, statusCode: 304}}",
-        ),
-        &[
-            "routes[0].rules[0].filters[0].requestRedirect.scheme: `ftp` is not known: use one of http, https",
-            "routes[0].rules[0].filters[0].requestRedirect.hostname: `A` is not a host name: use dot-separated \
-             labels of a-z, 0-9 and -, without a port",
-            "routes[0].rules[0].filters[0].requestRedirect.port: `0` is not a port: use 1 to 65535",
-            "routes[0].rules[0].filters[0].requestRedirect.statusCode: `304` is not a redirect: use one of 301, \
-             302, 303, 307, 308",
-        ],
-    );
-    check(
-        &filter(
-            "{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: Host, value: h}], \
-             remove: [Content-Length]}}",
-        ),
-        &[
-            "routes[0].rules[0].filters[0].requestHeaderModifier.set[0].name: `Host` belongs to the connection and \
-             cannot be changed: use a URLRewrite filter with a hostname",
-            "routes[0].rules[0].filters[0].requestHeaderModifier.remove[0]: `Content-Length` belongs to the \
-             connection and cannot be changed: remove it",
-        ],
-    );
-    let prefix = "{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /x}}}";
-    let exact = "matches: [{path: {type: Exact, value: /a}}]";
-    check(
-        &http(&format!("[{{{exact}, filters: [{prefix}]}}]")),
-        &[
-            "routes[0].rules[0].filters[0].urlRewrite.path.replacePrefixMatch: `/x` has no single prefix to replace: \
-           give the rule exactly one match, with a path of type PathPrefix",
         ],
     );
 }
