@@ -48,7 +48,11 @@ pub struct PortEntry {
     pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointEntry>,
+    /// In the place of endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -68,6 +72,8 @@ pub struct PolicyEntry {
     pub connection_pool: Option<ConnectionPool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detect_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -131,6 +137,7 @@ impl Config {
                 name: None,
                 protocol: protocol.map(str::to_owned),
                 endpoints: vip.endpoints().iter().map(EndpointEntry::from).collect(),
+                dns: None,
             }],
         });
         self
@@ -149,6 +156,7 @@ impl Config {
             }),
             connection_pool: None,
             detect_timeout: None,
+            health_check: None,
         });
         self
     }
