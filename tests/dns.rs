@@ -100,7 +100,7 @@ fn what_the_name_server_loses_stays_in_force() {
     server.say(&[]).unwrap();
     world
         .agent
-        .metric("derny_dns_lookups_total", &[("result", "refused")], |n| n >= 2.0)
+        .metric("derny_dns_lookups_total", &[("result", "nxdomain")], |n| n >= 2.0)
         .unwrap();
     server.kill9().unwrap();
     let gone = unix_now();

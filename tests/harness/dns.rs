@@ -43,6 +43,8 @@ impl NameServer {
             ])
             // Its own user could not read the run directory.
             .args(["--no-hosts", "--user=root", "--pid-file"])
+            // Nobody else is asked: a name that is not known does not exist, and one without AAAA has none.
+            .arg("--local=/example/")
             .arg(format!("--addn-hosts={}", hosts.display()))
             .arg(format!("--local-ttl={}", TTL.as_secs()))
             .args([
