@@ -51,7 +51,11 @@ pub struct PortEntry {
     pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointEntry>,
+    /// In the place of endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -74,6 +78,8 @@ pub struct PolicyEntry {
     /// Every other field, as it stands in the file.
     #[serde(flatten)]
     pub more: serde_json::Map<String, serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -137,6 +143,7 @@ impl Config {
                 name: None,
                 protocol: protocol.map(str::to_owned),
                 endpoints: vip.endpoints().iter().map(EndpointEntry::from).collect(),
+                dns: None,
             }],
         });
         self
@@ -156,6 +163,7 @@ impl Config {
             connection_pool: None,
             detect_timeout: None,
             more: serde_json::Map::new(),
+            health_check: None,
         });
         self
     }

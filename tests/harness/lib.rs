@@ -29,6 +29,8 @@ pub mod upstream;
 pub mod clients;
 /// Clients at work in the background, and what they report.
 pub mod load;
+/// A real name server beside the pods.
+pub mod dns;
 /// A client, servers, services of every protocol and an agent, ready made.
 pub mod world;
 /// Waiting for a condition, and reading what is observed.

@@ -13,6 +13,8 @@
 //! | `/reset` | no answer: TCP reset in HTTP/1.1, RST_STREAM in HTTP/2 |
 //! | `/close` | an answer, then the connection ends: `connection: close`, or GOAWAY |
 //! | `/cancelled` | how many requests were given up by their callers before the answer began, on all connections |
+//! | `/health` | 200, or 503 after `POST /health/fail` and until `POST /health/ok` |
+//! | `/probed` | how often `/health` was asked |
 //! | `/ws` | WebSocket that sends back what it gets |
 //! | any other | JSON that describes the request as it arrived |
 
@@ -48,9 +50,17 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
 pub(crate) struct Server {
     name: Rc<str>,
     cancelled: Rc<Cell<u64>>,
+    health: Rc<Health>,
     slow: Duration,
     status: Option<u16>,
     builder: Rc<auto::Builder<LocalExecutor>>,
+}
+
+/// What `/health` says, and how often it was asked.
+#[derive(Default)]
+struct Health {
+    fails: Cell<bool>,
+    asked: Cell<u64>,
 }
 
 /// What a request's handler knows of its connection.
@@ -59,6 +69,7 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     /// Requests that were dropped before they were answered, on all connections.
     cancelled: Rc<Cell<u64>>,
+    health: Rc<Health>,
     /// How late every answer comes.
     slow: Duration,
     status: Option<u16>,
@@ -80,6 +91,7 @@ impl Server {
         Self {
             name,
             cancelled: Rc::default(),
+            health: Rc::default(),
             slow,
             status,
             builder: Rc::new(builder),
@@ -97,6 +109,7 @@ impl Server {
             name: self.name,
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             cancelled: self.cancelled,
+            health: self.health,
             slow: self.slow,
             status: self.status,
             close: Notify::new(),
@@ -211,6 +224,19 @@ async fn answer_as_asked(
             reply
         }
         ["cancelled"] => Response::new(full(connection.cancelled.get().to_string())),
+        ["health"] => {
+            connection.health.asked.set(connection.health.asked.get() + 1);
+            let mut reply = describe(&connection, &request)?;
+            if connection.health.fails.get() {
+                *reply.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            reply
+        }
+        ["health", state] if request.method() == Method::POST => {
+            connection.health.fails.set(*state == "fail");
+            describe(&connection, &request)?
+        }
+        ["probed"] => json(&connection.health.asked.get().into())?,
         ["ws"] => websocket::upgrade(request)?,
         _ if request.method() == Method::CONNECT => websocket::connect(request),
         _ => describe(&connection, &request)?,

@@ -181,7 +181,8 @@ async fn follow(question: Question, servers: Arc<Servers>, board: DnsBoard, news
     let mut rng = fastrand::Rng::new();
     let mut course = Course::default();
     loop {
-        let result = servers.lookup(&question.name).await;
+        let last = course.addresses.as_deref().unwrap_or_default();
+        let result = servers.lookup(&question.name, last).await;
         board.note(&question, &result);
         let name = &question.name;
         let step = course.step(&result, question.ttl, &mut rng);

@@ -67,11 +67,13 @@ impl DnsFailure {
 }
 
 impl Servers {
-    /// Asks for A and AAAA records. `name` is absolute.
+    /// Asks for A and AAAA records. `name` is absolute; `last` is what was answered before.
     ///
     /// # Errors
-    /// Also when only one of the two questions fails: half an answer would pass for a loss of endpoints.
-    pub(super) async fn lookup(&self, name: &str) -> Result<Answer, DnsFailure> {
+    /// Also when only one of the two questions fails and `last` has addresses of that family: half an answer would
+    /// pass for a loss of endpoints. Without such the other half is an answer, because there are name servers that
+    /// refuse a family for good.
+    pub(super) async fn lookup(&self, name: &str, last: &[IpAddr]) -> Result<Answer, DnsFailure> {
         let mut name = Name::from_ascii(name).map_err(|e| DnsFailure::Unreachable(e.to_string()))?;
         name.set_fqdn(true);
         let resolver = self.resolver().map_err(failure)?;
@@ -84,7 +86,7 @@ impl Servers {
         let (v4, v6) = tokio::time::timeout(DEADLINE, both)
             .await
             .map_err(|_| DnsFailure::Timeout)?;
-        answer([v4, v6])
+        answer([(v4, IpAddr::is_ipv4), (v6, IpAddr::is_ipv6)], last)
     }
 
     /// A resolver for one lookup. It keeps no cache: how long an answer stands is for [`super::Names`] to decide.
@@ -112,15 +114,22 @@ impl Servers {
     }
 }
 
-fn answer(lookups: [Result<Lookup, NetError>; 2]) -> Result<Answer, DnsFailure> {
+type OfFamily = fn(&IpAddr) -> bool;
+
+fn answer(lookups: [(Result<Lookup, NetError>, OfFamily); 2], last: &[IpAddr]) -> Result<Answer, DnsFailure> {
     let mut addresses = Vec::new();
+    let mut why = DnsFailure::NoAddress;
     let mut ttl = u32::MAX;
-    for lookup in lookups {
+    for (lookup, of_family) in lookups {
         let lookup = match lookup.map_err(failure) {
             Ok(lookup) => lookup,
             // A name with addresses of one family only.
             Err(DnsFailure::NoAddress) => continue,
-            Err(other) => return Err(other),
+            Err(failure) if last.iter().any(of_family) => return Err(failure),
+            Err(failure) => {
+                why = failure;
+                continue;
+            }
         };
         for record in lookup.answers() {
             ttl = ttl.min(record.ttl);
@@ -132,7 +141,7 @@ fn answer(lookups: [Result<Lookup, NetError>; 2]) -> Result<Answer, DnsFailure> 
         }
     }
     if addresses.is_empty() {
-        return Err(DnsFailure::NoAddress);
+        return Err(why);
     }
     let ttl = Duration::from_secs(ttl.into());
     Ok(Answer { addresses, ttl })

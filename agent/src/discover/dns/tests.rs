@@ -24,7 +24,7 @@ enum Say {
     /// (addresses, TTL in seconds)
     Addresses(Vec<IpAddr>, u32),
     Code(ResponseCode),
-    /// A code for AAAA; addresses for A.
+    /// A code for the questions of the family that these addresses are not of.
     HalfBroken(ResponseCode, Vec<IpAddr>),
     Nothing,
 }
@@ -100,7 +100,7 @@ impl Server {
         let (addresses, ttl) = match self.say.lock().unwrap().clone() {
             Say::Nothing => return None,
             Say::Addresses(addresses, ttl) => (addresses, ttl),
-            Say::HalfBroken(code, _) if v6 => {
+            Say::HalfBroken(code, addresses) if addresses[0].is_ipv6() != v6 => {
                 answer.metadata.response_code = code;
                 (vec![], 0)
             }
@@ -208,9 +208,9 @@ async fn a_failure_keeps_the_last_good_answer() {
             Say::Code(ResponseCode::ServFail),
             DnsFailure::Refused(ResponseCode::ServFail.to_string()),
         ),
-        // Half an answer is none: it would pass for a loss of endpoints.
+        // Half an answer, without the half that there was, would pass for a loss of endpoints.
         (
-            Say::HalfBroken(ResponseCode::Refused, ips(&[7])),
+            Say::HalfBroken(ResponseCode::Refused, vec![Ipv6Addr::LOCALHOST.into()]),
             DnsFailure::Refused(ResponseCode::Refused.to_string()),
         ),
     ] {
@@ -249,6 +249,13 @@ async fn both_families_and_answers_beyond_a_datagram_are_whole() {
     let mut names = asking(&server);
     assert_eq!(news(&mut names).await, Some([many, vec![v6]].concat()));
     assert!(server.over_tcp.load(Ordering::Relaxed) >= 1);
+}
+
+#[tokio::test]
+async fn a_family_that_is_refused_for_good_costs_the_other_nothing() {
+    let server = Server::start(Say::HalfBroken(ResponseCode::Refused, ips(&[7]))).await;
+    let mut names = asking(&server);
+    assert_eq!(news(&mut names).await, Some(ips(&[7])));
 }
 
 #[tokio::test]
