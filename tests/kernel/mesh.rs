@@ -144,6 +144,7 @@ pub(crate) fn word(pod: &Pod, inbound: &[u16]) -> PodWord {
             .map(|port| InboundPort {
                 port: *port,
                 protocol: Protocol::Detect,
+                limits: Default::default(),
             })
             .collect(),
     }

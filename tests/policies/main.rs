@@ -1,5 +1,7 @@
 //! Policies and routes on real traffic: what a team takes a sidecar for.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod resilience;
 mod routes;
 mod timeouts;
@@ -9,7 +11,9 @@ use serde_json::{Value, json};
 
 /// One service's policy, as it stands in the file.
 fn policy(config: &mut Config, service: &str, fields: Value) {
-    let Value::Object(fields) = fields else { panic!("a policy is a map") };
+    let Value::Object(fields) = fields else {
+        panic!("a policy is a map")
+    };
     config.policy_of(service).unwrap().more.extend(fields);
 }
 
@@ -37,7 +41,10 @@ fn line(agent: &Agent, path: &str) -> Value {
 
 /// `attempts` and `flags` of an access line.
 fn outcome(line: &Value) -> (u64, &str) {
-    (line["attempts"].as_u64().unwrap(), line["flags"].as_str().unwrap())
+    (
+        line["attempts"].as_u64().unwrap(),
+        line["flags"].as_str().unwrap(),
+    )
 }
 
 /// Deadline of what happens soon.

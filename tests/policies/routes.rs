@@ -32,9 +32,15 @@ fn a_rule_is_chosen_by_path_and_header_and_what_matches_none_is_refused() {
     let canary = world.get("http", "/other", &["-H", "x-canary: yes"]).unwrap();
     assert_eq!(canary["path"], "/canary");
     assert_eq!(status(&world, "http", "/other"), "404");
-    let line = world.agent.access_line("no route", |line| line["flags"] == "NR").unwrap();
+    let line = world
+        .agent
+        .access_line("no route", |line| line["flags"] == "NR")
+        .unwrap();
     assert_eq!(line["code"], 404);
-    let line = world.agent.access_line("the api", |line| line["path"] == "/api/x").unwrap();
+    let line = world
+        .agent
+        .access_line("the api", |line| line["path"] == "/api/x")
+        .unwrap();
     assert_eq!(line["route"], "demo/split", "{line}");
 }
 
@@ -44,7 +50,14 @@ fn a_redirect_answers_without_an_endpoint() {
         "filters": [{"type": "RequestRedirect", "requestRedirect": {"hostname": "example.com", "statusCode": 301}}],
     }]));
     let url = world.url("http", "/x").unwrap();
-    let arguments = ["-s", "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", &url];
+    let arguments = [
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code} %{redirect_url}",
+        &url,
+    ];
     let said = world.curl(&arguments).unwrap().success().unwrap();
     assert!(said.starts_with("301 http://example.com"), "{said}");
 }
@@ -59,5 +72,8 @@ fn a_mirror_sees_the_request_and_the_caller_does_not_see_the_mirror() {
         assert_eq!(status(&world, "http", &format!("/{i}")), "200");
     }
     let none = |sum: f64| sum == 0.0;
-    world.agent.metric("derny_requests_not_mirrored_total", &[], none).unwrap();
+    world
+        .agent
+        .metric("derny_requests_not_mirrored_total", &[], none)
+        .unwrap();
 }

@@ -27,6 +27,15 @@ fn a_body_may_take_longer_than_the_headers() {
     // The default bounds the headers only: 40 ticks of 100 ms go on as long as they move.
     let world = world(1, &json!({"timeouts": {"idle": "1s"}}));
     let url = world.url("http", "/bytes/30000000").unwrap();
-    let arguments = ["-s", "--limit-rate", "10M", "-o", "/dev/null", "-w", "%{size_download}", &url];
+    let arguments = [
+        "-s",
+        "--limit-rate",
+        "10M",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{size_download}",
+        &url,
+    ];
     assert_eq!(world.curl(&arguments).unwrap().success().unwrap(), "30000000");
 }

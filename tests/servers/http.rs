@@ -80,7 +80,12 @@ pub(crate) struct Connection {
 }
 
 impl Server {
-    pub(crate) fn new(name: Rc<str>, max_concurrent_streams: u32, slow: Duration, status: Option<u16>) -> Self {
+    pub(crate) fn new(
+        name: Rc<str>,
+        max_concurrent_streams: u32,
+        slow: Duration,
+        status: Option<u16>,
+    ) -> Self {
         let mut builder = auto::Builder::new(LocalExecutor);
         builder
             .http2()
@@ -151,7 +156,9 @@ async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Resul
         tokio::time::sleep(connection.slow).await;
     }
     let answered = match connection.status {
-        Some(status) => Ok(Response::builder().status(status).body(any(http_body_util::Full::new(Bytes::new())))?),
+        Some(status) => Ok(Response::builder()
+            .status(status)
+            .body(any(http_body_util::Full::new(Bytes::new())))?),
         None => answer_as_asked(connection, request).await,
     };
     unanswered.0 = None;

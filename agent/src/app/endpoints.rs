@@ -42,17 +42,29 @@ pub(super) fn add_uses(endpoints: &mut [proto::ServiceEndpoint], snapshot: &Snap
     let now = Instant::now();
     for guarded in registry.all() {
         let name = &guarded.key.destination;
-        let Some(port) = snapshot.ports.get(name).filter(|_| guarded.key.direction == Direction::Outbound) else {
+        let Some(port) = snapshot
+            .ports
+            .get(name)
+            .filter(|_| guarded.key.direction == Direction::Outbound)
+        else {
             continue;
         };
         let host = |address| guarded.guards.outliers.host(address);
-        let usable = |e: &Endpoint| e.state == EndpointState::Ready && host(e.address).standing() == Standing::In;
-        let able: Vec<&Endpoint> =
-            port.endpoints.iter().filter(|e| e.state != EndpointState::Terminating).collect();
+        let usable =
+            |e: &Endpoint| e.state == EndpointState::Ready && host(e.address).standing() == Standing::In;
+        let able: Vec<&Endpoint> = port
+            .endpoints
+            .iter()
+            .filter(|e| e.state != EndpointState::Terminating)
+            .collect();
         let good = able.iter().filter(|e| usable(e)).count();
         let panic = good * 100 < usize::from(port.policy.load_balancer.panic_threshold) * able.len();
         for shown in endpoints.iter_mut().filter(|shown| is_of(shown, name)) {
-            let Some(endpoint) = port.endpoints.iter().find(|e| e.address.to_string() == shown.address) else {
+            let Some(endpoint) = port
+                .endpoints
+                .iter()
+                .find(|e| e.address.to_string() == shown.address)
+            else {
                 continue;
             };
             let host = host(endpoint.address);
@@ -68,7 +80,10 @@ pub(super) fn add_uses(endpoints: &mut [proto::ServiceEndpoint], snapshot: &Snap
                     Standing::Trial => proto::Standing::Trial,
                 }
                 .into(),
-                reason: host.reason().map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+                reason: host
+                    .reason()
+                    .map(|reason| reason.as_str().to_owned())
+                    .unwrap_or_default(),
                 returns_in_ms: match standing {
                     Standing::Ejected { until } => {
                         let left = until.saturating_duration_since(now.into_std());

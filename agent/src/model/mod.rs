@@ -3,6 +3,7 @@
 mod addr;
 mod protocol;
 mod policy;
+mod health_check;
 mod endpoint;
 mod dns;
 mod route;
@@ -14,12 +15,13 @@ mod origin;
 pub use addr::{DestinationId, MAX_SLOTS, Slot};
 pub use dns::{Dns, DnsMode, TtlBounds};
 pub use endpoint::{Endpoint, EndpointState};
+pub use health_check::{HealthCheck, Probe};
 pub use origin::Origins;
 pub use pod::{InboundPort, Pod, PodName, PodState, PodStatus};
 pub use policy::{
-    Algorithm, Backoff, CircuitBreaking, ConnectionPool, FailurePercentage, HashKey, HealthCheck,
-    InboundLimits, LoadBalancer, OutlierDetection, Policy, Probe, RequestTimeout, Retry, RetryBudget,
-    RetryOn, SuccessRate, Timeouts, ZoneAware,
+    Algorithm, Backoff, CircuitBreaking, ConnectionPool, FailurePercentage, HashKey, InboundLimits,
+    LoadBalancer, OutlierDetection, Policy, RequestTimeout, Retry, RetryBudget, RetryOn, SuccessRate,
+    Timeouts, ZoneAware,
 };
 pub use protocol::Protocol;
 pub use route::{

@@ -120,10 +120,7 @@ pub(super) async fn run(
             .insert(X_DERNY_ATTEMPT, HeaderValue::from(x.attempts() + 1));
         let outcome = attempts.attempt(x, &head, body).await?;
         let again = match attempts.judge(outcome, x, &head.method, body).await? {
-            Next::Answer(answer) => {
-                body.keep_no_longer();
-                return Ok(*answer);
-            }
+            Next::Answer(answer) => return Ok(*answer),
             Next::Again(wait) => wait,
         };
         if again > plan.deadlines.left(Instant::now()) {
@@ -351,7 +348,11 @@ impl Attempts<'_> {
     ) -> Result<Next, LocalError> {
         let wanted = failure_may_be_retried(failure, &self.plan.retry.on, x.spoken(), method);
         match (wanted, chance) {
-            (true, Chance::Left) if self.within_budget(x) => Ok(Next::Again(self.backoff(x))),
+            // The budget keeps retries from adding to the load of endpoints that answer badly or late. A connection
+            // that is gone is no load: its requests go elsewhere all at once, and only once.
+            (true, Chance::Left) if failure.is_of_the_connection() || self.within_budget(x) => {
+                Ok(Next::Again(self.backoff(x)))
+            }
             (true, Chance::Gone) if x.attempts() > 1 => {
                 x.failed(Flag::RetryLimitExceeded);
                 Err(self.error())

@@ -25,6 +25,11 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether there is no connection any more, so that another try at this endpoint adds nothing to its load.
+    pub fn is_of_the_connection(self) -> bool {
+        matches!(self, Self::Connect | Self::Unprocessed | Self::Lost { .. })
+    }
+
     /// The same failure, with how much of the request had gone out.
     pub fn after(self, sent: Sent) -> Self {
         match self {
