@@ -8,16 +8,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, request, response};
-use http_body::{Body as _, Frame};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, response};
+use http_body::Body as _;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     deadline::Limit,
-    forward::{self, Failed, Lease},
+    forward::{self, Failed},
     inlet::Inlet,
+    judged::Judged,
+    outcome::{Answer, Chance, Held, Next, Outcome},
     plan::Plan,
 };
 use crate::{
@@ -31,72 +32,6 @@ use crate::{
 };
 
 const X_DERNY_ATTEMPT: HeaderName = HeaderName::from_static("x-derny-attempt");
-
-/// A response that goes to the caller.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) head: response::Parts,
-    /// A frame that was read while the headers were held.
-    pub(super) first: Option<Frame<Bytes>>,
-    pub(super) body: Body,
-    pub(super) lease: Lease,
-    pub(super) judged: Judged,
-}
-
-/// An endpoint that has a request, and is to be judged by how it ends.
-#[derive(Debug)]
-pub(super) struct Judged {
-    inlet: Rc<Inlet>,
-    upstream: Rc<super::view::Upstream>,
-    in_flight: InFlight,
-    open: Open,
-}
-
-/// Whether the verdict is still to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Open {
-    Yes,
-    No,
-}
-
-impl Judged {
-    /// The verdict; only the first counts.
-    pub(super) fn verdict(&mut self, verdict: Verdict) {
-        if std::mem::replace(&mut self.open, Open::No) == Open::No {
-            return;
-        }
-        let mut rng = self.inlet.worker.rng.borrow_mut();
-        let guards = self.upstream.guards();
-        let now = Instant::now().into_std();
-        if let Some(event) = self.in_flight.record(&guards.outliers, verdict, now, &mut rng) {
-            guards.report(self.inlet.line.scope.key(), &event);
-        }
-    }
-
-    /// The verdict by the status with which a gRPC call ended; none means that it ended without one.
-    pub(super) fn by_status(&mut self, status: Option<u16>) {
-        let policy = &self.upstream.port.policy;
-        let failure = policy
-            .outlier_detection
-            .as_ref()
-            .is_some_and(|outlier| status.is_some_and(|status| outlier.grpc_status.contains(&status)));
-        self.verdict(if failure {
-            Verdict::Failure5xx { gateway: false }
-        } else {
-            Verdict::Success
-        });
-    }
-
-    fn by_http(&mut self, status: StatusCode) {
-        self.verdict(if status.is_server_error() {
-            Verdict::Failure5xx {
-                gateway: matches!(status.as_u16(), 502..=504),
-            }
-        } else {
-            Verdict::Success
-        });
-    }
-}
 
 /// Sends `head` and `body` as `plan` says.
 pub(super) async fn run(
@@ -142,49 +77,6 @@ struct Attempts<'a> {
     retrying: Option<Permit>,
 }
 
-enum Outcome {
-    Response(Box<(Response<Body>, Lease, Judged)>),
-    Failed(Failure),
-}
-
-enum Next {
-    Answer(Box<Answer>),
-    /// After so long.
-    Again(Duration),
-}
-
-impl Next {
-    fn answer(
-        head: response::Parts,
-        first: Option<Frame<Bytes>>,
-        body: Body,
-        lease: Lease,
-        judged: Judged,
-    ) -> Self {
-        Self::Answer(Box::new(Answer {
-            head,
-            first,
-            body,
-            lease,
-            judged,
-        }))
-    }
-}
-
-/// Whether the policy and the body allow another attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chance {
-    Left,
-    Gone,
-}
-
-/// What came of holding the headers.
-enum Held {
-    /// To the caller, with the frame that was read.
-    Go(Option<Frame<Bytes>>),
-    Again(Duration),
-}
-
 impl Attempts<'_> {
     /// One attempt at one endpoint.
     async fn attempt(
@@ -200,12 +92,7 @@ impl Attempts<'_> {
             return Err(self.error());
         };
         x.attempt(endpoint.address());
-        let mut judged = Judged {
-            inlet: self.inlet.clone(),
-            upstream: upstream.clone(),
-            in_flight,
-            open: Open::Yes,
-        };
+        let mut judged = Judged::new(self.inlet, upstream, in_flight);
         let pool =
             self.inlet
                 .worker
@@ -394,7 +281,7 @@ impl Attempts<'_> {
                 let failed = Failed::broke_off(&error);
                 judged.verdict(Verdict::LocalError);
                 let failure = failed.failure;
-                let endpoint = judged.in_flight.endpoint().clone();
+                let endpoint = judged.endpoint().clone();
                 self.tried.push(endpoint.address());
                 self.last = Some((endpoint, failed));
                 match self.after_failure(failure, x, &Method::POST, Chance::Left)? {

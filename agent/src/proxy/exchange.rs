@@ -7,9 +7,10 @@ use http::{HeaderName, HeaderValue, Request, Response, Version, request};
 use http_body_util::BodyExt as _;
 
 use super::{
-    attempts::{self, Answer},
+    attempts,
     inlet::Inlet,
     mirror,
+    outcome::Answer,
     plan::{Plan, Planned, plan},
     response_body::{Clock, ResponseBody, Running},
 };

@@ -17,6 +17,8 @@ mod exchange;
 mod plan;
 mod deadline;
 mod attempts;
+mod outcome;
+mod judged;
 mod forward;
 mod mirror;
 mod pump;

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{attempts::Judged, deadline::Deadlines, forward::Lease};
+use super::{deadline::Deadlines, forward::Lease, judged::Judged};
 use crate::{
     balance::{Permit, Verdict},
     record::{Exchange, Flag, Spoken},

@@ -102,7 +102,12 @@ const ROOMS: [Room; 21] = [
         &["model", "pool", "snapshot", "drain"],
         &["aya"],
     ),
-    room("snapshot", "pure reducer", &["model"], &["tokio", "aya", "hyper"]),
+    room(
+        "snapshot",
+        "pure reducer",
+        &["model", "route"],
+        &["tokio", "aya", "hyper"],
+    ),
     room(
         "publish",
         "a view → workers and kernel",

@@ -1,0 +1,77 @@
+//! An endpoint is judged by how its requests end.
+
+use std::rc::Rc;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::{inlet::Inlet, view::Upstream};
+use crate::balance::{EndpointLoad, InFlight, Verdict};
+
+/// An endpoint that has a request, and is to be judged by how it ends.
+#[derive(Debug)]
+pub(super) struct Judged {
+    inlet: Rc<Inlet>,
+    upstream: Rc<Upstream>,
+    in_flight: InFlight,
+    open: Open,
+}
+
+/// Whether the verdict is still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Yes,
+    No,
+}
+
+impl Judged {
+    pub(super) fn new(inlet: &Rc<Inlet>, upstream: &Rc<Upstream>, in_flight: InFlight) -> Self {
+        Self {
+            inlet: inlet.clone(),
+            upstream: upstream.clone(),
+            in_flight,
+            open: Open::Yes,
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> &Rc<EndpointLoad> {
+        self.in_flight.endpoint()
+    }
+
+    /// The verdict; only the first counts.
+    pub(super) fn verdict(&mut self, verdict: Verdict) {
+        if std::mem::replace(&mut self.open, Open::No) == Open::No {
+            return;
+        }
+        let mut rng = self.inlet.worker.rng.borrow_mut();
+        let guards = self.upstream.guards();
+        let now = Instant::now().into_std();
+        if let Some(event) = self.in_flight.record(&guards.outliers, verdict, now, &mut rng) {
+            guards.report(self.inlet.line.scope.key(), &event);
+        }
+    }
+
+    /// The verdict by the status with which a gRPC call ended; none means that it ended without one.
+    pub(super) fn by_status(&mut self, status: Option<u16>) {
+        let policy = &self.upstream.port.policy;
+        let failure = policy
+            .outlier_detection
+            .as_ref()
+            .is_some_and(|outlier| status.is_some_and(|status| outlier.grpc_status.contains(&status)));
+        self.verdict(if failure {
+            Verdict::Failure5xx { gateway: false }
+        } else {
+            Verdict::Success
+        });
+    }
+
+    pub(super) fn by_http(&mut self, status: StatusCode) {
+        self.verdict(if status.is_server_error() {
+            Verdict::Failure5xx {
+                gateway: matches!(status.as_u16(), 502..=504),
+            }
+        } else {
+            Verdict::Success
+        });
+    }
+}
