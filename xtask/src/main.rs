@@ -11,6 +11,8 @@ mod setup;
 mod build;
 /// Unit and end-to-end tests.
 mod test;
+/// CPU per request.
+mod bench;
 /// The repository's own rules.
 mod tidy;
 /// Derny on a node of this machine, step by step.
@@ -52,6 +54,12 @@ enum Task {
     Down { node: Option<String> },
     /// Runs all tests, or those whose names contain a word
     Test { filter: Option<String> },
+    /// Compares CPU per request with a bare hyper relay and with Envoy, on the same traffic
+    Bench {
+        /// One round instead of three
+        #[arg(long)]
+        quick: bool,
+    },
     /// Checks import rules, file lengths and that maps and metrics are documented
     Tidy {
         /// Write the table of import rules into docs/architecture.md
@@ -68,6 +76,8 @@ fn main() -> ExitCode {
         Task::Exec { pod, command } => demo::kept::exec(&pod, &command),
         Task::Down { node } => demo::kept::down(node.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Bench { quick: true } => bench::run(bench::Rounds::One).map(|()| ExitCode::SUCCESS),
+        Task::Bench { quick: false } => bench::run(bench::Rounds::Three).map(|()| ExitCode::SUCCESS),
         Task::Tidy { write: true } => tidy::run(tidy::Table::Write).map(|()| ExitCode::SUCCESS),
         Task::Tidy { write: false } => tidy::run(tidy::Table::Check).map(|()| ExitCode::SUCCESS),
     };
