@@ -233,3 +233,76 @@ impl http_body::Body for ResponseBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use super::*;
+    use crate::model::{RequestTimeout, RuleTimeouts, Timeouts};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn clock(request: RequestTimeout, idle: Option<Duration>) -> Option<Clock> {
+        let policy = Timeouts {
+            request,
+            per_try: None,
+            idle,
+        };
+        Clock::new(Deadlines::new(
+            &policy,
+            RuleTimeouts::default(),
+            None,
+            Instant::now(),
+        ))
+    }
+
+    /// Waits until time has run out: the flag, and how long that took.
+    async fn runs_out(clock: &mut Clock, received: u64) -> (Flag, Duration) {
+        let start = Instant::now();
+        let flag = poll_fn(|cx| clock.poll(received, cx)).await;
+        (flag, start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_ends_after_the_idle_timeout() {
+        let mut clock = clock(RequestTimeout::default(), Some(5 * MINUTE)).unwrap();
+        assert_eq!(
+            runs_out(&mut clock, 0).await,
+            (Flag::StreamIdleTimeout, 5 * MINUTE)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_moves_in_either_direction_goes_on_for_as_long_as_it_likes() {
+        let mut clock = clock(RequestTimeout::default(), Some(5 * MINUTE)).unwrap();
+        for step in 1..=10u64 {
+            let silent = tokio::time::timeout(4 * MINUTE, runs_out(&mut clock, step / 2)).await;
+            assert!(silent.is_err(), "it ended in step {step}");
+            // A message of the endpoint, or else one of the caller: `received` grows in every second step.
+            if step % 2 == 0 {
+                clock.moved();
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_minutes_without_a_byte_are_nothing_to_a_stream_without_an_idle_timeout() {
+        assert!(
+            clock(RequestTimeout::default(), None).is_none(),
+            "nothing to watch"
+        );
+        let mut whole = clock(RequestTimeout::Whole(11 * MINUTE), None).unwrap();
+        assert_eq!(
+            runs_out(&mut whole, 0).await,
+            (Flag::UpstreamTimeout, 11 * MINUTE)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_whole_exchange_ends_though_it_moves() {
+        let mut clock = clock(RequestTimeout::Whole(MINUTE), Some(5 * MINUTE)).unwrap();
+        clock.moved();
+        assert_eq!(runs_out(&mut clock, 7).await, (Flag::UpstreamTimeout, MINUTE));
+    }
+}
