@@ -37,7 +37,7 @@ impl World {
 
     /// Starts Derny with all pods enrolled; requests to both services go round robin.
     pub(crate) fn start_derny(&mut self) -> Result<()> {
-        self.agent = Some(Agent::start(&self.node, AgentOptions::new(self.config()))?);
+        self.agent = Some(Agent::start(&self.node, AgentOptions::new(self.config()?))?);
         Ok(())
     }
 
@@ -46,7 +46,7 @@ impl World {
         self.agent.as_mut().context("Derny has not been started")
     }
 
-    fn config(&self) -> Config {
+    fn config(&self) -> Result<Config> {
         let mut config = Config::default();
         for client in &self.clients {
             config = config.pod(client, "client");
@@ -57,11 +57,17 @@ impl World {
         for pod in &self.web.pods {
             config = config.pod_inbound(pod, "web", HTTP_PORT, Some("http"));
         }
-        config
+        config = config
             .service(&self.echo.vip, Some("grpc"))
             .service(&self.web.vip, Some("http"))
             .algorithm("echo", "roundRobin")
-            .algorithm("web", "roundRobin")
+            .algorithm("web", "roundRobin");
+        // The endpoint that is killed is ejected; it is tried again after two seconds instead of thirty, so that
+        // the demo can show its return.
+        let ejection = serde_json::json!({"baseEjectionTime": "2s", "interval": "1s"});
+        let policy = config.policy_of("echo")?;
+        policy.more.insert("outlierDetection".to_owned(), ejection);
+        Ok(config)
     }
 }
 
