@@ -62,14 +62,10 @@ fn bench(quick: bool) -> Result<ExitCode> {
     }
 
     let mut samples: BTreeMap<(Protocol, Pace, Kind), Vec<f64>> = BTreeMap::new();
-    for round in 0..if quick { 1 } else { ROUNDS } {
+    let rounds = if quick { 1 } else { ROUNDS };
+    for round in 0..rounds {
         for kind in &kinds {
-            eprintln!(
-                "round {} of {}: {}",
-                round + 1,
-                if quick { 1 } else { ROUNDS },
-                kind.name()
-            );
+            eprintln!("round {} of {}: {}", round + 1, rounds, kind.name());
             let proxy = Running::start(*kind, &node, &client, &pods, &vip)?;
             for protocol in PROTOCOLS {
                 for pace in [Pace::Saturated, Pace::Paced] {
@@ -91,7 +87,7 @@ fn bench(quick: bool) -> Result<ExitCode> {
         }
     }
     drop(servers);
-    let over = report(&samples, &kinds);
+    let over = report(&samples, &kinds, rounds);
     Ok(if over {
         ExitCode::FAILURE
     } else {
@@ -100,13 +96,13 @@ fn bench(quick: bool) -> Result<ExitCode> {
 }
 
 /// Prints the table; true when Derny costs more than it may.
-fn report(samples: &BTreeMap<(Protocol, Pace, Kind), Vec<f64>>, kinds: &[Kind]) -> bool {
+fn report(samples: &BTreeMap<(Protocol, Pace, Kind), Vec<f64>>, kinds: &[Kind], rounds: usize) -> bool {
     let median = |protocol, pace, kind| -> Option<f64> {
         let mut values = samples.get(&(protocol, pace, kind))?.clone();
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied()
     };
-    println!("\nµs of the proxy's CPU per request, median of {ROUNDS} rounds");
+    println!("\nµs of the proxy's CPU per request, median of {rounds} round(s)");
     print!("{:<28}", "");
     kinds.iter().for_each(|kind| print!("{:>10}", kind.name()));
     println!("{:>14}{:>14}", "derny/relay", "derny/envoy");
