@@ -64,7 +64,7 @@ fn derny_steer(ctx: SkLookupContext) -> u32 {
 /// For the agent's own cgroup.
 #[sock_ops]
 fn derny_origin(ctx: SockOpsContext) -> u32 {
-    origin::try_origin(&ctx);
+    count::count(origin::try_origin(&ctx));
     NO_REPLY
 }
 

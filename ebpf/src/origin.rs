@@ -10,9 +10,12 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, bpf_sk_storage_get},
     programs::SockOpsContext,
 };
-use derny_ebpf_common::{AddressKey, ConnectionKey, MARK, Remembered};
+use derny_ebpf_common::{AddressKey, ConnectionKey, MARK, NODE_COUNTERS, Path, Remembered};
 
-use crate::maps::{DIALLED, ORIGIN, TUPLES};
+use crate::{
+    count::Decided,
+    maps::{DIALLED, ORIGIN, TUPLES},
+};
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
@@ -20,7 +23,7 @@ const AF_INET6: u32 = 10;
 /// The agent's own cgroup: a connection that the agent opens for a pod. The namespace where it arrives must not
 /// hand it to the agent a second time. Pods are not asked: any of them may mark its sockets.
 #[inline(always)]
-pub(crate) fn try_origin(ctx: &SockOpsContext) -> Option<()> {
+pub(crate) fn try_origin(ctx: &SockOpsContext) -> Option<Decided> {
     let sk = connecting(ctx)?;
     // SAFETY: checked for null, and valid for the run of the program.
     if unsafe { (*sk).mark } != MARK {
@@ -28,8 +31,12 @@ pub(crate) fn try_origin(ctx: &SockOpsContext) -> Option<()> {
     }
     // SAFETY: the helper has no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
-    // An LRU map evicts rather than fail.
-    ORIGIN.insert(connection(ctx)?, now, 0).ok()
+    // An LRU map evicts when it is full, and yet it may fail: when no entry can be evicted, or a lock not be had.
+    let lost = Decided {
+        slot: NODE_COUNTERS,
+        path: Path::OriginLost,
+    };
+    ORIGIN.insert(connection(ctx)?, now, 0).err().map(|_| lost)
 }
 
 /// The pods' cgroup: a connection that was redirected to a pod's listener on `[::1]`, whose address says nothing.

@@ -287,6 +287,7 @@ fn decisions(c: &SlotCounters) -> impl Iterator<Item = (&'static str, u64)> {
         ("skipped_loopback", c.skipped_loopback),
         ("skipped_stale", c.skipped_stale),
         ("no_listener", c.no_listener),
+        ("origin_lost", c.origin_lost),
     ]
     .into_iter()
 }

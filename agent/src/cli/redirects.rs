@@ -52,6 +52,7 @@ struct Counters {
     skipped_loopback: u64,
     skipped_stale: u64,
     no_listener: u64,
+    origin_lost: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -138,6 +139,7 @@ impl From<SlotCounters> for Counters {
             skipped_loopback: from.skipped_loopback,
             skipped_stale: from.skipped_stale,
             no_listener: from.no_listener,
+            origin_lost: from.origin_lost,
         }
     }
 }
@@ -152,6 +154,7 @@ impl Counters {
             + self.skipped_node_address
             + self.skipped_loopback
             + self.no_listener
+            + self.origin_lost
     }
 }
 

@@ -64,6 +64,7 @@ pub struct SlotCounters {
     pub skipped_loopback: u64,
     pub skipped_stale: u64,
     pub no_listener: u64,
+    pub origin_lost: u64,
 }
 
 impl Observer {
@@ -205,6 +206,7 @@ impl Observer {
             skipped_loopback: sum(Path::SkippedLoopback),
             skipped_stale: sum(Path::SkippedStale),
             no_listener: sum(Path::NoListener),
+            origin_lost: sum(Path::OriginLost),
         })
     }
 }

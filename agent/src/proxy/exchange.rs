@@ -24,9 +24,40 @@ use crate::{
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// A request that the engine could not pass on.
+struct Refused {
+    exchange: Box<Exchange>,
+    body: RequestBody,
+    error: LocalError,
+}
+
 /// Answers one request, with an endpoint's response or with an error of the engine's own. Dropped, the request is
 /// cancelled at the endpoint.
 pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Response<ResponseBody> {
+    answer(inlet, request).await.unwrap_or_else(refuse)
+}
+
+/// The same for a stream of HTTP/2, which may also be reset.
+///
+/// A pod whose application takes no connection has not seen the request, and only its caller can send it elsewhere.
+/// REFUSED_STREAM tells it so (RFC 9113 section 8.7); an answer would count as the pod's own.
+pub(super) async fn exchange_of_stream(
+    inlet: &Rc<Inlet>,
+    request: Request<Body>,
+) -> Result<Response<ResponseBody>, h2::Reason> {
+    answer(inlet, request).await.or_else(|refused| {
+        if inlet.is_inbound() && matches!(refused.error, LocalError::ConnectFailed { .. }) {
+            let Refused {
+                mut exchange, error, ..
+            } = refused;
+            exchange.refused(error.flag());
+            return Err(h2::Reason::REFUSED_STREAM);
+        }
+        Ok(refuse(refused))
+    })
+}
+
+async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<ResponseBody>, Refused> {
     let (head, body) = request.into_parts();
     let spoken = match head.version {
         Version::HTTP_2 if is_grpc(&head.headers) => Spoken::Grpc,
@@ -39,24 +70,26 @@ pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Respo
         .as_ref()
         .map_or(0, |u| u.port.policy.retry.body_buffer_bytes);
     let body = RequestBody::new(body, bound);
-    let Some(dialled) = dialled else {
-        return refuse(
-            x,
+    let refused = |exchange, body, error| {
+        Err(Refused {
+            exchange,
             body,
-            &LocalError::NoEndpoint {
-                service: inlet.service(),
-            },
-        );
+            error,
+        })
+    };
+    let Some(dialled) = dialled else {
+        let service = inlet.service();
+        return refused(x, body, LocalError::NoEndpoint { service });
     };
     let mut head = head;
     let plan = match plan(inlet, &dialled, &mut head, &mut x) {
         Ok(Planned::Go(plan)) => plan,
-        Ok(Planned::Redirect(response)) => return redirect(x, body, response),
-        Err(error) => return refuse(x, body, &error),
+        Ok(Planned::Redirect(response)) => return Ok(redirect(x, body, response)),
+        Err(error) => return refused(x, body, error),
     };
     match send(inlet, &plan, &mut x, head, &body).await {
-        Ok((answer, permit)) => answered(&plan, x, body, answer, permit),
-        Err(error) => refuse(x, body, &error),
+        Ok((answer, permit)) => Ok(answered(&plan, x, body, answer, permit)),
+        Err(error) => refused(x, body, error),
     }
 }
 
@@ -129,7 +162,12 @@ fn redirect(mut x: Box<Exchange>, body: RequestBody, response: Response<()>) -> 
 
 /// Answers with an error of the engine's own. What the caller still sends is read for a while: some clients take an
 /// answer that comes before their request has ended for a failure of the stream.
-fn refuse(mut x: Box<Exchange>, body: RequestBody, error: &LocalError) -> Response<ResponseBody> {
+fn refuse(refused: Refused) -> Response<ResponseBody> {
+    let Refused {
+        exchange: mut x,
+        body,
+        error,
+    } = refused;
     if let Some(rest) = body.rest() {
         tokio::task::spawn_local(read_away(rest));
     }

@@ -128,10 +128,7 @@ async fn over_http2(
     head: request::Parts,
     body: AttemptBody,
 ) -> Result<(Response<Body>, Lease), Failed> {
-    let place = pool
-        .http2(opening)
-        .await
-        .map_err(|e| Failed::new(Failure::Connect, e))?;
+    let place = pool.http2(opening).await.map_err(|e| Failed::connect(&e))?;
     let end = body.is_end_stream();
     let sent = place.sender().send_request(Request::from_parts(head, ()), end);
     let (mut response, stream) = sent.map_err(of_http2)?;

@@ -187,6 +187,11 @@ impl Inlet {
             .upstream(self.source(), name, &mut self.worker.rng.borrow_mut())
     }
 
+    /// Whether the one endpoint is the pod's own application.
+    pub(super) fn is_inbound(&self) -> bool {
+        self.line.scope.key().direction == Direction::Inbound
+    }
+
     fn source(&self) -> &Source {
         &self.line.scope.key().source
     }

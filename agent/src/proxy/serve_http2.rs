@@ -8,7 +8,7 @@ use h2::server::SendResponse;
 use http::{Request, Response};
 use http_body::Body as _;
 
-use super::{exchange::exchange, inlet::Inlet, pump::Pump};
+use super::{exchange::exchange_of_stream, inlet::Inlet, pump::Pump};
 use crate::{accept::Replay, respond::Body};
 
 /// Streams that one caller's connection may have open.
@@ -68,7 +68,7 @@ async fn stream_of(inlet: Rc<Inlet>, request: Request<h2::RecvStream>, mut respo
         }
     });
     let answered = {
-        let mut exchange = pin!(exchange(&inlet, request));
+        let mut exchange = pin!(exchange_of_stream(&inlet, request));
         poll_fn(|cx| match exchange.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Some(response)),
             // A caller that resets the stream wants no answer: the exchange is dropped, and cancelled with it.
@@ -76,8 +76,11 @@ async fn stream_of(inlet: Rc<Inlet>, request: Request<h2::RecvStream>, mut respo
         })
         .await
     };
-    let Some(response) = answered else { return };
-    let (head, body) = response.into_parts();
+    let (head, body) = match answered {
+        Some(Ok(response)) => response.into_parts(),
+        Some(Err(reason)) => return respond.send_reset(reason),
+        None => return,
+    };
     let end = body.is_end_stream();
     match respond.send_response(Response::from_parts(head, ()), end) {
         Ok(stream) if !end => {

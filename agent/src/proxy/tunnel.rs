@@ -7,9 +7,11 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
     net::TcpStream,
@@ -110,7 +112,7 @@ pub(super) async fn relay(
         Some(connected) => connected,
         None => match connect(inlet).await {
             Some(connected) => connected,
-            None => return,
+            None => return reset(&stream),
         },
     };
     let mut caller = Counted::new(Replay::new(first, stream), inlet.line.scope.clone());
@@ -158,6 +160,12 @@ pub(super) async fn join(
         flag,
         (caller.received, caller.sent),
     );
+}
+
+/// To the caller it is as if nobody were there. A FIN would say that there was nothing to tell.
+fn reset(stream: &TcpStream) {
+    // A connection that is closed otherwise is closed all the same.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 fn record(

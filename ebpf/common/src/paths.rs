@@ -38,6 +38,8 @@ pub enum Path {
     SkippedStale = 12,
     /// lookup: no listener stood in the slot.
     NoListener = 13,
+    /// origin: a connection of the agent could not be noted, and may be handed to it once more. Counted for the node.
+    OriginLost = 14,
 }
 
 /// One slot's counters on one CPU, by [`Path`].
@@ -47,7 +49,7 @@ pub struct Counters {
     pub by_path: [u64; PATHS],
 }
 
-const _: () = assert!(PATHS.is_power_of_two() && (Path::NoListener as usize) < PATHS);
+const _: () = assert!(PATHS.is_power_of_two() && (Path::OriginLost as usize) < PATHS);
 
 // SAFETY: an array of integers.
 #[cfg(feature = "user")]
