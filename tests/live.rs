@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use derny_tests::{
-    Testd, World, eventually,
+    Testd, World, clients, eventually,
     load::{Call, Load, unix_now},
     upstream::HTTP_PORT,
 };
+use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -264,6 +265,34 @@ fn calls_from_outside_the_mesh_pass_the_pods_inbound_port() {
     assert_eq!(
         (&line["service"], &line["code"]),
         (&"demo/inbound:8080".into(), &200.into()),
+        "{line}"
+    );
+}
+
+/// Nobody has seen such a call, so another endpoint may take it: the caller must be able to tell.
+#[test]
+fn a_stream_to_a_pod_whose_application_is_gone_is_refused_and_not_answered() {
+    let mut world = World::new(1).unwrap();
+    let server = world.node.pod("inbound").unwrap();
+    let outside = world.node.pod("outside").unwrap();
+    let config = world
+        .config()
+        .pod_inbound(&server, "inbound", HTTP_PORT, Some("http"));
+    world.reload(config).unwrap();
+    let url = format!("http://{}/", server.address(HTTP_PORT));
+    let ask = |version| {
+        let arguments = ["-sv", "-o", "/dev/null", "-w", "%{http_code}", version, &url];
+        outside.run(clients::curl(arguments)).unwrap()
+    };
+    eventually("calls pass the engine", SOON, || ask("--http1.1").stdout == "503").unwrap();
+    // curl sends a refused stream again by itself.
+    let streams = ask("--http2-prior-knowledge");
+    assert!(streams.stderr.contains("REFUSED_STREAM"), "{streams:?}");
+    let refused = |line: &Value| line["direction"] == "inbound" && line["protocol"] == "http2";
+    let line = world.agent.access_line("the stream", refused).unwrap();
+    assert_eq!(
+        (&line["code"], &line["flags"]),
+        (&0.into(), &"UF".into()),
         "{line}"
     );
 }
