@@ -34,6 +34,9 @@ pub mod snapshot;
 /// A view → the workers and the kernel's tables.
 pub mod publish;
 
+/// Another proxy's configuration → ours.
+pub mod import;
+
 /// Windows: the Unix socket of the command line, metrics, probes.
 pub mod admin;
 /// One file per subcommand.

@@ -8,6 +8,7 @@ mod endpoints;
 mod explain;
 mod redirects;
 mod check;
+mod import;
 mod output;
 
 use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode};
@@ -64,6 +65,15 @@ enum Command {
     /// Look at configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Carry another proxy's configuration over
+    #[command(subcommand)]
+    Import(ImportCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportCommand {
+    /// An Envoy bootstrap (YAML or JSON): prints what means the same here, and says of every other field why not
+    Envoy(import::EnvoyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -176,6 +186,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         }
         Command::Redirects => redirects::run(output),
         Command::Config(ConfigCommand::Check { file }) => check::run(&file, output),
+        Command::Import(ImportCommand::Envoy(args)) => import::run(&args, output),
     }
 }
 

@@ -66,3 +66,13 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
 pub fn from_yaml(content: &[u8]) -> Result<Checked, Error> {
     check::check(&parse::parse(content)?)
 }
+
+/// The same for a file that is a value already.
+pub fn from_value(value: serde_json::Value) -> Result<Checked, Error> {
+    check::check(&parse::file(value)?)
+}
+
+/// Reads one document of YAML or JSON, whatever it is about.
+pub fn yaml(content: &[u8]) -> Result<serde_json::Value, Error> {
+    parse::yaml(content)
+}

@@ -7,10 +7,19 @@ use super::{Error, schema::File};
 /// YAML goes through a JSON value, so that file and custom resource are read by the same code and say the same
 /// about the same mistake.
 pub(super) fn parse(content: &[u8]) -> Result<File, Error> {
+    file(yaml(content)?)
+}
+
+/// Reads one YAML document, of which JSON is a part, as a JSON value.
+pub(super) fn yaml(content: &[u8]) -> Result<serde_json::Value, Error> {
     // `no`, `on` and `y` are names and not truth values, as in YAML 1.2.
     let options = serde_saphyr::options! { strict_booleans: true };
-    let value: serde_json::Value = serde_saphyr::from_slice_with_options(content, options)
-        .map_err(|error| Error::Yaml(error.without_snippet().to_string()))?;
+    serde_saphyr::from_slice_with_options(content, options)
+        .map_err(|error| Error::Yaml(error.without_snippet().to_string()))
+}
+
+/// Reads a whole file from its JSON value.
+pub(super) fn file(value: serde_json::Value) -> Result<File, Error> {
     // A file that is being written is empty for a moment; that must not pass for "nothing is in the mesh".
     if !value.is_object() {
         let message =

@@ -17,7 +17,7 @@ struct Room {
 }
 
 /// In the order of `agent/src/lib.rs`.
-const ROOMS: [Room; 21] = [
+const ROOMS: [Room; 22] = [
     room(
         "model",
         "the words",
@@ -115,6 +115,12 @@ const ROOMS: [Room; 21] = [
         &["aya", "hyper"],
     ),
     room(
+        "import",
+        "another proxy's configuration → ours",
+        &["config"],
+        &["tokio", "aya", "hyper"],
+    ),
+    room(
         "admin",
         "windows",
         &[
@@ -131,7 +137,15 @@ const ROOMS: [Room; 21] = [
     room(
         "cli",
         "one file per subcommand",
-        &["model", "config", "admin", "intercept", "telemetry", "app"],
+        &[
+            "model",
+            "config",
+            "import",
+            "admin",
+            "intercept",
+            "telemetry",
+            "app",
+        ],
         &["aya", "hyper"],
     ),
     room(

@@ -1,0 +1,152 @@
+//! `envoy.config.listener.v3.Listener` → what is routed, and who dialled it.
+
+use std::net::IpAddr;
+
+use super::{
+    NoteKind,
+    reading::Node,
+    route::{self, Inherited, Route},
+};
+
+/// A listener, carried over.
+#[derive(Debug)]
+pub(super) struct Listener<'a> {
+    pub(super) ip: Option<IpAddr>,
+    pub(super) port: u64,
+    pub(super) hosts: Vec<VirtualHost<'a>>,
+    /// Clusters whose connections are relayed as they are.
+    pub(super) relayed: Vec<Node<'a>>,
+    /// `stream_idle_timeout`
+    pub(super) idle: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct VirtualHost<'a> {
+    pub(super) node: Node<'a>,
+    pub(super) name: &'a str,
+    pub(super) domains: Vec<&'a str>,
+    pub(super) routes: Vec<Route<'a>>,
+}
+
+pub(super) fn read<'a>(listener: &Node<'a>) -> Listener<'a> {
+    // What was captured by whom; here the kernel does it.
+    for field in [
+        "name",
+        "stat_prefix",
+        "listener_filters",
+        "listener_filters_timeout",
+        "traffic_direction",
+        "use_original_dst",
+        "bind_to_port",
+        "transparent",
+        "reuse_port",
+        "enable_reuse_port",
+        "per_connection_buffer_limit_bytes",
+    ] {
+        listener.pass_over(field);
+    }
+    let address = listener.at(&["address", "socket_address"]);
+    let ip = address
+        .as_ref()
+        .and_then(|address| address.get("address")?.text()?.parse().ok());
+    let port = address
+        .as_ref()
+        .and_then(|address| address.get("port_value")?.number());
+    if let Some(address) = address {
+        address.pass_over("protocol");
+    }
+    let mut read = Listener {
+        ip,
+        port: port.unwrap_or(80),
+        hosts: Vec::new(),
+        relayed: Vec::new(),
+        idle: None,
+    };
+    let chains = listener.list("filter_chains");
+    for chain in chains.into_iter().chain(listener.get("default_filter_chain")) {
+        chain.pass_over("name");
+        for filter in chain.list("filters") {
+            filter.pass_over("name");
+            let Some(config) = filter.get("typed_config") else {
+                continue;
+            };
+            match config.kind() {
+                Some("HttpConnectionManager") => connection_manager(&config, &mut read),
+                Some("TcpProxy") => {
+                    config.pass_over("stat_prefix");
+                    read.relayed.extend(config.get("cluster"));
+                }
+                _ => filter.no_equivalent(),
+            }
+        }
+    }
+    read
+}
+
+/// `HttpConnectionManager`
+fn connection_manager<'a>(manager: &Node<'a>, listener: &mut Listener<'a>) {
+    // Versions are told apart by what the caller sends; a request has an id and its forwarding headers; an upgrade is
+    // joined.
+    for field in [
+        "stat_prefix",
+        "codec_type",
+        "generate_request_id",
+        "use_remote_address",
+        "skip_xff_append",
+        "upgrade_configs",
+        "http_protocol_options",
+        "http2_protocol_options",
+        "normalize_path",
+        "merge_slashes",
+    ] {
+        manager.pass_over(field);
+    }
+    for filter in manager.list("http_filters") {
+        let config = filter.get("typed_config");
+        let router = config.as_ref().and_then(Node::kind) == Some("Router")
+            || filter.get("name").and_then(|name| name.text()) == Some("envoy.filters.http.router");
+        if router {
+            filter.seen();
+        } else {
+            filter.no_equivalent();
+        }
+    }
+    listener.idle = manager
+        .get("stream_idle_timeout")
+        .and_then(|time| time.duration());
+    let Some(config) = manager.get("route_config") else {
+        return;
+    };
+    for field in ["name", "validate_clusters"] {
+        config.pass_over(field);
+    }
+    let above = Inherited::default().with(&config);
+    for host in config.list("virtual_hosts") {
+        listener.hosts.push(virtual_host(&host, &above));
+    }
+}
+
+fn virtual_host<'a>(host: &Node<'a>, above: &Inherited<'a>) -> VirtualHost<'a> {
+    let above = above.with(host);
+    VirtualHost {
+        name: host.get("name").and_then(|name| name.text()).unwrap_or("service"),
+        domains: host.list("domains").iter().filter_map(Node::text).collect(),
+        routes: host
+            .list("routes")
+            .iter()
+            .filter_map(|route| route::read(route, &above))
+            .collect(),
+        node: host.clone(),
+    }
+}
+
+impl VirtualHost<'_> {
+    /// The hosts that callers name, without `*`.
+    pub(super) fn named_domains(&self) -> impl Iterator<Item = &str> {
+        self.domains.iter().copied().filter(|domain| *domain != "*")
+    }
+
+    pub(super) fn missing(&self, said: String) {
+        self.node.remark(NoteKind::Missing, said);
+    }
+}

@@ -1,0 +1,118 @@
+//! Another proxy's configuration → ours, and a word on whatever has no equivalent.
+//!
+//! ```text
+//! Envoy bootstrap ─▶ reading (remembers what was read) ─▶ clusters ─▶ services and policies
+//!                                                     └▶ listeners ─▶ routes, and what they add to the policies
+//! ```
+//! What Envoy leaves to its defaults is written out where Derny's default is another, so that the result means the
+//! same. A field that nobody has read when all is done is reported by its path.
+
+mod reading;
+mod names;
+mod cluster;
+mod discovery;
+mod balancing;
+mod resilience;
+mod health;
+mod listener;
+mod precedence;
+mod route;
+mod retry;
+mod assemble;
+mod write;
+
+use serde::Serialize;
+use serde_json::Value;
+
+pub use write::{Form, Objects};
+
+use reading::Log;
+
+/// What became of one place in the document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Note {
+    /// `static_resources.clusters[0].lb_policy`.
+    pub path: String,
+    /// As it stands there, cut after some length.
+    pub value: String,
+    pub kind: NoteKind,
+    /// Why, or what to do, to be read behind the kind.
+    pub said: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NoteKind {
+    /// Nothing here does what the field does.
+    NoEquivalent,
+    /// Carried over, and behaves otherwise in some case.
+    Differs,
+    /// The document does not say something that is needed.
+    Missing,
+}
+
+impl NoteKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoEquivalent => "no equivalent",
+            Self::Differs => "differs",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// A configuration that was carried over.
+#[derive(Debug)]
+pub struct Imported {
+    pub objects: Objects,
+    /// In the order of the document.
+    pub notes: Vec<Note>,
+}
+
+/// Why there is nothing to carry over.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ImportError {
+    #[error(
+        "not an Envoy bootstrap: neither static_resources.clusters nor static_resources.listeners is there"
+    )]
+    NotABootstrap,
+}
+
+/// Carries an Envoy bootstrap over. `namespace` is that of everything whose name does not say another.
+///
+/// The fields are those of `envoy.config.bootstrap.v3.Bootstrap`, in either spelling of protobuf's JSON mapping.
+///
+/// # Errors
+/// The document has neither clusters nor listeners.
+pub fn envoy(document: &Value, namespace: &str) -> Result<Imported, ImportError> {
+    let log = Log::default();
+    let objects = {
+        let root = log.root(document);
+        let resources = root.get("static_resources");
+        let list = |name| resources.as_ref().and_then(|resources| resources.get(name));
+        let (clusters, listeners) = (list("clusters"), list("listeners"));
+        if clusters.is_none() && listeners.is_none() {
+            return Err(ImportError::NotABootstrap);
+        }
+        for field in [
+            "node",
+            "admin",
+            "stats_config",
+            "layered_runtime",
+            "overload_manager",
+        ] {
+            root.pass_over(field);
+        }
+        let clusters = clusters.map(|list| list.items()).unwrap_or_default();
+        let listeners = listeners.map(|list| list.items()).unwrap_or_default();
+        assemble::assemble(&clusters, &listeners, namespace)
+    };
+    Ok(Imported {
+        objects,
+        notes: log.into_notes(document),
+    })
+}
+
+#[cfg(test)]
+mod tests;
