@@ -2,13 +2,19 @@
 
 use super::{Error, schema::File};
 
+/// Sequences, maps and scalars of one file: some 400,000 rules of a route.
+const MAX_NODES: usize = 10_000_000;
+
 /// Reads one YAML document. What is wrong with its types is reported by the path of the field.
 ///
 /// YAML goes through a JSON value, so that file and custom resource are read by the same code and say the same
 /// about the same mistake.
 pub(super) fn parse(content: &[u8]) -> Result<File, Error> {
+    // The file is the operator's own and may be as large as the node serves; what a short text can make grow
+    // (aliases, depth) keeps its bounds.
+    let budget = serde_saphyr::budget! { max_nodes: MAX_NODES, max_events: 2 * MAX_NODES };
     // `no`, `on` and `y` are names and not truth values, as in YAML 1.2.
-    let options = serde_saphyr::options! { strict_booleans: true };
+    let options = serde_saphyr::options! { strict_booleans: true, budget: budget };
     let value: serde_json::Value = serde_saphyr::from_slice_with_options(content, options)
         .map_err(|error| Error::Yaml(error.without_snippet().to_string()))?;
     // A file that is being written is empty for a moment; that must not pass for "nothing is in the mesh".
