@@ -9,7 +9,7 @@ use derny_tests::{
     node::Node,
     observe::eventually,
     pod::Pod,
-    process::Process,
+    process::{Process, cpu_time},
     upstream::HTTP_PORT,
     vip::Vip,
 };
@@ -95,17 +95,7 @@ impl Running {
 
     /// CPU time of all threads since the start.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let mut total = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.pid()?))? {
-            let stat = fs::read_to_string(task?.path().join("schedstat"))?;
-            let nanos: u64 = stat
-                .split_whitespace()
-                .next()
-                .context("an empty schedstat")?
-                .parse()?;
-            total += nanos;
-        }
-        Ok(Duration::from_nanos(total))
+        cpu_time(self.pid()?)
     }
 }
 

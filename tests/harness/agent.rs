@@ -16,7 +16,7 @@ use crate::{
     config::{self, Config},
     node::{Host, Node},
     observe::{Metrics, eventually_some, now},
-    process::{Output, Process, capture},
+    process::{Output, Process, capture, cpu_time},
 };
 
 /// Where the agent answers `/metrics`, `/livez` and `/readyz` in the node's network namespace.
@@ -224,6 +224,11 @@ impl Agent {
             .and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
             .context("no VmRSS")?;
         Ok(kib * 1024)
+    }
+
+    /// CPU time of all its threads since its start.
+    pub fn cpu(&self) -> Result<Duration> {
+        cpu_time(self.id()?)
     }
 
     /// Sends a signal, for the caller to see what comes of it.

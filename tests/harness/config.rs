@@ -63,6 +63,8 @@ pub struct EndpointEntry {
     pub address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -190,6 +192,7 @@ impl From<&SocketAddr> for EndpointEntry {
         Self {
             address: address.to_string(),
             weight: None,
+            state: None,
         }
     }
 }

@@ -82,6 +82,17 @@ impl Load {
         )
     }
 
+    /// Unary calls as `grpc_load.py` makes them with these arguments.
+    pub fn grpc_with(pod: &Pod, target: &str, arguments: &[&str]) -> Result<Self> {
+        Self::start(pod, "grpc_load.py", &[&["--target", target], arguments].concat())
+    }
+
+    /// Requests over standing HTTP/1.1 connections, GET and POST in turn, as `http_load.py` makes them with these
+    /// arguments.
+    pub fn http(pod: &Pod, target: &str, arguments: &[&str]) -> Result<Self> {
+        Self::start(pod, "http_load.py", &[&["--target", target], arguments].concat())
+    }
+
     /// A new HTTP connection every 20 ms, given up after 0.4 s.
     pub fn connections(pod: &Pod, target: &str) -> Result<Self> {
         Self::start(pod, "connect_probe.py", &["--target", target])
@@ -140,6 +151,20 @@ impl Load {
                 .count()
                 >= count
         })
+    }
+
+    /// [`Load::end`] for a load of which no call may have failed.
+    pub fn end_unharmed(self) -> Result<Vec<Call>> {
+        let calls = self.end()?;
+        let failed: Vec<_> = calls.iter().filter(|call| !call.ok).collect();
+        let first = &failed[..failed.len().min(10)];
+        anyhow::ensure!(
+            failed.is_empty(),
+            "{} of {} failed: {first:?}",
+            failed.len(),
+            calls.len()
+        );
+        Ok(calls)
     }
 
     /// Tells it to end, and returns all its calls.

@@ -1,6 +1,7 @@
 //! A process that the harness started: wait with a deadline, signal; killed when dropped.
 
 use std::{
+    fs,
     io::Read,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
@@ -17,6 +18,21 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+/// CPU time of all threads of a process since its start (proc(5), `schedstat`).
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let mut total = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = fs::read_to_string(task?.path().join("schedstat"))?;
+        let nanos: u64 = stat
+            .split_whitespace()
+            .next()
+            .context("an empty schedstat")?
+            .parse()?;
+        total += nanos;
+    }
+    Ok(Duration::from_nanos(total))
+}
 
 /// What a program that ran to its end said.
 #[derive(Clone, Debug)]

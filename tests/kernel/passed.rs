@@ -1,9 +1,54 @@
 //! Connections that are left alone.
 
 use derny::{intercept::MARK, model::DestinationId};
-use serde_json::json;
+use derny_tests::Pod;
+use serde_json::{Value, json};
 
 use crate::mesh::{APP, Mesh, VIP, VIP6, address, app, dial};
+
+/// A client, and a server whose address is redirected. Dropped in the order of its fields.
+struct Pair {
+    client: Pod,
+    server: Pod,
+    mesh: Mesh,
+}
+
+impl Pair {
+    /// The client is enrolled in slot 5.
+    fn new() -> Self {
+        let mut this = Self::not_enrolled();
+        this.mesh.enrol(5, &this.client, &[]);
+        this
+    }
+
+    /// And the server in slot 6, with its port.
+    fn both_enrolled() -> Self {
+        let mut this = Self::new();
+        this.mesh.enrol(6, &this.server, &[APP]);
+        this
+    }
+
+    fn not_enrolled() -> Self {
+        let mut mesh = Mesh::new();
+        let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
+        app(&server, server.ip().into(), APP);
+        mesh.redirect(server.address(APP));
+        Self { client, server, mesh }
+    }
+
+    /// The client's connection, with these options of `dial.py`, reaches the application as it was dialled.
+    #[track_caller]
+    fn passes(&self, options: Value) {
+        let seen = dial(&self.client, self.server.address(APP), options);
+        assert_eq!(seen.said, format!("app here from {}", self.client.ip()));
+    }
+
+    #[track_caller]
+    fn is_redirected(&self) {
+        let seen = dial(&self.client, self.server.address(APP), json!({}));
+        assert!(seen.said.starts_with("outbound"), "{seen:?}");
+    }
+}
 
 #[test]
 fn a_connected_udp_socket() {
@@ -22,32 +67,20 @@ fn a_connected_udp_socket() {
 
 #[test]
 fn a_pod_that_is_not_enrolled() {
-    let mut mesh = Mesh::new();
-    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
-    app(&server, server.ip().into(), APP);
-    mesh.redirect(server.address(APP));
-    let seen = dial(&client, server.address(APP), json!({}));
-    assert_eq!(seen.said, format!("app here from {}", client.ip()));
-    assert_eq!(mesh.counters(None).passed_not_enrolled, 1);
-    assert_eq!(mesh.kernel.observer().unwrap().destinations().unwrap()[0].hits, 0);
+    let pair = Pair::not_enrolled();
+    pair.passes(json!({}));
+    assert_eq!(pair.mesh.counters(None).passed_not_enrolled, 1);
+    let destinations = pair.mesh.kernel.observer().unwrap().destinations().unwrap();
+    assert_eq!(destinations[0].hits, 0);
 }
 
 #[test]
 fn a_socket_with_the_agents_mark() {
-    let mut mesh = Mesh::new();
-    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
-    app(&server, server.ip().into(), APP);
-    mesh.enrol(5, &client, &[]);
-    mesh.redirect(server.address(APP));
-    let seen = dial(&client, server.address(APP), json!({"mark": MARK}));
-    assert_eq!(seen.said, format!("app here from {}", client.ip()));
-    mesh.assert_counted(5, |_| {});
+    let pair = Pair::new();
+    pair.passes(json!({"mark": MARK}));
+    pair.mesh.assert_counted(5, |_| {});
     // The same without the mark is redirected.
-    assert!(
-        dial(&client, server.address(APP), json!({}))
-            .said
-            .starts_with("outbound")
-    );
+    pair.is_redirected();
 }
 
 #[test]
@@ -67,27 +100,15 @@ fn an_application_on_the_pods_loopback() {
 
 #[test]
 fn everything_while_the_agent_is_silent() {
-    let mut mesh = Mesh::new();
-    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
-    app(&server, server.ip().into(), APP);
-    mesh.enrol(5, &client, &[]);
-    mesh.enrol(6, &server, &[APP]);
-    mesh.redirect(server.address(APP));
-    mesh.fall_silent();
-    assert_eq!(
-        dial(&client, server.address(APP), json!({})).said,
-        format!("app here from {}", client.ip())
-    );
-    mesh.assert_counted(5, |counters| counters.passed_stale = 1);
-    mesh.assert_counted(6, |counters| counters.skipped_stale = 1);
+    let mut pair = Pair::both_enrolled();
+    pair.mesh.fall_silent();
+    pair.passes(json!({}));
+    pair.mesh.assert_counted(5, |counters| counters.passed_stale = 1);
+    pair.mesh.assert_counted(6, |counters| counters.skipped_stale = 1);
 
-    mesh.revive();
-    assert!(
-        dial(&client, server.address(APP), json!({}))
-            .said
-            .starts_with("outbound")
-    );
-    mesh.assert_counted(5, |counters| {
+    pair.mesh.revive();
+    pair.is_redirected();
+    pair.mesh.assert_counted(5, |counters| {
         (
             counters.passed_stale,
             counters.redirected,
@@ -113,17 +134,9 @@ fn everything_before_the_first_sign_of_life() {
 
 #[test]
 fn everything_once_the_agents_programs_are_gone() {
-    let mut mesh = Mesh::new();
-    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
-    app(&server, server.ip().into(), APP);
-    mesh.enrol(5, &client, &[]);
-    mesh.enrol(6, &server, &[APP]);
-    mesh.redirect(server.address(APP));
-    assert!(
-        dial(&client, server.address(APP), json!({}))
-            .said
-            .starts_with("outbound")
-    );
+    let pair = Pair::both_enrolled();
+    pair.is_redirected();
+    let Pair { client, server, mesh } = pair;
     let Mesh { kernel, node, .. } = mesh;
     drop(kernel);
     assert_eq!(
@@ -135,30 +148,21 @@ fn everything_once_the_agents_programs_are_gone() {
 
 #[test]
 fn a_destination_that_is_no_more() {
-    let mut mesh = Mesh::new();
-    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
-    app(&server, server.ip().into(), APP);
-    mesh.enrol(5, &client, &[]);
-    mesh.redirect(server.address(APP));
-    mesh.kernel.stop_redirecting(server.address(APP)).unwrap();
-    mesh.kernel.stop_redirecting(server.address(APP)).unwrap();
-    assert_eq!(
-        dial(&client, server.address(APP), json!({})).said,
-        format!("app here from {}", client.ip())
-    );
-    mesh.assert_counted(5, |counters| counters.passed_unknown = 1);
+    let mut pair = Pair::new();
+    let address = pair.server.address(APP);
+    pair.mesh.kernel.stop_redirecting(address).unwrap();
+    pair.mesh.kernel.stop_redirecting(address).unwrap();
+    pair.passes(json!({}));
+    pair.mesh
+        .assert_counted(5, |counters| counters.passed_unknown = 1);
 }
 
 #[test]
 fn a_socket_bound_to_a_device() {
-    let mut mesh = Mesh::new();
-    let (client, server) = (mesh.node.pod("client").unwrap(), mesh.node.pod("server").unwrap());
-    app(&server, server.ip().into(), APP);
-    mesh.enrol(5, &client, &[]);
-    mesh.redirect(server.address(APP));
-    let seen = dial(&client, server.address(APP), json!({"device": "eth0"}));
-    assert_eq!(seen.said, format!("app here from {}", client.ip()));
-    mesh.assert_counted(5, |counters| counters.passed_bound_device = 1);
+    let pair = Pair::new();
+    pair.passes(json!({"device": "eth0"}));
+    pair.mesh
+        .assert_counted(5, |counters| counters.passed_bound_device = 1);
 }
 
 #[test]

@@ -5,6 +5,12 @@
 mod resilience;
 mod routes;
 mod timeouts;
+mod overload;
+mod cancellation;
+mod replacement;
+mod idle_close;
+mod change;
+mod large;
 
 use derny_tests::{Agent, World, config::Config};
 use serde_json::{Value, json};

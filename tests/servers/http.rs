@@ -13,12 +13,13 @@
 //! | `/reset` | no answer: TCP reset in HTTP/1.1, RST_STREAM in HTTP/2 |
 //! | `/close` | an answer, then the connection ends: `connection: close`, or GOAWAY |
 //! | `/cancelled` | how many requests were given up by their callers before the answer began, on all connections |
+//! | `/thrown` | how many idle connections were closed with a request in them that nobody had read |
 //! | `/health` | 200, or 503 after `POST /health/fail` and until `POST /health/ok` |
 //! | `/probed` | how often `/health` was asked |
 //! | `/ws` | WebSocket that sends back what it gets |
 //! | any other | JSON that describes the request as it arrived |
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::Cell, mem::MaybeUninit, net::SocketAddr, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -29,7 +30,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use sha2::{Digest, Sha256};
-use tokio::{net::TcpStream, sync::Notify};
+use tokio::{net::TcpStream, sync::Notify, time::Instant};
 
 use crate::{
     body::{Announced, AnyBody, Error, Pattern, any, full},
@@ -50,9 +51,11 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
 pub(crate) struct Server {
     name: Rc<str>,
     cancelled: Rc<Cell<u64>>,
+    thrown: Rc<Cell<u64>>,
     health: Rc<Health>,
     slow: Duration,
     status: Option<u16>,
+    idle_close: Option<Duration>,
     builder: Rc<auto::Builder<LocalExecutor>>,
 }
 
@@ -69,10 +72,14 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     /// Requests that were dropped before they were answered, on all connections.
     cancelled: Rc<Cell<u64>>,
+    thrown: Rc<Cell<u64>>,
     health: Rc<Health>,
     /// How late every answer comes.
     slow: Duration,
     status: Option<u16>,
+    /// Requests under way, and since when there is none.
+    running: Cell<usize>,
+    idle_since: Cell<Instant>,
     /// Told when a caller wants the connection to end.
     close: Notify,
     /// Whether it is to end with a TCP reset.
@@ -85,6 +92,7 @@ impl Server {
         max_concurrent_streams: u32,
         slow: Duration,
         status: Option<u16>,
+        idle_close: Option<Duration>,
     ) -> Self {
         let mut builder = auto::Builder::new(LocalExecutor);
         builder
@@ -96,9 +104,11 @@ impl Server {
         Self {
             name,
             cancelled: Rc::default(),
+            thrown: Rc::default(),
             health: Rc::default(),
             slow,
             status,
+            idle_close,
             builder: Rc::new(builder),
         }
     }
@@ -114,9 +124,12 @@ impl Server {
             name: self.name,
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             cancelled: self.cancelled,
+            thrown: self.thrown,
             health: self.health,
             slow: self.slow,
             status: self.status,
+            running: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
             close: Notify::new(),
             abort: Cell::new(false),
         });
@@ -128,6 +141,13 @@ impl Server {
         // Callers may go in any way they like.
         tokio::select! {
             _ = serving.as_mut() => {}
+            () = connection.idle_for(self.idle_close) => {
+                // The FIN first: it acknowledges what had come before it, and that is what is thrown away.
+                let _ = again.shutdown(std::net::Shutdown::Write);
+                if matches!(again.peek(&mut [MaybeUninit::uninit()]), Ok(1)) {
+                    connection.thrown.set(connection.thrown.get() + 1);
+                }
+            }
             () = connection.close.notified() => {
                 serving.as_mut().graceful_shutdown();
                 let _ = serving.await;
@@ -139,19 +159,52 @@ impl Server {
     }
 }
 
-/// Counts a request whose handling was dropped.
-struct Unanswered(Option<Rc<Cell<u64>>>);
+impl Connection {
+    /// Returns when there has been no request for so long; never without a time.
+    async fn idle_for(&self, time: Option<Duration>) {
+        let Some(time) = time else {
+            return std::future::pending().await;
+        };
+        while self.running.get() > 0 || self.idle_since.get().elapsed() < time {
+            let since = if self.running.get() > 0 {
+                Instant::now()
+            } else {
+                self.idle_since.get()
+            };
+            tokio::time::sleep_until(since + time).await;
+        }
+    }
+}
 
-impl Drop for Unanswered {
+/// A request under way. Dropped before it is answered, it was cancelled.
+struct Running {
+    connection: Rc<Connection>,
+    answered: bool,
+}
+
+impl Running {
+    fn new(connection: &Rc<Connection>) -> Self {
+        connection.running.set(connection.running.get() + 1);
+        Self {
+            connection: connection.clone(),
+            answered: false,
+        }
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(cancelled) = &self.0 {
-            cancelled.set(cancelled.get() + 1);
+        let connection = &self.connection;
+        connection.running.set(connection.running.get() - 1);
+        connection.idle_since.set(Instant::now());
+        if !self.answered {
+            connection.cancelled.set(connection.cancelled.get() + 1);
         }
     }
 }
 
 async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Result<Response<AnyBody>, Error> {
-    let mut unanswered = Unanswered(Some(Rc::clone(&connection.cancelled)));
+    let mut running = Running::new(&connection);
     if !connection.slow.is_zero() {
         tokio::time::sleep(connection.slow).await;
     }
@@ -161,7 +214,8 @@ async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Resul
             .body(any(http_body_util::Full::new(Bytes::new())))?),
         None => answer_as_asked(connection, request).await,
     };
-    unanswered.0 = None;
+    // An error of hyper's is the request's body that broke off.
+    running.answered = !matches!(&answered, Err(error) if error.is::<hyper::Error>());
     answered
 }
 
@@ -230,6 +284,7 @@ async fn answer_as_asked(
             }
             reply
         }
+        ["thrown"] => Response::new(full(connection.thrown.get().to_string())),
         ["cancelled"] => Response::new(full(connection.cancelled.get().to_string())),
         ["health"] => {
             connection.health.asked.set(connection.health.asked.get() + 1);

@@ -40,6 +40,9 @@ struct Options {
     /// Every answer over HTTP has this status and nothing else.
     #[arg(long)]
     status: Option<u16>,
+    /// A connection without a request is closed without a word after so many milliseconds.
+    #[arg(long)]
+    idle_close: Option<u64>,
     /// SETTINGS_MAX_CONCURRENT_STREAMS.
     #[arg(long, default_value_t = 1024)]
     max_concurrent_streams: u32,
@@ -75,6 +78,7 @@ async fn serve(options: Options) -> Result<()> {
         options.max_concurrent_streams,
         Duration::from_millis(options.slow),
         options.status,
+        options.idle_close.map(Duration::from_millis),
     );
     accept(http, move |stream| {
         tokio::task::spawn_local(server.clone().serve(stream));

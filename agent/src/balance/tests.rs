@@ -1,5 +1,8 @@
 //! The balancer as its caller sees it.
 
+mod trials;
+mod zones;
+
 use std::{collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc, time::Duration, time::Instant};
 
 use super::*;
@@ -330,103 +333,6 @@ fn without_a_panic_threshold_nobody_usable_means_nobody() {
 }
 
 #[test]
-fn after_an_ejection_one_request_tries_and_then_slow_start_begins() {
-    for algorithm in &algorithms()[..4] {
-        let name = algorithm.as_str();
-        let settings = LoadBalancer {
-            algorithm: algorithm.clone(),
-            slow_start: Duration::from_secs(100),
-            ..LoadBalancer::default()
-        };
-        let mut bench = Bench::new(settings, (0..4).map(|n| Endpoint::new(address(n))).collect());
-        bench.now += Duration::from_secs(1000);
-        bench.eject(0);
-        bench.pass(Duration::from_secs(30));
-        assert_ne!(
-            bench.choose(None, &[address(1)]),
-            Some(0),
-            "{name}: a second try is no trial"
-        );
-        assert_eq!(bench.choose(None, &[]), Some(0), "{name}");
-        let trial = bench.loads[0].try_begin().unwrap();
-        assert!(trial.is_trial());
-        assert_eq!(bench.spread(100)[0], 0.0, "{name}: one only");
-        let event = trial.record(&bench.outliers, Verdict::Success, bench.now, &mut bench.rng);
-        assert!(matches!(event.unwrap().kind, EventKind::Returned { .. }));
-        drop(trial);
-        let mut shares = Vec::new();
-        for _ in 0..5 {
-            shares.push(bench.spread(4000)[0] / 1000.0);
-            bench.pass(Duration::from_secs(25));
-        }
-        assert!(shares[0] > 0.0 && shares[0] < 0.35, "{name}: {shares:?}");
-        assert!((0.85..1.15).contains(&shares[4]), "{name}: {shares:?}");
-        assert!(shares.is_sorted_by(|a, b| a < &(b + 0.1)), "{name}: {shares:?}");
-    }
-}
-
-#[test]
-fn a_trial_whose_caller_goes_away_is_tried_again_by_the_next() {
-    let mut bench = Bench::of(Algorithm::PeakEwma, 3);
-    let old = bench.loads[0].begin();
-    bench.eject(0);
-    bench.pass(Duration::from_secs(30));
-    assert_eq!(bench.choose(None, &[]), Some(0));
-    let trial = bench.loads[0].begin();
-    assert_eq!(
-        old.record(&bench.outliers, Verdict::Success, bench.now, &mut bench.rng),
-        None,
-        "a request from before the ejection decides nothing"
-    );
-    assert_ne!(bench.choose(None, &[]), Some(0));
-    drop(trial);
-    assert_eq!(bench.choose(None, &[]), Some(0));
-    // This one never begins. A second later another may.
-    assert_ne!(bench.choose(None, &[]), Some(0));
-    bench.loads[0].trial.take();
-    bench.now += Duration::from_secs(1);
-    assert_eq!(bench.choose(None, &[]), Some(0));
-    let trial = bench.loads[0].begin();
-    let event = trial.record(&bench.outliers, Verdict::LocalError, bench.now, &mut bench.rng);
-    assert!(matches!(event.unwrap().kind, EventKind::Ejected { times: 2, .. }));
-}
-
-#[test]
-fn an_old_trial_does_not_decide_a_new_one() {
-    let mut bench = Bench::of(Algorithm::PeakEwma, 3);
-    bench.eject(0);
-    bench.pass(Duration::from_secs(30));
-    assert_eq!(bench.choose(None, &[]), Some(0));
-    let slow = bench.loads[0].begin();
-    bench.outliers.probe_passed(address(0), bench.now);
-    bench.eject(0);
-    bench.pass(Duration::from_secs(60));
-    assert_eq!(
-        slow.record(&bench.outliers, Verdict::Success, bench.now, &mut bench.rng),
-        None
-    );
-    assert_eq!(bench.loads[0].host().standing(), Standing::Trial);
-    assert_eq!(bench.choose(None, &[]), Some(0), "it still waits for its trial");
-}
-
-#[test]
-fn a_keyed_trial_is_made_by_a_key_of_the_endpoint() {
-    for algorithm in &algorithms()[4..] {
-        let mut bench = Bench::of(algorithm.clone(), 3);
-        let mut key_of = |n| {
-            let mut keys = (0..1000u64).map(|key| hash_key(&key.to_le_bytes()));
-            keys.find(|key| bench.choose(Some(*key), &[]) == Some(n)).unwrap()
-        };
-        let (key, other) = (key_of(0), key_of(1));
-        bench.eject(0);
-        bench.pass(Duration::from_secs(30));
-        assert_eq!(bench.choose(Some(other), &[]), Some(1));
-        assert_eq!(bench.choose(Some(key), &[]), Some(0));
-        assert_ne!(bench.choose(Some(key), &[]), Some(0));
-    }
-}
-
-#[test]
 fn a_full_endpoint_is_passed_over_and_when_all_are_full_there_is_none() {
     for algorithm in algorithms() {
         let mut bench = Bench::of(algorithm, 3);
@@ -441,74 +347,6 @@ fn a_full_endpoint_is_passed_over_and_when_all_are_full_there_is_none() {
         assert_eq!(bench.choose(Some(0), &[]), None);
         held.pop();
         assert!(bench.choose(Some(0), &[]).is_some());
-    }
-}
-
-fn in_zones(zones: &[(&str, usize)], min_endpoints: u32, algorithm: Algorithm) -> Bench {
-    let settings = LoadBalancer {
-        algorithm,
-        zone_aware: ZoneAware::On { min_endpoints },
-        ..LoadBalancer::default()
-    };
-    let names = zones.iter().flat_map(|(zone, n)| std::iter::repeat_n(*zone, *n));
-    let endpoint = |(n, zone)| Endpoint {
-        zone: Some(Arc::from(zone)),
-        ..Endpoint::new(address(n))
-    };
-    Bench::new(settings, names.enumerate().map(endpoint).collect())
-}
-
-#[test]
-fn requests_stay_in_the_zone_as_far_as_it_can_take_them() {
-    for algorithm in &algorithms()[..4] {
-        let even = in_zones(&[("a", 2), ("b", 2), ("c", 2)], 6, algorithm.clone()).spread(6000);
-        assert_eq!(even[..2].iter().sum::<f64>(), 6000.0, "{even:?}");
-        // a has 1 of 8 and a third of the callers: 3/8 stay, the rest goes where there is room.
-        let small = in_zones(&[("a", 1), ("b", 5), ("c", 2)], 6, algorithm.clone()).spread(6000);
-        assert_share(small[0], 6000, 0.375, 0.0, "own");
-        assert_share(small[1..6].iter().sum(), 6000, 0.625, 0.0, "the large zone");
-        let few = in_zones(&[("a", 2), ("b", 2)], 6, algorithm.clone()).spread(6000);
-        assert_share(
-            few[2..].iter().sum(),
-            6000,
-            0.5,
-            0.0,
-            "below the minimum zones do not matter",
-        );
-        let elsewhere = in_zones(&[("b", 3), ("c", 3)], 6, algorithm.clone()).spread(6000);
-        assert_share(
-            elsewhere[..3].iter().sum(),
-            6000,
-            0.5,
-            0.0,
-            "none in the own zone",
-        );
-    }
-}
-
-#[test]
-fn a_zone_spills_over_when_its_endpoints_fail() {
-    for algorithm in &algorithms()[..4] {
-        let mut bench = in_zones(&[("a", 4), ("b", 4)], 4, algorithm.clone());
-        assert_eq!(bench.spread(1000)[4..], [0.0; 4]);
-        bench.eject(0);
-        bench.eject(1);
-        // a has 2 of 6 and half of the callers: two thirds stay.
-        let counts = bench.spread(6000);
-        assert_share(
-            counts[2..4].iter().sum(),
-            6000,
-            2.0 / 3.0,
-            0.0,
-            algorithm.as_str(),
-        );
-        bench.eject(2);
-        bench.eject(3);
-        assert_eq!(bench.spread(1000)[4..].iter().sum::<f64>(), 1000.0);
-        // A retry leaves the zone when there is nobody else in it.
-        let mut bench = in_zones(&[("a", 1), ("b", 1)], 1, algorithm.clone());
-        assert_eq!(bench.choose(None, &[]), Some(0));
-        assert_eq!(bench.choose(None, &[address(0)]), Some(1));
     }
 }
 

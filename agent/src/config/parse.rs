@@ -2,6 +2,9 @@
 
 use super::{Error, schema::File};
 
+/// Sequences, maps and scalars of one file: some 400,000 rules of a route.
+const MAX_NODES: usize = 10_000_000;
+
 /// Reads one YAML document. What is wrong with its types is reported by the path of the field.
 ///
 /// YAML goes through a JSON value, so that file and custom resource are read by the same code and say the same
@@ -12,8 +15,11 @@ pub(super) fn parse(content: &[u8]) -> Result<File, Error> {
 
 /// Reads one YAML document, of which JSON is a part, as a JSON value.
 pub(super) fn yaml(content: &[u8]) -> Result<serde_json::Value, Error> {
+    // The file is the operator's own and may be as large as the node serves; what a short text can make grow
+    // (aliases, depth) keeps its bounds.
+    let budget = serde_saphyr::budget! { max_nodes: MAX_NODES, max_events: 2 * MAX_NODES };
     // `no`, `on` and `y` are names and not truth values, as in YAML 1.2.
-    let options = serde_saphyr::options! { strict_booleans: true };
+    let options = serde_saphyr::options! { strict_booleans: true, budget: budget };
     serde_saphyr::from_slice_with_options(content, options)
         .map_err(|error| Error::Yaml(error.without_snippet().to_string()))
 }

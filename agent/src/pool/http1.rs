@@ -1,12 +1,16 @@
 //! HTTP/1.1: one request at a time per connection.
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::{ConnectError, Open, Opening, Pool, RequestBody, connect, idle_too_long, life::Life};
+use super::{
+    ConnectError, Open, Opening, Pool, RequestBody, connect, idle_too_long,
+    life::Life,
+    watched::{End, Watched},
+};
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
@@ -29,6 +33,9 @@ pub struct Http1<B> {
     pub sender: SendRequest<B>,
     idle_timeout: Duration,
     life: Life,
+    end: Arc<End>,
+    /// What had been written on it before this request.
+    start: u64,
 }
 
 impl<B: RequestBody> Pool<B> {
@@ -36,9 +43,10 @@ impl<B: RequestBody> Pool<B> {
     /// could not be written comes back from [`SendRequest::try_send_request`] and goes to the next.
     pub fn idle_http1(&self) -> Option<Http1<B>> {
         let mut idle = self.http1.borrow_mut();
-        while let Some(Idle { connection, .. }) = idle.pop() {
+        while let Some(Idle { mut connection, .. }) = idle.pop() {
             if connection.may_serve() {
                 connection.life.serve();
+                connection.start = connection.end.written();
                 return Some(connection);
             }
         }
@@ -71,6 +79,7 @@ impl<B: RequestBody> Pool<B> {
         let settings = opening.settings;
         let open = Open::new(&self.room, opening.scope, held);
         let stream = connect(&*self.sockets, self.endpoint, settings, opening.scope).await?;
+        let (stream, end) = Watched::new(stream);
         let handshake = handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|e| ConnectError::Handshake(e.to_string()))?;
         let endpoint = self.endpoint;
@@ -85,6 +94,8 @@ impl<B: RequestBody> Pool<B> {
             sender,
             idle_timeout: settings.idle_timeout,
             life,
+            end,
+            start: 0,
         })
     }
 
@@ -101,6 +112,12 @@ impl<B: RequestBody> Pool<B> {
 }
 
 impl<B> Http1<B> {
+    /// Whether the endpoint had closed the connection before anything of this request reached it, so that the
+    /// request may go on another, whatever its method. Known when the request has failed.
+    pub fn took_nothing(&self) -> bool {
+        self.end.took_nothing_since(self.start)
+    }
+
     fn may_serve(&self) -> bool {
         !self.sender.is_closed() && self.life.goes_on(Instant::now())
     }

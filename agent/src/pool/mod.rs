@@ -3,6 +3,7 @@
 mod bounds;
 mod connect;
 mod life;
+mod watched;
 mod http1;
 mod http2;
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, request, response};
 use http_body::Body as _;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -105,7 +105,8 @@ impl Attempts<'_> {
             bounds: upstream.bounds(),
         };
         let started = Instant::now();
-        let sending = forward::attempt(&pool, opening, self.via, head.clone(), attempt_body);
+        let again = || Some(Request::from_parts(head.clone(), body.attempt()?));
+        let sending = forward::attempt(&pool, opening, self.via, head.clone(), attempt_body, again);
         let sent = match self.plan.deadlines.of_attempt(started) {
             Some((at, limit)) => match timeout_at(at, sending).await {
                 Ok(sent) => sent,

@@ -74,15 +74,18 @@ impl Failed {
     }
 }
 
+/// `again` gives the same request once more, as long as it can be had. It is asked where an idle connection turns out
+/// to have been closed before the request reached the endpoint: that is no attempt.
 pub(super) async fn attempt(
     pool: &Rc<Pool<AttemptBody>>,
     opening: Opening<'_>,
     via: Via,
     head: request::Parts,
     body: AttemptBody,
+    again: impl Fn() -> Option<Request<AttemptBody>>,
 ) -> Result<(Response<Body>, Lease), Failed> {
     match via {
-        Via::Http1 => over_http1(pool, opening, Request::from_parts(head, body)).await,
+        Via::Http1 => over_http1(pool, opening, Request::from_parts(head, body), again).await,
         Via::Http2 => over_http2(pool, opening, head, body).await,
     }
 }
@@ -91,6 +94,7 @@ async fn over_http1(
     pool: &Rc<Pool<AttemptBody>>,
     opening: Opening<'_>,
     mut request: Request<AttemptBody>,
+    again: impl Fn() -> Option<Request<AttemptBody>>,
 ) -> Result<(Response<Body>, Lease), Failed> {
     loop {
         let idle = pool.idle_http1();
@@ -107,6 +111,10 @@ async fn over_http1(
                 // An idle connection that was just being closed: not the request's fault, and no attempt.
                 Some(unsent) if reused => request = unsent,
                 Some(_) => return Err(Failed::new(Failure::Unprocessed, error.error())),
+                None if reused && connection.took_nothing() => match again() {
+                    Some(same) => request = same,
+                    None => return Err(of_http1(error.error())),
+                },
                 None => return Err(of_http1(error.error())),
             },
         }

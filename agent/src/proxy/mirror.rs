@@ -60,7 +60,9 @@ async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body
         Via::Http1
     };
     let body = RequestBody::new(body, 0).attempt()?;
-    let (response, lease) = forward::attempt(&pool, opening, via, head, body).await.ok()?;
+    let (response, lease) = forward::attempt(&pool, opening, via, head, body, || None)
+        .await
+        .ok()?;
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         frame.ok()?;

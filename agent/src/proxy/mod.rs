@@ -24,6 +24,8 @@ mod mirror;
 mod pump;
 mod response_body;
 mod tunnel;
+#[cfg(test)]
+mod simulation;
 
 pub use guards::{Guarded, Registry};
 pub use worker::{Command, EnrolledPod, Progress, Setup, run};

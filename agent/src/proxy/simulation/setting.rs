@@ -1,0 +1,113 @@
+//! What a world is furnished with.
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokio::net::TcpListener;
+
+use crate::{
+    accept::{Acceptor, Permit},
+    model::{
+        Algorithm, CircuitBreaking, ConnectionPool, DestinationId, HashKey, LoadBalancer, Origins,
+        OutlierDetection, Policy, Retry, ServiceName, ServicePortName, Timeouts,
+    },
+    pool::Sockets,
+};
+
+/// Attempts after the first, at most.
+pub(super) const RETRIES: u32 = 3;
+pub(super) const MAX_EJECTED_PERCENT: u8 = 40;
+
+/// Sockets as the engine makes them, in no pod.
+#[derive(Debug)]
+pub(super) struct Loopback;
+
+impl Sockets for Loopback {
+    fn tcp_socket(&self, _: SocketAddr) -> std::io::Result<socket2::Socket> {
+        let kind = socket2::Type::STREAM.nonblocking().cloexec();
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, kind, None)?;
+        socket.set_tcp_nodelay(true)?;
+        Ok(socket)
+    }
+}
+
+pub(super) struct Nobody;
+
+impl Origins for Nobody {
+    fn destination(&self, _: SocketAddr, _: SocketAddr) -> Option<DestinationId> {
+        None
+    }
+}
+
+/// The one service port.
+pub(super) fn name() -> ServicePortName {
+    ServicePortName {
+        service: ServiceName {
+            namespace: "demo".into(),
+            name: "echo".into(),
+        },
+        port: 80,
+    }
+}
+
+/// The right to a connection, from a connection that nobody uses.
+pub(super) async fn permit(acceptor: &Acceptor) -> Permit {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dialled = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (_, permit) = acceptor.accept(&listener).await;
+    drop(dialled);
+    permit
+}
+
+pub(super) fn breaking(rng: &mut fastrand::Rng) -> CircuitBreaking {
+    CircuitBreaking {
+        max_requests: rng.u32(6..30),
+        max_pending_requests: rng.u32(1..8),
+        max_connections: rng.u32(1..12),
+        max_requests_per_endpoint: Some(6),
+        ..CircuitBreaking::default()
+    }
+}
+
+pub(super) fn policy(rng: &mut fastrand::Rng) -> Policy {
+    let algorithms = [
+        Algorithm::PeakEwma,
+        Algorithm::LeastRequest,
+        Algorithm::RoundRobin,
+        Algorithm::Random,
+        Algorithm::RingHash {
+            key: HashKey::Header("x-request-id".parse().unwrap()),
+            min_ring_size: 1024,
+        },
+    ];
+    let few = rng.u32(1..10);
+    Policy {
+        load_balancer: LoadBalancer {
+            algorithm: algorithms[rng.usize(..algorithms.len())].clone(),
+            slow_start: Duration::from_millis(rng.u64(..300)),
+            ..LoadBalancer::default()
+        },
+        connection_pool: ConnectionPool {
+            idle_timeout: Duration::from_millis(rng.u64(50..2000)),
+            max_requests_per_connection: rng.bool().then_some(few),
+            max_connection_lifetime: rng.bool().then(|| Duration::from_millis(300)),
+            ..ConnectionPool::default()
+        },
+        timeouts: Timeouts {
+            per_try: rng.bool().then(|| Duration::from_millis(400)),
+            ..Timeouts::default()
+        },
+        retry: Retry {
+            attempts: rng.u32(..=RETRIES),
+            ..Retry::default()
+        },
+        outlier_detection: Some(OutlierDetection {
+            consecutive_5xx: 3,
+            base_ejection_time: Duration::from_millis(200),
+            max_ejection_time: Duration::from_millis(600),
+            max_ejection_percent: MAX_EJECTED_PERCENT,
+            ..OutlierDetection::default()
+        }),
+        circuit_breaking: breaking(rng),
+        ..Policy::default()
+    }
+}
