@@ -222,17 +222,17 @@ impl View for Windows {
                 )
             })
             .collect();
+        // Each look at a channel ends with its line: two at once can lock out the publisher, and it the second.
+        let snapshot_version = self.published.snapshot.borrow().version;
+        let rejected = self.source.borrow().last_error.is_some();
         let mut sample = NodeSample {
             pods_enrolled: enrolled as u64,
             pods_waiting: waiting as u64,
             destinations: self.destinations() as u64,
-            snapshot_version: self.published.snapshot.borrow().version,
+            snapshot_version,
             snapshot_age: self.snapshot_age(),
             heartbeat_age: self.heartbeat_age(),
-            config_rejected: match self.source.borrow().last_error {
-                Some(_) => Rejected::Yes,
-                None => Rejected::No,
-            },
+            config_rejected: if rejected { Rejected::Yes } else { Rejected::No },
             health: self.health.numbers().results,
             probes_held_back: self.health.numbers().held_back,
             dns_lookups: self.dns.lookups(),
