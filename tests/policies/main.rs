@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod inbound;
+mod metrics;
 mod resilience;
 mod routes;
 mod timeouts;
+mod zones;
 
 use derny_tests::{Agent, World, config::Config};
 use serde_json::{Value, json};

@@ -21,7 +21,7 @@ use crate::{
     snapshot::Target,
 };
 
-use super::{endpoints, explain, policy_words};
+use super::{endpoints, explain, guarded, policy_words};
 
 pub(super) struct Windows {
     pub(super) config_path: PathBuf,
@@ -122,6 +122,7 @@ impl View for Windows {
             services: count(snapshot.ports.len()),
             destinations: count(self.destinations()),
             not_ready: self.not_ready(),
+            zone: snapshot.zone.as_deref().unwrap_or_default().to_owned(),
         }
     }
 
@@ -237,6 +238,7 @@ impl View for Windows {
             probes_held_back: self.health.numbers().held_back,
             dns_lookups: self.dns.lookups(),
             endpoints: self.endpoint_states(),
+            guards: guarded::samples(&self.registry),
             ..NodeSample::default()
         };
         for counters in self.observer.counters().unwrap_or_default() {
