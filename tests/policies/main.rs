@@ -7,6 +7,7 @@ mod metrics;
 mod resilience;
 mod routes;
 mod timeouts;
+mod told;
 mod zones;
 
 use derny_tests::{Agent, World, config::Config};

@@ -5,6 +5,7 @@ mod windows;
 mod guarded;
 mod endpoints;
 mod explain;
+mod forwarded;
 mod policy_words;
 
 use std::{path::Path, sync::Arc, time::Duration};

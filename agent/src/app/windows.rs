@@ -198,7 +198,8 @@ impl View for Windows {
         let snapshot = self.published.snapshot.borrow().clone();
         let ports = endpoints::ports(&snapshot, service)?;
         let mut all: Vec<_> = ports.iter().flat_map(|port| endpoints::of(port)).collect();
-        endpoints::add_uses(&mut all, &snapshot, &self.registry);
+        endpoints::add_uses(&mut all, &snapshot, &self.registry, |_| true);
+        endpoints::add_checks(&mut all, &self.health);
         Ok(all)
     }
 
@@ -207,8 +208,20 @@ impl View for Windows {
         let pods = self.published.pods.borrow().clone();
         let kernel = self.kernel().map_err(|error| error.to_string());
         let mut answer = explain::explain(&snapshot, &pods, kernel, request)?;
+        // Another workload's ejections say nothing of this request.
+        let caller = pods
+            .iter()
+            .map(|status| &status.pod)
+            .find(|pod| *pod.name.namespace == *request.namespace && *pod.name.name == *request.pod);
         for backend in &mut answer.backends {
-            endpoints::add_uses(&mut backend.candidates, &snapshot, &self.registry);
+            let candidates = &mut backend.candidates;
+            endpoints::add_uses(candidates, &snapshot, &self.registry, |source| {
+                caller.is_some_and(|pod| {
+                    source.namespace == pod.name.namespace && source.workload == pod.workload
+                })
+            });
+            endpoints::add_checks(candidates, &self.health);
+            candidates.iter_mut().for_each(endpoints::name_what_excludes);
         }
         Ok(answer)
     }
