@@ -102,6 +102,16 @@ fn a_server_that_dies_is_found_by_the_check_alone() {
         calls.iter().all(|call| call.ok && call.endpoint != "server-3"),
         "{calls:?}"
     );
+    let shown = world.agent.cli_json(&["endpoints", "demo/grpc"]).unwrap();
+    let dead = format!("{}:", world.servers[2].pod.ip());
+    let checks = shown.as_array().unwrap().iter().map(|endpoint| {
+        let is_dead = endpoint["address"].as_str().unwrap().starts_with(&dead);
+        let expect = if is_dead { "unhealthy" } else { "healthy" };
+        assert_eq!(endpoint["check"]["verdict"], expect, "{endpoint}");
+        let failure = endpoint["check"]["failure"].as_str().unwrap();
+        assert_eq!(failure.starts_with("connect: "), is_dead, "{endpoint}");
+    });
+    assert_eq!(checks.count(), 3);
     world.start_server(2, &TestdOptions::default()).unwrap();
     endpoints(&world, "ready", 3.0);
 }

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::time::Duration;
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use derny_tests::{
     Testd, World, clients, eventually,
@@ -115,6 +118,23 @@ fn a_bad_file_is_refused_and_reported_until_it_is_good_again() {
     world.reload(good).unwrap();
     rejected(&world, 0.0);
     assert!(world.agent.cli_json(&["status"]).unwrap()["configError"].is_null());
+}
+
+#[test]
+fn scrapes_and_reloads_do_not_lock_each_other_out() {
+    let mut world = World::new(1).unwrap();
+    let mut command = Command::new("wrk");
+    let url = format!("http://{}/metrics", derny_tests::agent::HTTP_ADDRESS);
+    command
+        .args(["-t", "1", "-c", "4", "-d", "60", &url])
+        .stdout(Stdio::null());
+    let _scraper = world.node.host().spawn(command).unwrap();
+    for algorithm in ["leastRequest", "random"].into_iter().cycle().take(1500) {
+        let mut config = world.config();
+        config.set_algorithm("http", algorithm).unwrap();
+        // Returns when a scrape shows the change.
+        world.reload(config).unwrap();
+    }
 }
 
 #[test]

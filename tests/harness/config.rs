@@ -9,6 +9,8 @@ use crate::{pod::Pod, vip::Vip};
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Config {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<serde_json::Value>,
     pub pods: Vec<PodEntry>,
     pub services: Vec<ServiceEntry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -34,6 +36,9 @@ pub struct InboundEntry {
     pub port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
+    /// Every other field, as it stands in the file.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -65,6 +70,8 @@ pub struct EndpointEntry {
     pub weight: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -129,6 +136,7 @@ impl Config {
             entry.inbound.push(InboundEntry {
                 port,
                 protocol: protocol.map(str::to_owned),
+                more: serde_json::Map::new(),
             });
         }
         config
@@ -193,6 +201,7 @@ impl From<&SocketAddr> for EndpointEntry {
             address: address.to_string(),
             weight: None,
             state: None,
+            zone: None,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod inbound;
+mod metrics;
 mod resilience;
 mod routes;
 mod timeouts;
@@ -11,6 +13,8 @@ mod replacement;
 mod idle_close;
 mod change;
 mod large;
+mod told;
+mod zones;
 
 use derny_tests::{Agent, World, config::Config};
 use serde_json::{Value, json};

@@ -75,6 +75,28 @@ fn a_grpc_status_is_tried_again_wherever_it_comes() {
 }
 
 #[test]
+fn a_grpc_status_in_the_headers_counts_before_the_stream_ends() {
+    let world = world(2, &no_retries());
+    let script = format!(
+        "import grpc; c = grpc.insecure_channel('{}'); u = c.unary_unary('/derny.test.v1.Echo/Unary')\n\
+         for i in range(12):\n\
+         \x20try: u(b'', timeout=0.2, metadata=[('x-test-status', '14'), ('x-test-status-in', 'held')])\n\
+         \x20except grpc.RpcError: print('failed')",
+        world.target("grpc").unwrap()
+    );
+    let python = clients::python("grpc_load.py").unwrap();
+    let mut command = Command::new(python.get_program());
+    command.args(["-c", &script]);
+    let said = world.client.run(command).unwrap().success().unwrap();
+    assert_eq!(said.lines().count(), 12, "{said}");
+    let ejected = [("destination_service", "grpc"), ("reason", "consecutive5xx")];
+    world
+        .agent
+        .metric("derny_ejections_total", &ejected, |n| n >= 1.0)
+        .unwrap();
+}
+
+#[test]
 fn five_failures_in_a_row_eject_an_endpoint_until_it_answers_again() {
     let policy =
         json!({"retry": {"attempts": 0}, "outlierDetection": {"baseEjectionTime": "2s", "interval": "1s"}});

@@ -1,8 +1,17 @@
 //! Deadlines.
 
+use derny_tests::World;
 use serde_json::json;
 
 use super::{line, outcome, status, world};
+
+/// The counter of this limit is there, and the others' are zero.
+fn timed_out(world: &World, limit: &str, times: f64) {
+    let metrics = world.agent.metrics().unwrap();
+    let of = |labels: &[(&str, &str)]| metrics.sum("derny_timeouts_total", labels);
+    assert_eq!(of(&[("destination_service", "http"), ("limit", limit)]), times);
+    assert_eq!(of(&[]), times);
+}
 
 #[test]
 fn a_request_ends_with_its_timeout() {
@@ -12,6 +21,7 @@ fn a_request_ends_with_its_timeout() {
     assert_eq!(outcome(&line), (1, "UT"));
     let took = line["duration_ms"].as_f64().unwrap();
     assert!((300.0..1000.0).contains(&took), "{line}");
+    timed_out(&world, "request", 1.0);
 }
 
 #[test]
@@ -20,6 +30,7 @@ fn a_try_ends_with_its_own_time_and_another_follows() {
     let world = world(2, &policy);
     assert_eq!(status(&world, "http", "/delay/5s"), "504");
     assert_eq!(outcome(&line(&world.agent, "/delay/5s")), (2, "URX"));
+    timed_out(&world, "perTry", 2.0);
 }
 
 #[test]

@@ -29,6 +29,21 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> AnyBody {
         .boxed_unsync()
 }
 
+/// Nothing ever comes, and no end.
+pub(crate) struct Never;
+
+impl Body for Never {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
 /// Byte `i` of [`Pattern`] is byte `i mod 65536` of this block, whose byte `j` is `(31·j + 7·(j >> 8)) mod 256`.
 static BLOCK: LazyLock<Bytes> = LazyLock::new(|| {
     (0..65536_u32)

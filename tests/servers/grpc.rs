@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use prost::Message as _;
 
 use crate::{
-    body::{AnyBody, Error, Message, any, full},
+    body::{AnyBody, Error, Message, Never, any, full},
     http::Connection,
 };
 
@@ -211,21 +211,25 @@ fn response(body: AnyBody) -> Response<AnyBody> {
     response
 }
 
-/// A call that ends without a message, with its status in the trailers or, trailers-only, in the headers.
+/// A call that ends without a message, with its status in the trailers or, trailers-only, in the headers. `held`: in the
+/// headers, and the stream stays open.
 fn failure(status: &str, message: &str, place: &str) -> Response<AnyBody> {
     let mut fields = trailers(status);
     if let Ok(message) = HeaderValue::from_str(message) {
         fields.insert(GRPC_MESSAGE, message);
     }
-    if place == "headers" {
-        let mut reply = response(full(""));
+    let in_headers = |body, fields: HeaderMap| {
+        let mut reply = response(body);
         reply.headers_mut().extend(fields);
         reply
-    } else {
-        response(any(Message {
+    };
+    match place {
+        "headers" => in_headers(full(""), fields),
+        "held" => in_headers(any(Never), fields),
+        _ => response(any(Message {
             data: None,
             trailers: Some(fields),
-        }))
+        })),
     }
 }
 

@@ -1,15 +1,16 @@
 //! The snapshot's endpoints for the windows, and how a service is named there.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
     admin::{Unanswered, proto},
     balance::Standing,
+    health::Board,
     model::{Endpoint, EndpointState, ServicePort, ServicePortName},
     proxy::Registry,
-    record::Direction,
+    record::{Direction, Source},
     snapshot::Snapshot,
 };
 
@@ -30,6 +31,8 @@ pub(super) fn of(port: &ServicePort) -> Vec<proto::ServiceEndpoint> {
             zone: endpoint.zone.as_deref().unwrap_or_default().to_owned(),
             state: state.into(),
             uses: Vec::new(),
+            check: None,
+            excluded_by: String::new(),
         }
     };
     let mut sorted: Vec<_> = port.endpoints.iter().collect();
@@ -37,15 +40,60 @@ pub(super) fn of(port: &ServicePort) -> Vec<proto::ServiceEndpoint> {
     sorted.into_iter().map(endpoint).collect()
 }
 
-/// Adds how the workloads of this node that call these endpoints see them.
-pub(super) fn add_uses(endpoints: &mut [proto::ServiceEndpoint], snapshot: &Snapshot, registry: &Registry) {
+/// Adds what active checks find.
+pub(super) fn add_checks(endpoints: &mut [proto::ServiceEndpoint], board: &Board) {
+    let now = Instant::now().into_std();
+    for seen in board.all() {
+        let address = seen.endpoint.to_string();
+        let shown = endpoints
+            .iter_mut()
+            .filter(|shown| is_of(shown, &seen.port) && shown.address == address);
+        for shown in shown {
+            shown.check = Some(proto::HealthCheckState {
+                verdict: seen.state.verdict().as_str().to_owned(),
+                since_ms: millis(now.saturating_duration_since(seen.state.since())),
+                failure: seen.failure.as_ref().map(ToString::to_string).unwrap_or_default(),
+            });
+        }
+    }
+}
+
+/// Says of a candidate what keeps the caller's requests away from it. It has at most one use: the caller's.
+pub(super) fn name_what_excludes(candidate: &mut proto::ServiceEndpoint) {
+    let used = candidate.uses.first();
+    // In panic it takes requests in whatever state it is.
+    let takes = used.is_some_and(|used| used.takes_requests);
+    let full = used.is_some_and(|used| used.full);
+    let failure = candidate.check.as_ref().map(|check| check.failure.as_str());
+    candidate.excluded_by = match (candidate.state(), used) {
+        _ if full => "it has as many requests as perEndpoint.maxRequests allows".to_owned(),
+        _ if takes => String::new(),
+        (proto::EndpointState::Terminating, _) => "it is going away".to_owned(),
+        (proto::EndpointState::Unhealthy, _) => match failure {
+            None | Some("") => "it is unhealthy".to_owned(),
+            Some(failure) => format!("its health check fails: {failure}"),
+        },
+        (_, Some(used)) if used.standing() == proto::Standing::Ejected => {
+            format!("it is ejected: {}", used.reason)
+        }
+        _ => String::new(),
+    };
+}
+
+/// Adds how the workloads of this node that call these endpoints see them, those that `wanted` names.
+pub(super) fn add_uses(
+    endpoints: &mut [proto::ServiceEndpoint],
+    snapshot: &Snapshot,
+    registry: &Registry,
+    wanted: impl Fn(&Source) -> bool,
+) {
     let now = Instant::now();
     for guarded in registry.all() {
         let name = &guarded.key.destination;
         let Some(port) = snapshot
             .ports
             .get(name)
-            .filter(|_| guarded.key.direction == Direction::Outbound)
+            .filter(|_| guarded.key.direction == Direction::Outbound && wanted(&guarded.key.source))
         else {
             continue;
         };
@@ -58,6 +106,7 @@ pub(super) fn add_uses(endpoints: &mut [proto::ServiceEndpoint], snapshot: &Snap
             .filter(|e| e.state != EndpointState::Terminating)
             .collect();
         let good = able.iter().filter(|e| usable(e)).count();
+        let most = port.policy.circuit_breaking.max_requests_per_endpoint;
         let panic = good * 100 < usize::from(port.policy.load_balancer.panic_threshold) * able.len();
         for shown in endpoints.iter_mut().filter(|shown| is_of(shown, name)) {
             let Some(endpoint) = port
@@ -86,19 +135,24 @@ pub(super) fn add_uses(endpoints: &mut [proto::ServiceEndpoint], snapshot: &Snap
                     .unwrap_or_default(),
                 returns_in_ms: match standing {
                     Standing::Ejected { until } => {
-                        let left = until.saturating_duration_since(now.into_std());
-                        Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+                        Some(millis(until.saturating_duration_since(now.into_std())))
                     }
                     Standing::In | Standing::Trial => None,
                 },
                 times_ejected: host.times_ejected(),
-                // Each worker has its own average; none of them is the truth.
-                latency_ms: None,
+                latency_ms: host.latency().map(|latency| latency.as_secs_f64() * 1000.0),
                 in_flight: host.in_flight(),
                 takes_requests: takes,
+                ejected_since_ms: (host.out_since())
+                    .map(|since| millis(now.into_std().saturating_duration_since(since))),
+                full: most.is_some_and(|most| host.in_flight() >= most),
             });
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn is_of(shown: &proto::ServiceEndpoint, name: &ServicePortName) -> bool {

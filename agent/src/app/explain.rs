@@ -4,7 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use http::request::Parts;
 
-use super::{endpoints, policy_words};
+use super::{
+    endpoints,
+    forwarded::{self, Forwarded, Sender},
+    policy_words,
+};
 use crate::{
     admin::{Unanswered, proto},
     config::duration,
@@ -50,7 +54,8 @@ pub(super) fn explain(
         ..Default::default()
     };
     let destination = snapshot.destinations.values().find(|d| d.address == address);
-    Ok(way(snapshot, destination, &head, explanation))
+    let sender = Sender { head: &head, pod };
+    Ok(way(snapshot, destination, sender, explanation))
 }
 
 fn head(request: &proto::ExplainRequest) -> Result<Parts, Unanswered> {
@@ -177,7 +182,7 @@ fn redirection(
 fn way(
     snapshot: &Snapshot,
     destination: Option<&Destination>,
-    head: &Parts,
+    sender: Sender<'_>,
     mut explanation: proto::Explanation,
 ) -> proto::Explanation {
     let target = destination.map(|destination| &destination.target);
@@ -189,10 +194,15 @@ fn way(
     explanation.protocol = port.protocol.to_string();
     explanation.policy = policy_words::facts(&port.policy);
     explanation.dialled_endpoint = matches!(target, Target::Endpoint(_));
+    let opaque = matches!(port.protocol, Protocol::Tcp | Protocol::Tls);
     let own = |explanation: &mut proto::Explanation| {
-        explanation.backends = vec![backend(snapshot, &port.name, 1)];
+        let mut own = backend(snapshot, &port.name, 1);
+        if !opaque {
+            forward(&mut own, sender.through([&[], &[]], None, port.protocol));
+        }
+        explanation.backends = vec![own];
     };
-    if matches!(port.protocol, Protocol::Tcp | Protocol::Tls) {
+    if opaque {
         own(&mut explanation);
         explanation.outcome = "relayed as bytes: routes and what is per request do not apply".to_owned();
     } else if explanation.dialled_endpoint {
@@ -206,12 +216,13 @@ fn way(
         own(&mut explanation);
         explanation.outcome = "goes to the service's own endpoints: it has no routes".to_owned();
     } else {
-        routed(snapshot, port, head, &mut explanation);
+        routed(snapshot, port, sender, &mut explanation);
     }
     explanation
 }
 
-fn routed(snapshot: &Snapshot, port: &ServicePort, head: &Parts, explanation: &mut proto::Explanation) {
+fn routed(snapshot: &Snapshot, port: &ServicePort, sender: Sender<'_>, explanation: &mut proto::Explanation) {
+    let head = sender.head;
     let table = route::Table::new(&port.routes);
     explanation.rules = route::explain(&table, head).into_iter().map(rule_match).collect();
     let Some(chosen) = table.choose(head) else {
@@ -219,20 +230,34 @@ fn routed(snapshot: &Snapshot, port: &ServicePort, head: &Parts, explanation: &m
         return;
     };
     let rule = chosen.rule;
-    let redirect = rule.filters.iter().find_map(|filter| match filter {
-        Filter::Redirect(redirect) => Some(redirect),
-        _ => None,
-    });
     let place = format!("rule {} of {}", rule.position, rule.route);
-    if let Some(redirect) = redirect {
-        explanation.outcome = format!("{place} answers with {}, a redirect", redirect.status.as_str());
-        return;
+    match sender.through([&rule.filters, &[]], chosen.matched_prefix, port.protocol) {
+        Forwarded::Answer(answer) => {
+            explanation.outcome = format!("{place} answers with {}, a redirect", answer.code);
+            explanation.answer = Some(answer);
+            return;
+        }
+        Forwarded::Refused(reason) => {
+            explanation.outcome = format!("{place} cannot be applied, refused with 500: {reason}");
+            return;
+        }
+        Forwarded::Request(_) => {}
     }
-    explanation.backends = rule
-        .backends
-        .iter()
-        .map(|b| backend(snapshot, &b.target, b.weight))
-        .collect();
+    let backends = rule.backends.iter().map(|of_rule| {
+        let mut shown = backend(snapshot, &of_rule.target, of_rule.weight);
+        let protocol = snapshot
+            .ports
+            .get(&of_rule.target)
+            .map_or(port.protocol, |port| port.protocol);
+        let filters: [&[Filter]; 2] = [&rule.filters, &of_rule.filters];
+        forward(
+            &mut shown,
+            sender.through(filters, chosen.matched_prefix, protocol),
+        );
+        shown.mirrors = forwarded::mirrors(filters.into_iter().flatten());
+        shown
+    });
+    explanation.backends = backends.collect();
     explanation.outcome = if rule.backends.iter().any(|b| b.weight > 0) {
         format!("{place} sends it to its backends, by weight")
     } else {
@@ -240,6 +265,15 @@ fn routed(snapshot: &Snapshot, port: &ServicePort, head: &Parts, explanation: &m
     };
     let of_rule = policy_words::rule_facts(rule.timeouts, rule.retry.as_ref());
     explanation.policy.extend(of_rule);
+}
+
+/// What a backend gets of the request. One that it cannot get stays without.
+fn forward(backend: &mut proto::ExplainedBackend, forwarded: Forwarded) {
+    match forwarded {
+        Forwarded::Request(request) => backend.request = Some(request),
+        Forwarded::Answer(answer) => backend.answer = Some(answer),
+        Forwarded::Refused(_) => {}
+    }
 }
 
 fn rule_match(explained: route::Explained) -> proto::RuleMatch {
@@ -267,6 +301,7 @@ fn backend(snapshot: &Snapshot, name: &ServicePortName, weight: u32) -> proto::E
         exists: port.is_some(),
         algorithm: algorithm.unwrap_or_default().to_owned(),
         candidates: port.map(|port| endpoints::of(port)).unwrap_or_default(),
+        ..Default::default()
     }
 }
 

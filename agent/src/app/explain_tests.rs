@@ -281,9 +281,124 @@ routes:
 
     let found = ask("/old/x", "1");
     assert_eq!(found.outcome, "rule 1 of demo/r answers with 301, a redirect");
+    assert_eq!(found.answer.unwrap().location, "http://new.example/old/x");
     let found = ask("/none", "1");
     assert_eq!(
         found.outcome,
         "rule 2 of demo/r has no backend with a weight: refused with 500"
+    );
+}
+
+#[test]
+fn a_request_is_told_as_the_endpoint_would_get_it() {
+    let routes = "
+routes:
+- {kind: HTTPRoute, name: r, namespace: demo, parentRefs: [{name: echo, port: 80}], rules: [
+    {matches: [{path: {value: /v1}}], filters: [
+      {type: URLRewrite, urlRewrite: {hostname: pet.internal, path: {type: ReplacePrefixMatch, replacePrefixMatch: /pets}}},
+      {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-v, value: '2'}], remove: [x-secret]}},
+      {type: RequestMirror, requestMirror: {percent: 10, backendRef: {name: pet, port: 8080}}}],
+     backendRefs: [{name: pet, port: 8080, filters: [
+      {type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: x-backend, value: pet}]}}]}]}]}
+";
+    let checked = config::from_yaml(format!("{CONFIG}{routes}").as_bytes()).unwrap();
+    let updates = checked.services.iter().cloned().map(Update::Service).collect();
+    let mut reducer = Reducer::default();
+    reducer.apply(updates, tokio::time::Instant::now().into_std());
+    let pods = [PodStatus {
+        pod: checked.pods[0].clone(),
+        slot: slot(),
+        state: PodState::Enrolled {
+            netns_cookie: 4097,
+            addresses: vec![[10, 1, 0, 5].into()],
+        },
+    }];
+    let header = |name: &str, value: &str| proto::Header {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let request = proto::ExplainRequest {
+        namespace: "demo".to_owned(),
+        pod: "client".to_owned(),
+        method: "PUT".to_owned(),
+        url: "http://echo/v1/cat?age=3".to_owned(),
+        headers: vec![
+            header("x-v", "1"),
+            header("x-secret", "no"),
+            header("connection", "keep-alive"),
+            header("x-kept", "yes"),
+        ],
+    };
+    let found = explain(&reducer.view(), &pods, Ok(kernel(0)), &request).unwrap();
+    let [pet] = found.backends.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert_eq!(pet.mirrors, ["demo/pet:8080, 10 of 100"]);
+    let sent = pet.request.as_ref().unwrap();
+    assert_eq!(
+        (&*sent.method, &*sent.path, &*sent.authority),
+        ("PUT", "/pets/cat?age=3", "pet.internal")
+    );
+    let set: Vec<_> = sent.set.iter().map(|h| (&*h.name, &*h.value)).collect();
+    assert_eq!(
+        set,
+        [
+            ("x-backend", "pet"),
+            ("x-derny-attempt", "1"),
+            ("x-forwarded-for", "10.1.0.5"),
+            ("x-request-id", "a new UUIDv7"),
+            ("x-v", "2"),
+        ]
+    );
+    assert_eq!(sent.removed, ["connection", "x-secret"]);
+}
+
+#[test]
+fn a_candidate_names_what_excludes_it() {
+    let used = |standing: proto::Standing, takes_requests: bool, full: bool| proto::EndpointUse {
+        standing: standing.into(),
+        reason: "successRate".to_owned(),
+        takes_requests,
+        full,
+        ..Default::default()
+    };
+    let check = |state: proto::EndpointState, used: Option<proto::EndpointUse>, expect: &str| {
+        let mut candidate = proto::ServiceEndpoint {
+            state: state.into(),
+            uses: used.into_iter().collect(),
+            check: (state == proto::EndpointState::Unhealthy).then(|| proto::HealthCheckState {
+                failure: "no answer within 1s".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        endpoints::name_what_excludes(&mut candidate);
+        assert_eq!(candidate.excluded_by, expect);
+    };
+    use proto::{
+        EndpointState::{Ready, Terminating, Unhealthy},
+        Standing::{Ejected, In},
+    };
+    check(Ready, None, "");
+    check(Ready, Some(used(In, true, false)), "");
+    check(Terminating, None, "it is going away");
+    check(Unhealthy, None, "its health check fails: no answer within 1s");
+    check(
+        Unhealthy,
+        Some(used(In, false, false)),
+        "its health check fails: no answer within 1s",
+    );
+    // In panic everybody takes requests.
+    check(Unhealthy, Some(used(In, true, false)), "");
+    check(
+        Ready,
+        Some(used(Ejected, false, false)),
+        "it is ejected: successRate",
+    );
+    check(Ready, Some(used(Ejected, true, false)), "");
+    check(
+        Ready,
+        Some(used(In, true, true)),
+        "it has as many requests as perEndpoint.maxRequests allows",
     );
 }

@@ -2,8 +2,10 @@
 
 mod threads;
 mod windows;
+mod guarded;
 mod endpoints;
 mod explain;
+mod forwarded;
 mod policy_words;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -30,15 +32,13 @@ const UPDATES: usize = 16;
 const MAX_DESTINATIONS: u32 = 131_072;
 /// Connections that one worker holds open.
 const MAX_CONNECTIONS: usize = 65_536;
-/// Health checks that are under way at a time.
-const MAX_PROBES: usize = 64;
 /// How long connections in hand may go on once the agent has been told to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Runs the agent until SIGTERM or SIGINT. Everything is opened before anything is served, so that a bad port or
 /// a bad file fails the start.
 pub fn run(args: RunArgs) -> Result<()> {
-    let source = FileSource::open(&args.config)?;
+    let source = FileSource::open(&args.config, args.zone.as_deref().map(Into::into))?;
     threads::raise_file_limit();
     let cgroup = match &args.cgroup {
         Some(path) => path.clone(),
@@ -102,7 +102,8 @@ pub fn run(args: RunArgs) -> Result<()> {
     // The node reaches every pod; the marked sockets of its namespace are what probes are sent from.
     let node =
         intercept::Netns::open(Path::new("/proc/self/ns/net")).context("the node's network namespace")?;
-    let prober = health::Prober::new(MAX_PROBES, {
+    let max_probes = usize::try_from(args.max_probes).unwrap_or(usize::MAX);
+    let prober = health::Prober::new(max_probes, {
         let registry = registry.clone();
         move |passed| registry.probe_passed(passed.port, passed.endpoint, Instant::now().into_std())
     });

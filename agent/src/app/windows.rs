@@ -21,7 +21,7 @@ use crate::{
     snapshot::Target,
 };
 
-use super::{endpoints, explain, policy_words};
+use super::{endpoints, explain, guarded, policy_words};
 
 pub(super) struct Windows {
     pub(super) config_path: PathBuf,
@@ -122,6 +122,7 @@ impl View for Windows {
             services: count(snapshot.ports.len()),
             destinations: count(self.destinations()),
             not_ready: self.not_ready(),
+            zone: snapshot.zone.as_deref().unwrap_or_default().to_owned(),
         }
     }
 
@@ -197,7 +198,8 @@ impl View for Windows {
         let snapshot = self.published.snapshot.borrow().clone();
         let ports = endpoints::ports(&snapshot, service)?;
         let mut all: Vec<_> = ports.iter().flat_map(|port| endpoints::of(port)).collect();
-        endpoints::add_uses(&mut all, &snapshot, &self.registry);
+        endpoints::add_uses(&mut all, &snapshot, &self.registry, |_| true);
+        endpoints::add_checks(&mut all, &self.health);
         Ok(all)
     }
 
@@ -206,8 +208,20 @@ impl View for Windows {
         let pods = self.published.pods.borrow().clone();
         let kernel = self.kernel().map_err(|error| error.to_string());
         let mut answer = explain::explain(&snapshot, &pods, kernel, request)?;
+        // Another workload's ejections say nothing of this request.
+        let caller = pods
+            .iter()
+            .map(|status| &status.pod)
+            .find(|pod| *pod.name.namespace == *request.namespace && *pod.name.name == *request.pod);
         for backend in &mut answer.backends {
-            endpoints::add_uses(&mut backend.candidates, &snapshot, &self.registry);
+            let candidates = &mut backend.candidates;
+            endpoints::add_uses(candidates, &snapshot, &self.registry, |source| {
+                caller.is_some_and(|pod| {
+                    source.namespace == pod.name.namespace && source.workload == pod.workload
+                })
+            });
+            endpoints::add_checks(candidates, &self.health);
+            candidates.iter_mut().for_each(endpoints::name_what_excludes);
         }
         Ok(answer)
     }
@@ -222,21 +236,22 @@ impl View for Windows {
                 )
             })
             .collect();
+        // Each look at a channel ends with its line: two at once can lock out the publisher, and it the second.
+        let snapshot_version = self.published.snapshot.borrow().version;
+        let rejected = self.source.borrow().last_error.is_some();
         let mut sample = NodeSample {
             pods_enrolled: enrolled as u64,
             pods_waiting: waiting as u64,
             destinations: self.destinations() as u64,
-            snapshot_version: self.published.snapshot.borrow().version,
+            snapshot_version,
             snapshot_age: self.snapshot_age(),
             heartbeat_age: self.heartbeat_age(),
-            config_rejected: match self.source.borrow().last_error {
-                Some(_) => Rejected::Yes,
-                None => Rejected::No,
-            },
+            config_rejected: if rejected { Rejected::Yes } else { Rejected::No },
             health: self.health.numbers().results,
             probes_held_back: self.health.numbers().held_back,
             dns_lookups: self.dns.lookups(),
             endpoints: self.endpoint_states(),
+            guards: guarded::samples(&self.registry),
             ..NodeSample::default()
         };
         for counters in self.observer.counters().unwrap_or_default() {

@@ -17,7 +17,7 @@ use super::{
     table::Table,
     zones::{self, Zone},
 };
-use crate::model::{EndpointState, LoadBalancer, ZoneAware};
+use crate::model::{Algorithm, EndpointState, LoadBalancer, ZoneAware};
 
 /// Chooses among the endpoints of one service port, for one worker.
 ///
@@ -26,7 +26,7 @@ use crate::model::{EndpointState, LoadBalancer, ZoneAware};
 #[derive(Debug)]
 pub struct Balancer {
     settings: LoadBalancer,
-    own_zone: Option<Box<str>>,
+    own_zone: Option<Arc<str>>,
     endpoints: Vec<Rc<EndpointLoad>>,
     /// Where keys belong, over all endpoints, whatever their standing: who is out is passed over, and so only its
     /// keys move.
@@ -38,6 +38,28 @@ pub struct Balancer {
     /// The endpoints that get requests: by zone if zones matter, with the parts of the traffic.
     groups: Vec<Group>,
     parts: Vec<f64>,
+    /// What the groups were made from: while that stays, so do they, and with them whose turn it is.
+    made_of: Option<Ingredients>,
+}
+
+/// All that the division into groups depends on.
+#[derive(Debug, PartialEq)]
+struct Ingredients {
+    algorithm: Algorithm,
+    zone_aware: ZoneAware,
+    own_zone: Option<Arc<str>>,
+    panic: bool,
+    endpoints: Vec<Ingredient>,
+}
+
+/// One endpoint of them.
+#[derive(Debug, PartialEq)]
+struct Ingredient {
+    address: SocketAddr,
+    weight: u32,
+    zone: Option<Arc<str>>,
+    terminating: bool,
+    takes: bool,
 }
 
 /// An endpoint as a choice sees it, for those who ask why.
@@ -69,12 +91,12 @@ impl Balancer {
     pub fn new(
         settings: &LoadBalancer,
         endpoints: Vec<Rc<EndpointLoad>>,
-        own_zone: Option<&str>,
+        own_zone: Option<&Arc<str>>,
         rng: &mut fastrand::Rng,
     ) -> Self {
         let mut this = Self {
             settings: settings.clone(),
-            own_zone: own_zone.map(Into::into),
+            own_zone: None,
             endpoints: Vec::new(),
             table: None,
             epoch: None,
@@ -82,18 +104,22 @@ impl Balancer {
             rotation: Rotation::default(),
             groups: Vec::new(),
             parts: Vec::new(),
+            made_of: None,
         };
-        this.follow(settings, endpoints, rng);
+        this.follow(settings, endpoints, own_zone, rng);
         this
     }
 
-    /// Takes over another policy, other endpoints, or what [`EndpointLoad::follow`] changed of the same.
+    /// Takes over another policy, other endpoints, what [`EndpointLoad::follow`] changed of the same, or another
+    /// zone. What none of that touches goes on: the table of keys, and whose turn it is.
     pub fn follow(
         &mut self,
         settings: &LoadBalancer,
         endpoints: Vec<Rc<EndpointLoad>>,
+        own_zone: Option<&Arc<str>>,
         rng: &mut fastrand::Rng,
     ) {
+        self.own_zone = own_zone.cloned();
         self.table = Table::follow(self.table.take(), &settings.algorithm, &endpoints);
         self.settings = settings.clone();
         self.epoch = endpoints.first().map(|e| e.host().epoch().clone());
@@ -185,6 +211,11 @@ impl Balancer {
         // Before the standings are read: a change in between is seen the next time.
         self.seen = self.epoch.as_ref().map_or(0, |epoch| epoch.load(Acquire));
         self.rotation = Rotation::new(&self.endpoints, self.settings.panic_threshold);
+        let ingredients = self.ingredients();
+        if self.made_of.as_ref() == Some(&ingredients) {
+            return;
+        }
+        self.made_of = Some(ingredients);
         let takers: Vec<usize> = (0..self.endpoints.len())
             .filter(|i| self.rotation.takes[*i])
             .collect();
@@ -201,6 +232,25 @@ impl Balancer {
         }
         let all = Group::new(&self.settings.algorithm, &self.endpoints, takers, rng);
         (self.groups, self.parts) = (vec![all], vec![1.0]);
+    }
+
+    fn ingredients(&self) -> Ingredients {
+        let endpoints = self.endpoints.iter().zip(&self.rotation.takes);
+        Ingredients {
+            algorithm: self.settings.algorithm.clone(),
+            zone_aware: self.settings.zone_aware,
+            own_zone: self.own_zone.clone(),
+            panic: self.rotation.panic,
+            endpoints: endpoints
+                .map(|(endpoint, takes)| Ingredient {
+                    address: endpoint.address(),
+                    weight: endpoint.weight(),
+                    zone: endpoint.zone(),
+                    terminating: endpoint.state() == EndpointState::Terminating,
+                    takes: *takes,
+                })
+                .collect(),
+        }
     }
 
     fn by_zone(

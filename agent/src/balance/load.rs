@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     latency::Latency,
-    outlier::{Event, Host, Outliers, Trial, Verdict},
+    outlier::{Event, Host, Outliers, ShownLatency, Trial, Verdict},
 };
 use crate::model::{Endpoint, EndpointState};
 
@@ -35,6 +35,7 @@ pub struct EndpointLoad {
     max_requests: Cell<Option<u32>>,
     in_flight: Cell<u32>,
     latency: Cell<Latency>,
+    shown: Arc<ShownLatency>,
     /// A trial that [`super::Balancer::choose`] took, until the request begins.
     pub(super) trial: Cell<Option<Trial>>,
 }
@@ -44,6 +45,7 @@ impl EndpointLoad {
     /// `circuitBreaker.perEndpoint.maxRequests`.
     pub fn new(endpoint: &Endpoint, host: Arc<Host>, max_requests: Option<u32>, now: Instant) -> Rc<Self> {
         Rc::new(Self {
+            shown: host.shown_latency(),
             host,
             weight: Cell::new(endpoint.weight.max(1)),
             zone: RefCell::new(endpoint.zone.clone()),
@@ -132,12 +134,17 @@ impl EndpointLoad {
 
     /// An answer took `took`, ending at `now`.
     pub fn observe(&self, took: Duration, now: Instant) {
-        self.latency.set(self.latency.get().after_answer(took, now));
+        self.learn(self.latency.get().after_answer(took, now), now);
     }
 
     /// A failure (5xx or local) took `took`, ending at `now`. It never makes the endpoint look faster.
     pub fn observe_failure(&self, took: Duration, now: Instant) {
-        self.latency.set(self.latency.get().after_failure(took, now));
+        self.learn(self.latency.get().after_failure(took, now), now);
+    }
+
+    fn learn(&self, latency: Latency, now: Instant) {
+        self.latency.set(latency);
+        self.shown.set(latency.at(now));
     }
 
     /// The part of its share that slow start leaves it now, above 0, up to 1.
@@ -259,6 +266,19 @@ mod tests {
         );
         drop(first);
         assert!(other.try_begin().is_some());
+    }
+
+    #[test]
+    fn what_is_shown_is_the_mean_of_the_workers_that_know() {
+        let (one, now) = load(None);
+        let worker = || EndpointLoad::new(&Endpoint::new(one.address()), one.host().clone(), None, now);
+        let (other, idle) = (worker(), worker());
+        assert_eq!(one.host().latency(), None);
+        one.observe(Duration::from_millis(10), now);
+        other.observe(Duration::from_millis(30), now);
+        assert_eq!(one.host().latency(), Some(Duration::from_millis(20)));
+        drop((other, idle));
+        assert_eq!(one.host().latency(), Some(Duration::from_millis(10)));
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Bench {
             .map(|e| EndpointLoad::new(e, outliers.host(e.address), None, now))
             .collect();
         Self {
-            balancer: Balancer::new(&settings, loads.clone(), Some("a"), &mut rng),
+            balancer: Balancer::new(&settings, loads.clone(), Some(&"a".into()), &mut rng),
             outliers,
             settings,
             endpoints,
@@ -97,8 +97,12 @@ impl Bench {
     fn set(&mut self, n: usize, state: EndpointState) {
         self.endpoints[n].state = state;
         self.loads[n].follow(&self.endpoints[n], None, self.now);
-        self.balancer
-            .follow(&self.settings, self.loads.clone(), &mut self.rng);
+        self.balancer.follow(
+            &self.settings,
+            self.loads.clone(),
+            Some(&"a".into()),
+            &mut self.rng,
+        );
     }
 
     fn eject(&mut self, n: usize) {
@@ -364,9 +368,12 @@ fn what_is_known_survives_a_change_of_the_endpoints() {
         bench.now,
     );
     bench.loads.push(new);
-    bench
-        .balancer
-        .follow(&bench.settings, bench.loads.clone(), &mut bench.rng);
+    bench.balancer.follow(
+        &bench.settings,
+        bench.loads.clone(),
+        Some(&"a".into()),
+        &mut bench.rng,
+    );
     let candidates = bench.balancer.candidates(bench.now);
     assert_eq!(candidates[0].latency, Some(Duration::from_secs(1)));
     assert_eq!(candidates[1].in_flight, 1);

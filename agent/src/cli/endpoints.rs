@@ -54,25 +54,48 @@ fn row(endpoint: &ServiceEndpoint, used: Option<&EndpointUse>) -> [String; 9] {
 
 /// What keeps requests away, and until when.
 fn state(endpoint: &ServiceEndpoint, used: Option<&EndpointUse>) -> String {
-    let declared = endpoint.state().word();
+    let said = said(endpoint);
     let standing = match used {
         Some(used) if used.standing() == Standing::Ejected => {
-            let back = used.returns_in_ms.map(|ms| format!(", back in {}", age(ms)));
-            format!("ejected: {}{}", used.reason, back.unwrap_or_default())
+            let since = used.ejected_since_ms.map(|ms| format!(" for {}", age(ms)));
+            let back = used.returns_in_ms.map(|ms| format!(", trial in {}", age(ms)));
+            format!(
+                "ejected{}: {}{}",
+                since.unwrap_or_default(),
+                used.reason,
+                back.unwrap_or_default()
+            )
         }
         Some(used) if used.standing() == Standing::Trial => "trial".to_owned(),
-        _ => return declared.to_owned(),
+        _ => return said,
+    };
+    match said.as_str() {
+        "ready" => standing,
+        said => format!("{said}, {standing}"),
+    }
+}
+
+/// What discovery and the node's own check say.
+fn said(endpoint: &ServiceEndpoint) -> String {
+    let declared = endpoint.state().word();
+    let Some(check) = &endpoint.check else {
+        return declared.to_owned();
+    };
+    let found = format!("{} for {}", check.verdict, age(check.since_ms));
+    let found = match check.failure.as_str() {
+        "" => found,
+        failure => format!("{found}: {failure}"),
     };
     match declared {
-        "ready" => standing,
-        other => format!("{other}, {standing}"),
+        "ready" | "unhealthy" => found,
+        other => format!("{other}, {found}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::proto::EndpointState;
+    use crate::admin::proto::{EndpointState, HealthCheckState};
 
     fn endpoint(address: &str, state: EndpointState, uses: Vec<EndpointUse>) -> ServiceEndpoint {
         ServiceEndpoint {
@@ -84,6 +107,7 @@ mod tests {
             zone: String::new(),
             state: state.into(),
             uses,
+            ..Default::default()
         }
     }
 
@@ -99,28 +123,53 @@ mod tests {
             latency_ms: Some(1.26),
             in_flight: 3,
             takes_requests: false,
+            ejected_since_ms: (standing == Standing::Ejected).then_some(17_700),
+            full: false,
+        };
+        let check = |verdict: &str, since_ms, failure: &str| {
+            Some(HealthCheckState {
+                verdict: verdict.to_owned(),
+                since_ms,
+                failure: failure.to_owned(),
+            })
         };
         let text = table(&[
-            endpoint("10.0.0.2:80", EndpointState::Ready, vec![used(Standing::In, "")]),
+            ServiceEndpoint {
+                check: check("healthy", 60_000, ""),
+                ..endpoint("10.0.0.2:80", EndpointState::Ready, vec![used(Standing::In, "")])
+            },
             endpoint("10.0.0.3:80", EndpointState::Terminating, vec![]),
         ]);
         assert_eq!(
             text,
-            "SERVICE       ADDRESS      WEIGHT  ZONE  STATE        CALLER    LATENCY  IN-FLIGHT  EJECTED\n\
-             demo/echo:80  10.0.0.2:80  1       -     ready        demo/web  1.3ms    3          2\n\
-             demo/echo:80  10.0.0.3:80  1       -     terminating  -         -        -          -"
+            "SERVICE       ADDRESS      WEIGHT  ZONE  STATE           CALLER    LATENCY  IN-FLIGHT  EJECTED\n\
+             demo/echo:80  10.0.0.2:80  1       -     healthy for 1m  demo/web  1.3ms    3          2\n\
+             demo/echo:80  10.0.0.3:80  1       -     terminating     -         -        -          -"
         );
 
         let ejected = used(Standing::Ejected, "consecutive5xx");
         let of = |state_: EndpointState, used: &EndpointUse| state(&endpoint("", state_, vec![]), Some(used));
         assert_eq!(
             of(EndpointState::Ready, &ejected),
-            "ejected: consecutive5xx, back in 12s"
+            "ejected for 17s: consecutive5xx, trial in 12s"
         );
         assert_eq!(
             of(EndpointState::Unhealthy, &ejected),
-            "unhealthy, ejected: consecutive5xx, back in 12s"
+            "unhealthy, ejected for 17s: consecutive5xx, trial in 12s"
         );
         assert_eq!(of(EndpointState::Ready, &used(Standing::Trial, "")), "trial");
+
+        let failing = |declared: EndpointState| ServiceEndpoint {
+            check: check("unhealthy", 3_000, "no answer within 1s"),
+            ..endpoint("", declared, vec![])
+        };
+        assert_eq!(
+            state(&failing(EndpointState::Unhealthy), None),
+            "unhealthy for 3s: no answer within 1s"
+        );
+        assert_eq!(
+            state(&failing(EndpointState::Terminating), None),
+            "terminating, unhealthy for 3s: no answer within 1s"
+        );
     }
 }

@@ -8,7 +8,7 @@ use super::{
     Failure, endpoints,
     output::{self, Output, or_dash},
 };
-use crate::admin::proto::{ExplainRequest, ExplainedBackend, Explanation, Header, RuleMatch};
+use crate::admin::proto::{Answer, ExplainRequest, ExplainedBackend, Explanation, Header, RuleMatch};
 
 /// A request that nobody sends.
 #[derive(Debug, Args)]
@@ -102,6 +102,12 @@ fn text(explanation: &Explanation) -> String {
         facts.push(("protocol", explanation.protocol.clone()));
     }
     facts.push(("outcome", explanation.outcome.clone()));
+    facts.extend(
+        explanation
+            .answer
+            .as_ref()
+            .map(|answer| ("location", answer.location.clone())),
+    );
     let mut parts = vec![output::facts(facts)];
     if !explanation.rules.is_empty() {
         parts.push(output::table(
@@ -143,17 +149,43 @@ fn backend(backend: &ExplainedBackend) -> String {
     match (backend.exists, backend.candidates.as_slice()) {
         (false, _) => format!("backend {port}, weight {weight}: there is no such service port"),
         (true, []) => format!("backend {port}, weight {weight}: no endpoint"),
-        (true, candidates) => format!(
-            "backend {port}, weight {weight}, {algorithm}\n{}",
-            endpoints::table(candidates)
-        ),
+        (true, candidates) => {
+            let mut parts = vec![format!("backend {port}, weight {weight}, {algorithm}")];
+            parts.extend(sent(backend));
+            parts.push(endpoints::table(candidates));
+            let excluded = candidates
+                .iter()
+                .filter(|candidate| !candidate.excluded_by.is_empty());
+            parts.extend(excluded.map(|one| format!("not {}: {}", one.address, one.excluded_by)));
+            parts.join("\n")
+        }
     }
+}
+
+/// The request as it would arrive, or the answer in its place.
+fn sent(backend: &ExplainedBackend) -> Option<String> {
+    if let Some(Answer { code, location }) = &backend.answer {
+        return Some(format!("answered with {code}, a redirect to {location}"));
+    }
+    let request = backend.request.as_ref()?;
+    let mut facts = vec![
+        ("request", format!("{} {}", request.method, request.path)),
+        ("authority", request.authority.clone()),
+    ];
+    let set = request
+        .set
+        .iter()
+        .map(|header| format!("{}: {}", header.name, header.value));
+    facts.extend(set.map(|header| ("sets", header)));
+    facts.extend(request.removed.iter().map(|name| ("removes", name.clone())));
+    facts.extend(backend.mirrors.iter().map(|mirror| ("copied to", mirror.clone())));
+    Some(output::facts(facts))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::proto::{Fact, MatchVerdict};
+    use crate::admin::proto::{Fact, ForwardedRequest, MatchVerdict, ServiceEndpoint};
 
     fn args(url: &str, grpc: Option<&str>, headers: &[&str]) -> ExplainArgs {
         ExplainArgs {
@@ -235,6 +267,48 @@ mod tests {
              backend demo/b:2, weight 1: there is no such service port\n\n\
              POLICY\n\
              retry   never"
+        );
+    }
+
+    #[test]
+    fn shows_the_request_as_it_arrives_and_who_does_not_get_it() {
+        let header = Header {
+            name: "x-v".to_owned(),
+            value: "2".to_owned(),
+        };
+        let shown = backend(&ExplainedBackend {
+            port: "demo/a:1".to_owned(),
+            weight: 1,
+            exists: true,
+            algorithm: "random".to_owned(),
+            candidates: vec![ServiceEndpoint {
+                address: "10.0.0.1:1".to_owned(),
+                excluded_by: "it is ejected: successRate".to_owned(),
+                ..Default::default()
+            }],
+            request: Some(ForwardedRequest {
+                method: "GET".to_owned(),
+                path: "/pets".to_owned(),
+                authority: "pet".to_owned(),
+                set: vec![header],
+                removed: vec!["te".to_owned()],
+            }),
+            mirrors: vec!["demo/b:2".to_owned()],
+            answer: None,
+        });
+        let (head, rest) = shown.split_once("\nSERVICE").unwrap();
+        assert_eq!(
+            head,
+            "backend demo/a:1, weight 1, random\n\
+             request    GET /pets\n\
+             authority  pet\n\
+             sets       x-v: 2\n\
+             removes    te\n\
+             copied to  demo/b:2"
+        );
+        assert!(
+            rest.ends_with("\nnot 10.0.0.1:1: it is ejected: successRate"),
+            "{rest}"
         );
     }
 }

@@ -12,7 +12,10 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::Failure;
-use crate::{config::duration, telemetry};
+use crate::{
+    config::{self, duration},
+    telemetry,
+};
 
 /// All that the agent is told at its start. What may change while it runs is in the configuration file.
 #[derive(Clone, Debug, Args)]
@@ -43,6 +46,20 @@ pub struct RunArgs {
         value_parser = dns_server
     )]
     pub dns_servers: Vec<SocketAddr>,
+
+    /// The zone of this node; goes before the file's `node.zone`
+    #[arg(long, value_name = "ZONE", env = "DERNY_ZONE", value_parser = config::zone)]
+    pub zone: Option<String>,
+
+    /// Health checks that are under way at a time, 1 to 65536
+    #[arg(
+        long,
+        value_name = "N",
+        env = "DERNY_MAX_PROBES",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=65_536)
+    )]
+    pub max_probes: u32,
 
     /// Worker threads [default: one for each core that this process may use]
     #[arg(long, value_name = "N", env = "DERNY_WORKERS")]
@@ -160,7 +177,8 @@ mod tests {
         assert_eq!(args.stale_after, Duration::from_secs(1));
         assert_eq!((args.log.as_str(), args.kernel_log), ("info", KernelLog::Off));
         assert!(args.dns_servers.is_empty());
-        assert_eq!((args.cgroup, args.workers), (None, None));
+        assert_eq!((args.cgroup, args.workers, args.zone), (None, None, None));
+        assert_eq!(args.max_probes, 64);
     }
 
     #[test]
@@ -184,12 +202,19 @@ mod tests {
                 "[fd00::53]:5353".parse().unwrap()
             ]
         );
+        let args = parse("--zone europe-west1-b --max-probes 8").unwrap();
+        assert_eq!(
+            (args.zone.as_deref(), args.max_probes),
+            (Some("europe-west1-b"), 8)
+        );
         for bad in [
             "--dns-server dns.example",
             "--stale-after 1",
             "--stale-after 99ms",
             "--stale-after 2m",
             "--workers 0",
+            "--zone -b",
+            "--max-probes 0",
             "--http-address :80",
         ] {
             parse(bad).expect_err(bad);

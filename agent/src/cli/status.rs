@@ -43,6 +43,13 @@ fn table(status: &Status, now: u64) -> String {
             ),
         ),
         (
+            "zone",
+            match status.zone.as_str() {
+                "" => "not known".to_owned(),
+                zone => zone.to_owned(),
+            },
+        ),
+        (
             "workers",
             format!(
                 "{}, slowest moved {} ago",
@@ -98,6 +105,7 @@ mod tests {
             pid: 7,
             started_at_ms: 1_000,
             workers: 2,
+            zone: "europe-west1-b".to_owned(),
             config_path: "/etc/derny.yaml".to_owned(),
             config_loaded_at_ms: 61_000,
             snapshot_version: 3,
@@ -113,6 +121,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("heartbeat      90ms ago\n"), "{text}");
+        assert!(text.contains("zone           europe-west1-b\n"), "{text}");
 
         status.heartbeat_age_ms = None;
         status.not_ready = vec!["kernel programs".to_owned()];

@@ -14,7 +14,7 @@ pub mod duration;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 
-pub use check::{ProtocolHints, protocol};
+pub use check::{ProtocolHints, protocol, zone};
 pub use error::{Error, Problem};
 
 use crate::model::{Dns, Pod, Service, ServiceName, ServicePortName};
@@ -22,6 +22,8 @@ use crate::model::{Dns, Pod, Service, ServiceName, ServicePortName};
 /// A whole configuration without a fault in it. Policies are already part of the ports that they name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checked {
+    /// The node's own zone.
+    pub zone: Option<Arc<str>>,
     /// By name in ascending order, each once; at most [`MAX_SLOTS`](crate::model::MAX_SLOTS).
     pub pods: Vec<Arc<Pod>>,
     /// By name in ascending order, each once.

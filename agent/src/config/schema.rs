@@ -13,6 +13,8 @@ use super::traffic_policy::TrafficPolicy;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct File {
     #[serde(default)]
+    pub(super) node: Node,
+    #[serde(default)]
     pub(super) pods: Vec<Pod>,
     #[serde(default)]
     pub(super) services: Vec<Service>,
@@ -20,6 +22,13 @@ pub(super) struct File {
     pub(super) policies: Vec<TrafficPolicy>,
     #[serde(default)]
     pub(super) routes: Vec<route::Route>,
+}
+
+/// The node that the agent runs on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Node {
+    pub(super) zone: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

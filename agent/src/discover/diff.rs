@@ -7,6 +7,7 @@ use crate::{config::Checked, model::Update};
 /// What turns `old` into `new`, nothing when they say the same.
 ///
 /// The order is good also for a reader that applies one update after the other:
+/// 0. the node's zone, of which nothing else depends;
 /// 1. pods that are gone: their slots are free for new ones, and nothing of theirs is redirected any more while
 ///    services change;
 /// 2. services that are new or different;
@@ -17,6 +18,7 @@ pub fn diff(old: &Checked, new: &Checked) -> Vec<Update> {
     let (pods_gone, pods) = changes(&old.pods, &new.pods, |pod| &pod.name);
     let (services_gone, services) = changes(&old.services, &new.services, |service| &service.name);
     let mut updates = Vec::new();
+    updates.extend((old.zone != new.zone).then(|| Update::Zone(new.zone.clone())));
     updates.extend(pods_gone.into_iter().cloned().map(Update::PodGone));
     updates.extend(services.into_iter().cloned().map(Update::Service));
     updates.extend(services_gone.into_iter().cloned().map(Update::ServiceGone));
@@ -94,6 +96,7 @@ mod tests {
     fn apply(to: &Checked, updates: Vec<Update>) -> Checked {
         let mut pods: BTreeMap<_, _> = to.pods.iter().map(|p| (p.name.clone(), p.clone())).collect();
         let mut services: BTreeMap<_, _> = to.services.iter().map(|s| (s.name.clone(), s.clone())).collect();
+        let mut zone = to.zone.clone();
         for update in updates {
             // A removal of what is not there would be an update for nothing.
             match update {
@@ -101,10 +104,15 @@ mod tests {
                 Update::PodGone(name) => assert!(pods.remove(&name).is_some()),
                 Update::Service(s) => assert_ne!(services.insert(s.name.clone(), s.clone()), Some(s)),
                 Update::ServiceGone(name) => assert!(services.remove(&name).is_some()),
+                Update::Zone(other) => {
+                    assert_ne!(zone, other);
+                    zone = other;
+                }
                 Update::Health { .. } => panic!("a file says nothing of health"),
             }
         }
         Checked {
+            zone,
             pods: pods.into_values().collect(),
             services: services.into_values().collect(),
             ..Checked::default()
@@ -113,7 +121,9 @@ mod tests {
 
     fn any_checked() -> impl Strategy<Value = Checked> {
         let names = || btree_map(0u8..8, 1u8..4, 0..8);
-        (names(), names()).prop_map(|(pods, services)| Checked {
+        let zone = proptest::option::of(prop_oneof![Just("a"), Just("b")]);
+        (names(), names(), zone).prop_map(|(pods, services, zone)| Checked {
+            zone: zone.map(Into::into),
             pods: pods
                 .into_iter()
                 .map(|(name, version)| pod(name, version))
@@ -141,6 +151,7 @@ mod tests {
     #[test]
     fn comes_in_the_promised_order() {
         let old = Checked {
+            zone: Some("a".into()),
             pods: vec![pod(0, 1), pod(1, 1)],
             services: vec![service(0, 1), service(1, 1)],
             ..Checked::default()
@@ -151,6 +162,7 @@ mod tests {
             ..Checked::default()
         };
         let expect = [
+            Update::Zone(None),
             Update::PodGone(pod(0, 1).name.clone()),
             Update::Service(service(1, 2)),
             Update::Service(service(2, 1)),

@@ -50,6 +50,8 @@ pub struct LastError {
 #[derive(Debug)]
 pub struct FileSource {
     path: PathBuf,
+    /// The node's zone, when it is not for the file to say.
+    zone: Option<Arc<str>>,
     current: Checked,
     /// What was found at the last look, good or not: each content is judged once.
     found: Found,
@@ -65,17 +67,19 @@ enum Found {
 }
 
 impl FileSource {
-    /// Reads and checks the file. An error here is one of the start: there is no last good answer yet.
-    pub fn open(path: &Path) -> Result<Self, config::Error> {
+    /// Reads and checks the file. An error here is one of the start: there is no last good answer yet. `zone` goes
+    /// before the file's.
+    pub fn open(path: &Path, zone: Option<Arc<str>>) -> Result<Self, config::Error> {
         let stamp = Stamp::of(path, SystemTime::now());
         let content = config::read(path)?;
-        let current = config::from_yaml(&content)?;
+        let current = in_zone(zone.as_ref(), config::from_yaml(&content)?);
         let state = SourceState {
             loaded_at: SystemTime::now(),
             last_error: None,
         };
         Ok(Self {
             path: path.to_owned(),
+            zone,
             current,
             found: Found::Content(content),
             stamp,
@@ -161,7 +165,9 @@ impl FileSource {
         }
         self.found = found;
         let judged = match &self.found {
-            Found::Content(content) => config::from_yaml(content).map_err(|error| error.to_string()),
+            Found::Content(content) => config::from_yaml(content)
+                .map(|next| in_zone(self.zone.as_ref(), next))
+                .map_err(|error| error.to_string()),
             Found::Unreadable(error) => Err(error.clone()),
         };
         let path = self.path.display();
@@ -185,6 +191,14 @@ impl FileSource {
             }
         }
     }
+}
+
+/// `given` goes before what the file says: one file may serve many nodes.
+fn in_zone(given: Option<&Arc<str>>, mut checked: Checked) -> Checked {
+    if let Some(zone) = given {
+        checked.zone = Some(zone.clone());
+    }
+    checked
 }
 
 /// What tells one state of a file from another without reading it. Symbolic links are followed.
@@ -257,7 +271,7 @@ mod tests {
         }
 
         async fn watch(dir: TempDir, path: &Path) -> Self {
-            let source = FileSource::open(path).unwrap();
+            let source = FileSource::open(path, None).unwrap();
             let (send, updates) = mpsc::channel(4);
             let (trigger, watch) = drain::channel();
             let (state, nudge) = (source.state(), Arc::new(Notify::new()));
@@ -383,12 +397,28 @@ mod tests {
     fn a_missing_or_bad_file_is_an_error_at_the_start() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("derny.yaml");
-        assert!(matches!(FileSource::open(&path), Err(config::Error::Read { .. })));
+        assert!(matches!(
+            FileSource::open(&path, None),
+            Err(config::Error::Read { .. })
+        ));
         fs::write(&path, "pods: 1").unwrap();
         assert!(matches!(
-            FileSource::open(&path),
+            FileSource::open(&path, None),
             Err(config::Error::Shape { .. })
         ));
+    }
+
+    #[test]
+    fn a_given_zone_goes_before_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("derny.yaml");
+        fs::write(&path, "node: {zone: a}").unwrap();
+        let zone = |given: Option<&str>| {
+            let source = FileSource::open(&path, given.map(Into::into)).unwrap();
+            source.current().zone.clone()
+        };
+        assert_eq!(zone(None).as_deref(), Some("a"));
+        assert_eq!(zone(Some("b")).as_deref(), Some("b"));
     }
 
     #[test]

@@ -41,6 +41,7 @@ impl Merge {
             .iter()
             .filter_map(|service| self.show(service));
         let next = Checked {
+            zone: self.declared.zone.clone(),
             pods: self.declared.pods.clone(),
             services: services.collect(),
             dns: BTreeMap::new(),

@@ -292,7 +292,8 @@ pub struct OutlierDetection {
     pub split_local_origin: bool,
     /// gRPC statuses that count as failures like a 5xx.
     pub grpc_status: Vec<u16>,
-    /// How often success rates are looked at and ejections expire.
+    /// How often success rates and failure percentages are looked at, and how long an endpoint must stay in for an
+    /// ejection of it to be forgotten. An ejection itself ends at its own time.
     pub interval: Duration,
     /// Times the number of ejections in a row.
     pub base_ejection_time: Duration,

@@ -13,6 +13,8 @@ pub enum Update {
     /// A service is new or different, in any of its ports, endpoints or policies.
     Service(Arc<Service>),
     ServiceGone(ServiceName),
+    /// The node's own zone is known, another one, or not known any more.
+    Zone(Option<Arc<str>>),
     /// An active health check says that an endpoint of a port is [`EndpointState::Ready`] or
     /// [`EndpointState::Unhealthy`]. Discovery's word on the same endpoint stands beside it; the worse counts.
     Health {

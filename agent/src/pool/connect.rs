@@ -5,7 +5,10 @@ use std::{fmt, io, net::SocketAddr, rc::Rc, time::Duration};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::{model::ConnectionPool, record::Scope};
+use crate::{
+    model::ConnectionPool,
+    record::{Scope, TimeLimit},
+};
 
 /// Makes sockets where a pod's traffic comes from.
 pub trait Sockets: fmt::Debug {
@@ -47,7 +50,10 @@ pub async fn connect(
             return Ok(stream);
         }
         Ok(Err(error)) => Err(ConnectError::Io(error.to_string())),
-        Err(_) => Err(ConnectError::Timeout(settings.connect_timeout)),
+        Err(_) => {
+            scope.timed_out(TimeLimit::Connect);
+            Err(ConnectError::Timeout(settings.connect_timeout))
+        }
     };
     scope.upstream_failed();
     result

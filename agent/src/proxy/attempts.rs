@@ -20,11 +20,12 @@ use super::{
     judged::Judged,
     outcome::{Answer, Chance, Held, Next, Outcome},
     plan::Plan,
+    view::NoPlace,
 };
 use crate::{
     balance::{EndpointLoad, InFlight, Permit, Verdict},
     pool::Opening,
-    record::{Exchange, Flag, Spoken},
+    record::{Exchange, Flag, Spoken, TimeLimit},
     respond::{Body, LocalError, Via},
     retry::{
         Failure, Pushback, RequestBody, delay, failure_may_be_retried, pushback, response_may_be_retried,
@@ -60,6 +61,7 @@ pub(super) async fn run(
         };
         if again > plan.deadlines.left(Instant::now()) {
             x.failed(Flag::UpstreamTimeout);
+            x.scope().timed_out(TimeLimit::Request);
             return Err(attempts.error());
         }
         tokio::time::sleep(again).await;
@@ -91,8 +93,20 @@ impl Attempts<'_> {
         let Some(attempt_body) = body.attempt() else {
             return Err(self.error());
         };
+        let called = self.inlet.bounded(endpoint.address());
+        let place = match &called {
+            Some(called) => Some(called.request().ok_or_else(|| LocalError::Overload {
+                service: self.inlet.service(),
+                bound: "inbound.maxRequests",
+            })?),
+            None => None,
+        };
+        let bounds = match called {
+            Some(called) => &called.and(upstream.bounds()),
+            None => upstream.bounds(),
+        };
         x.attempt(endpoint.address());
-        let mut judged = Judged::new(self.inlet, upstream, in_flight);
+        let mut judged = Judged::new(self.inlet, upstream, in_flight, place);
         let pool =
             self.inlet
                 .worker
@@ -102,7 +116,7 @@ impl Attempts<'_> {
         let opening = Opening {
             settings,
             scope: x.scope(),
-            bounds: upstream.bounds(),
+            bounds,
         };
         let started = Instant::now();
         let again = || Some(Request::from_parts(head.clone(), body.attempt()?));
@@ -111,6 +125,7 @@ impl Attempts<'_> {
             Some((at, limit)) => match timeout_at(at, sending).await {
                 Ok(sent) => sent,
                 Err(_) if limit == Limit::Request => {
+                    x.scope().timed_out(TimeLimit::Request);
                     judged.verdict(Verdict::LocalError);
                     endpoint.observe_failure(started.elapsed(), Instant::now().into_std());
                     return Err(LocalError::Timeout {
@@ -118,7 +133,10 @@ impl Attempts<'_> {
                         limit: "request's timeout",
                     });
                 }
-                Err(_) => Err(Failed::per_try(started.elapsed())),
+                Err(_) => {
+                    x.scope().timed_out(TimeLimit::PerTry);
+                    Err(Failed::per_try(started.elapsed()))
+                }
             },
             None => sending.await,
         };
@@ -160,22 +178,24 @@ impl Attempts<'_> {
         } else {
             &[]
         };
-        let chosen = self.inlet.choose(upstream, self.plan.key, avoid);
-        // All have been tried. One that took a connection may be asked once more.
-        let chosen = chosen.or_else(|| match &self.last {
-            Some((endpoint, failed)) if failed.failure != Failure::Connect => Some(endpoint.clone()),
-            Some(_) => None,
-            None if x.attempts() > 0 => self.inlet.choose(upstream, self.plan.key, &[]),
-            None => None,
-        });
-        let Some(endpoint) = chosen else {
-            let full = self.tried.is_empty() && upstream.is_full();
-            return Err(if full { self.overload() } else { self.error() });
+        let choose = || {
+            let chosen = self.inlet.choose(upstream, self.plan.key, avoid);
+            // All have been tried. One that took a connection may be asked once more.
+            chosen.or_else(|| match &self.last {
+                Some((endpoint, failed)) if failed.failure != Failure::Connect => Some(endpoint.clone()),
+                Some(_) => None,
+                None if x.attempts() > 0 => self.inlet.choose(upstream, self.plan.key, &[]),
+                None => None,
+            })
         };
-        endpoint.try_begin().ok_or_else(|| self.overload())
+        upstream.begin(choose).map_err(|NoPlace| {
+            let full = self.tried.is_empty() && upstream.is_full();
+            if full { self.overload() } else { self.error() }
+        })
     }
 
     fn overload(&self) -> LocalError {
+        self.plan.upstream.guards().endpoints_are_full();
         LocalError::Overload {
             service: self.inlet.service(),
             bound: "perEndpoint.maxRequests",
@@ -202,8 +222,10 @@ impl Attempts<'_> {
         let (head, mut body) = response.into_parts();
         let status = match x.spoken() {
             Spoken::Grpc if head.status == StatusCode::OK => match grpc_status(&head.headers) {
-                // The verdict comes with the end of the response, like that of trailers.
-                Some(status) => Some(status),
+                Some(status) => {
+                    judged.by_status(Some(status));
+                    Some(status)
+                }
                 None if chance == Chance::Left => match self.hold(&head, &mut body, &mut judged, x).await? {
                     Held::Again(wait) => return Ok(Next::Again(wait)),
                     Held::Go(first) => return Ok(Next::answer(head, first, body, lease, judged)),
@@ -220,7 +242,6 @@ impl Attempts<'_> {
             && let Some(wait) = self.wait(x, &head.headers)
             && self.within_budget(x)
         {
-            judged.by_status(status);
             self.tried.extend(x.endpoint());
             return Ok(Next::Again(wait));
         }

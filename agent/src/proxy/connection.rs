@@ -48,7 +48,11 @@ pub(super) async fn inbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpSt
     };
     let port = pod.pod.inbound.iter().find(|p| p.port == local.port()).copied();
     match port {
-        Some(port) => serve(Inlet::inbound(&worker, &pod, (local, peer), port, permit), stream).await,
+        Some(port) => match Inlet::inbound(&worker, &pod, (local, peer), port, permit) {
+            Some(inlet) => serve(inlet, stream).await,
+            // Closed without a word, as Envoy's connection limit does.
+            None => tracing::debug!(pod = %pod.pod.name, %local, %peer, "maxConnections is reached"),
+        },
         None => tracing::warn!(pod = %pod.pod.name, %local, "a connection for no inbound port was closed"),
     }
 }

@@ -3,7 +3,7 @@
 //! pair for the first time, and by the one task that looks after all of them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -13,8 +13,8 @@ use std::{
 };
 
 use crate::{
-    balance::{Breaker, Event, EventKind, Levels, Outliers},
-    model::{InboundLimits, ServicePort, ServicePortName},
+    balance::{Breaker, EjectReason, Event, EventKind, Levels, Outliers},
+    model::{InboundLimits, Pod, PodName, ServicePort, ServicePortName},
     record::{Direction, ScopeKey, Source},
     snapshot::Snapshot,
 };
@@ -24,17 +24,44 @@ use crate::{
 pub struct Guards {
     pub outliers: Outliers,
     pub breaker: Arc<Breaker>,
-    pub ejections: AtomicU64,
+    /// In the order of [`EjectReason::ALL`].
+    ejections: [AtomicU64; EjectReason::ALL.len()],
+    /// Requests that found every endpoint at its own bound.
+    endpoints_full: AtomicU64,
 }
 
 impl Guards {
     fn new(port: &ServicePort) -> Self {
         let policy = &port.policy;
+        Self::of(
+            Outliers::new(policy.outlier_detection.clone()),
+            Breaker::new(&policy.circuit_breaking, policy.retry.budget),
+        )
+    }
+
+    fn of(outliers: Outliers, breaker: Breaker) -> Self {
         Self {
-            outliers: Outliers::new(policy.outlier_detection.clone()),
-            breaker: Arc::new(Breaker::new(&policy.circuit_breaking, policy.retry.budget)),
-            ejections: AtomicU64::new(0),
+            outliers,
+            breaker: Arc::new(breaker),
+            ejections: Default::default(),
+            endpoints_full: AtomicU64::new(0),
         }
+    }
+
+    /// Ejections so far, by every reason that there is.
+    pub fn ejections(&self) -> impl Iterator<Item = (EjectReason, u64)> {
+        let counts = self.ejections.iter().map(|count| count.load(Relaxed));
+        EjectReason::ALL.into_iter().zip(counts)
+    }
+
+    /// A request was refused because every endpoint is at its own bound.
+    pub(super) fn endpoints_are_full(&self) {
+        self.endpoints_full.fetch_add(1, Relaxed);
+    }
+
+    /// How often that was.
+    pub fn endpoints_full(&self) -> u64 {
+        self.endpoints_full.load(Relaxed)
     }
 
     fn follow(&self, port: &ServicePort) {
@@ -49,7 +76,11 @@ impl Guards {
         let (source, service, endpoint) = (&key.source.workload, &key.destination, event.address);
         match &event.kind {
             EventKind::Ejected { reason, times, .. } => {
-                self.ejections.fetch_add(1, Relaxed);
+                for (of, count) in EjectReason::ALL.iter().zip(&self.ejections) {
+                    if of == reason {
+                        count.fetch_add(1, Relaxed);
+                    }
+                }
                 tracing::warn!(%source, %service, %endpoint, reason = reason.as_str(), times, "endpoint ejected");
             }
             EventKind::Returned { how } => {
@@ -65,12 +96,20 @@ pub struct Registry(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    guards: HashMap<ScopeKey, Arc<Guards>>,
+    guards: HashMap<Key, Arc<Guards>>,
     /// The snapshot that the guards follow.
     followed: u64,
 }
 
-/// One entry of the registry, for the windows.
+/// Who is guarded from whom.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    scope: ScopeKey,
+    /// The called pod of an inbound port: its bounds protect that pod, and not its workload.
+    pod: Option<PodName>,
+}
+
+/// One entry of the registry, for the windows. Pods of one workload have an entry each for the same inbound port.
 #[derive(Clone, Debug)]
 pub struct Guarded {
     pub key: ScopeKey,
@@ -90,10 +129,13 @@ impl Registry {
 
     /// The guards of calls from `source` to `port`.
     pub(super) fn outbound(&self, source: Source, port: &ServicePort) -> Arc<Guards> {
-        let key = ScopeKey {
-            direction: Direction::Outbound,
-            source,
-            destination: port.name.clone(),
+        let key = Key {
+            scope: ScopeKey {
+                direction: Direction::Outbound,
+                source,
+                destination: port.name.clone(),
+            },
+            pod: None,
         };
         self.lock()
             .guards
@@ -102,15 +144,13 @@ impl Registry {
             .clone()
     }
 
-    /// The guards of calls to an inbound port, whoever calls.
-    pub(super) fn inbound(&self, key: ScopeKey, limits: &InboundLimits) -> Arc<Guards> {
-        let made = || {
-            Arc::new(Guards {
-                // The one endpoint is the pod itself.
-                outliers: Outliers::new(None),
-                breaker: Arc::new(Breaker::inbound(limits)),
-                ejections: AtomicU64::new(0),
-            })
+    /// The guards of calls to an inbound port of `pod`, whoever calls.
+    pub(super) fn inbound(&self, scope: ScopeKey, pod: PodName, limits: &InboundLimits) -> Arc<Guards> {
+        // The one endpoint is the pod itself, and is never ejected.
+        let made = || Arc::new(Guards::of(Outliers::new(None), Breaker::inbound(limits)));
+        let key = Key {
+            scope,
+            pod: Some(pod),
         };
         let guards = self.lock().guards.entry(key).or_insert_with(made).clone();
         guards.breaker.follow_inbound(limits);
@@ -127,20 +167,36 @@ impl Registry {
         let mut inner = self.lock();
         if inner.followed != snapshot.version {
             inner.followed = snapshot.version;
-            inner.guards.retain(|key, guards| match key.direction {
-                Direction::Inbound => Arc::strong_count(guards) > 1,
-                Direction::Outbound => match snapshot.ports.get(&key.destination) {
-                    Some(port) => {
+            let pods: HashMap<&PodName, &Arc<Pod>> =
+                snapshot.pods.values().map(|pod| (&pod.name, pod)).collect();
+            let callers: HashSet<(&str, &str)> = (snapshot.pods.values())
+                .map(|pod| (&*pod.name.namespace, &*pod.workload))
+                .collect();
+            inner.guards.retain(|Key { scope, pod }, guards| {
+                // Whoever holds them must meet the same ones again when the caller comes back.
+                let held = Arc::strong_count(guards) > 1;
+                if let Some(name) = pod {
+                    let pod = pods.get(name);
+                    let port =
+                        pod.and_then(|pod| pod.inbound.iter().find(|p| p.port == scope.destination.port));
+                    if let Some(port) = port {
+                        guards.breaker.follow_inbound(&port.limits);
+                    }
+                    return held || port.is_some();
+                }
+                let caller = (&*scope.source.namespace, &*scope.source.workload);
+                match snapshot.ports.get(&scope.destination) {
+                    Some(port) if held || callers.contains(&caller) => {
                         guards.follow(port);
                         true
                     }
-                    None => false,
-                },
+                    _ => false,
+                }
             });
         }
         for (key, guards) in &inner.guards {
             for event in guards.outliers.sweep(now, rng) {
-                guards.report(key, &event);
+                guards.report(&key.scope, &event);
             }
         }
     }
@@ -151,10 +207,10 @@ impl Registry {
             .lock()
             .guards
             .iter()
-            .filter(|(key, _)| key.destination == *port)
+            .filter(|(key, _)| key.pod.is_none() && key.scope.destination == *port)
         {
             if let Some(event) = guards.outliers.probe_passed(endpoint, now) {
-                guards.report(key, &event);
+                guards.report(&key.scope, &event);
             }
         }
     }
@@ -165,9 +221,107 @@ impl Registry {
             .guards
             .iter()
             .map(|(key, guards)| Guarded {
-                key: key.clone(),
+                key: key.scope.clone(),
                 guards: guards.clone(),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{InboundPort, Protocol, ServiceName, Slot};
+
+    fn pod(name: &str) -> PodName {
+        PodName {
+            namespace: "demo".into(),
+            name: name.into(),
+        }
+    }
+
+    fn inbound() -> ScopeKey {
+        let unknown = || "unknown".into();
+        ScopeKey {
+            direction: Direction::Inbound,
+            source: Source {
+                namespace: unknown(),
+                workload: unknown(),
+            },
+            destination: ServicePortName {
+                service: ServiceName {
+                    namespace: "demo".into(),
+                    name: "web".into(),
+                },
+                port: 80,
+            },
+        }
+    }
+
+    fn limits(connections: u32) -> InboundLimits {
+        InboundLimits {
+            max_connections: Some(connections),
+            max_requests: None,
+        }
+    }
+
+    #[test]
+    fn an_inbound_port_is_guarded_for_each_pod_of_a_workload() {
+        let registry = Registry::default();
+        let (one, other) = (pod("web-1"), pod("web-2"));
+        let first = registry.inbound(inbound(), one.clone(), &limits(1));
+        let _held = first.breaker.connection().unwrap();
+        assert!(
+            registry
+                .inbound(inbound(), one, &limits(1))
+                .breaker
+                .connection()
+                .is_none()
+        );
+        assert!(
+            registry
+                .inbound(inbound(), other, &limits(1))
+                .breaker
+                .connection()
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn inbound_bounds_follow_the_pod_and_go_with_it() {
+        let registry = Registry::default();
+        let guards = registry.inbound(inbound(), pod("web-1"), &limits(1));
+        let _held = guards.breaker.connection().unwrap();
+        let enrolled = Pod {
+            name: pod("web-1"),
+            workload: "web".into(),
+            netns: "/n".into(),
+            inbound: vec![InboundPort {
+                port: 80,
+                protocol: Protocol::Http,
+                limits: limits(2),
+            }],
+        };
+        let mut snapshot = Snapshot {
+            version: 1,
+            pods: [(Slot::new(1).unwrap(), Arc::new(enrolled))]
+                .into_iter()
+                .collect(),
+            ..Snapshot::default()
+        };
+        let now = tokio::time::Instant::now().into_std();
+        let mut rng = fastrand::Rng::with_seed(1);
+        registry.look_after(&snapshot, now, &mut rng);
+        assert!(guards.breaker.connection().is_some(), "the bound has grown");
+        drop(guards);
+        // The count of what was refused stays as long as the port does.
+        snapshot.version = 2;
+        registry.look_after(&snapshot, now, &mut rng);
+        assert_eq!(registry.all().len(), 1);
+        snapshot.version = 3;
+        snapshot.pods.clear();
+        registry.look_after(&snapshot, now, &mut rng);
+        // A connection in hand still holds the breaker, and nothing else.
+        assert_eq!(registry.all().len(), 0);
     }
 }

@@ -8,12 +8,13 @@ use std::{
 };
 
 use super::{
+    local_ports::{Bounded, called},
     view::Upstream,
     worker::{LocalPod, Worker},
 };
 use crate::{
     accept::Permit,
-    balance::EndpointLoad,
+    balance::{self, EndpointLoad},
     model::{Endpoint, InboundPort, Policy, Protocol, ServiceName, ServicePort, ServicePortName},
     record::{Direction, Line, OpenConnection, PodConnection, ScopeKey, Source},
     route::Table,
@@ -34,6 +35,14 @@ pub(super) struct Inlet {
     _open: OpenConnection,
     _of_pod: PodConnection,
     _permit: Permit,
+    /// The place that the connection takes up at an inbound port.
+    _place: Option<balance::Permit>,
+}
+
+/// What an accepted connection takes up until it ends.
+struct Accepted {
+    permit: Permit,
+    place: Option<balance::Permit>,
 }
 
 /// Where the caller wanted to go.
@@ -88,47 +97,32 @@ impl Inlet {
             source,
             destination: name,
         };
-        Self::new(worker, pod, caller, pod.pod.name.to_string(), aim, key, permit)
+        let accepted = Accepted { permit, place: None };
+        Self::new(worker, pod, caller, pod.pod.name.to_string(), aim, key, accepted)
     }
 
-    /// Somebody at `peer` calls a pod of this node at `local`.
+    /// Somebody at `peer` calls a pod of this node at `local`. `None` when that port has as many connections as it
+    /// may, which is counted.
     pub(super) fn inbound(
         worker: &Rc<Worker>,
         pod: &Rc<LocalPod>,
         (local, peer): (SocketAddr, SocketAddr),
         port: InboundPort,
         permit: Permit,
-    ) -> Rc<Self> {
-        let name = ServicePortName {
-            service: ServiceName {
-                namespace: pod.pod.name.namespace.clone(),
-                name: pod.pod.workload.clone(),
-            },
-            port: port.port,
-        };
-        let unknown: Arc<str> = "unknown".into();
-        let source = Source {
-            namespace: unknown.clone(),
-            workload: unknown,
-        };
-        let key = ScopeKey {
-            direction: Direction::Inbound,
-            source,
-            destination: name.clone(),
-        };
-        let guards = worker.view.registry().inbound(key.clone(), &port.limits);
+    ) -> Option<Rc<Self>> {
+        let key = called(&pod.pod, port.port);
+        let name = key.destination.clone();
+        let registry = worker.view.registry();
+        let guards = registry.inbound(key.clone(), pod.pod.name.clone(), &port.limits);
+        let place = guards.breaker.connection()?;
         let one = Arc::new(single(name, port.protocol, local));
-        let upstream = Upstream::new(one, None, guards, None, &mut worker.rng.borrow_mut());
-        let aim = Aim::Address(upstream);
-        Self::new(
-            worker,
-            pod,
-            peer.ip(),
-            peer.ip().to_canonical().to_string(),
-            aim,
-            key,
+        let aim = Aim::Address(Upstream::inbound(one, guards, &mut worker.rng.borrow_mut()));
+        let caller = peer.ip().to_canonical().to_string();
+        let accepted = Accepted {
             permit,
-        )
+            place: Some(place),
+        };
+        Some(Self::new(worker, pod, peer.ip(), caller, aim, key, accepted))
     }
 
     fn new(
@@ -138,7 +132,7 @@ impl Inlet {
         caller_name: String,
         aim: Aim,
         key: ScopeKey,
-        permit: Permit,
+        Accepted { permit, place }: Accepted,
     ) -> Rc<Self> {
         let scope = worker.recorder.counters.scope(key);
         Rc::new(Self {
@@ -150,6 +144,7 @@ impl Inlet {
             _open: scope.connection(),
             _of_pod: worker.recorder.counters.connection_of(pod.slot),
             _permit: permit,
+            _place: place,
             line: Rc::new(Line {
                 caller: caller_name,
                 scope,
@@ -213,6 +208,15 @@ impl Inlet {
         }
     }
 
+    /// What bounds calls to an endpoint that is a pod of this node. Calls from outside have met it when they were
+    /// accepted.
+    pub(super) fn bounded(&self, endpoint: SocketAddr) -> Option<Bounded> {
+        match &self.aim {
+            Aim::Service(_) | Aim::Endpoint(..) => self.worker.local_ports.at(endpoint),
+            Aim::Address(_) => None,
+        }
+    }
+
     /// The destination, for messages.
     pub(super) fn service(&self) -> String {
         self.line.scope.key().destination.to_string()
@@ -223,7 +227,14 @@ impl Inlet {
 fn gone(worker: &Worker, name: ServicePortName, address: SocketAddr) -> Rc<Upstream> {
     let port = single(name, Protocol::Tcp, address);
     let guards = worker.view.registry().apart(&port);
-    Upstream::new(Arc::new(port), None, guards, None, &mut worker.rng.borrow_mut())
+    Upstream::new(
+        Arc::new(port),
+        None,
+        guards,
+        None,
+        None,
+        &mut worker.rng.borrow_mut(),
+    )
 }
 
 /// A service port with one endpoint and no policy: nothing is retried or ejected where there is no other choice.

@@ -6,7 +6,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{inlet::Inlet, view::Upstream};
-use crate::balance::{EndpointLoad, InFlight, Verdict};
+use crate::balance::{EndpointLoad, InFlight, Permit, Verdict};
 
 /// An endpoint that has a request, and is to be judged by how it ends.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(super) struct Judged {
     inlet: Rc<Inlet>,
     upstream: Rc<Upstream>,
     in_flight: InFlight,
+    /// The place that the request takes up at an endpoint of this node.
+    _place: Option<Permit>,
     open: Open,
 }
 
@@ -25,11 +27,17 @@ enum Open {
 }
 
 impl Judged {
-    pub(super) fn new(inlet: &Rc<Inlet>, upstream: &Rc<Upstream>, in_flight: InFlight) -> Self {
+    pub(super) fn new(
+        inlet: &Rc<Inlet>,
+        upstream: &Rc<Upstream>,
+        in_flight: InFlight,
+        place: Option<Permit>,
+    ) -> Self {
         Self {
             inlet: inlet.clone(),
             upstream: upstream.clone(),
             in_flight,
+            _place: place,
             open: Open::Yes,
         }
     }

@@ -8,6 +8,7 @@
 
 mod worker;
 mod guards;
+mod local_ports;
 mod view;
 mod inlet;
 mod connection;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::{deadline::Deadlines, forward::Lease, judged::Judged};
 use crate::{
     balance::{Permit, Verdict},
-    record::{Exchange, Flag, Spoken},
+    record::{Exchange, Flag, Spoken, TimeLimit},
     respond::{Body, BodyError},
     retry::RequestBody,
 };
@@ -173,6 +173,10 @@ impl ResponseBody {
         let mut running = self.running.take()?;
         self.body = Body::Empty;
         running.exchange.failed(flag);
+        running.exchange.scope().timed_out(match flag {
+            Flag::StreamIdleTimeout => TimeLimit::Idle,
+            _ => TimeLimit::Request,
+        });
         if running.exchange.spoken() != Spoken::Grpc {
             return Some(Err(BodyError::Timeout));
         }

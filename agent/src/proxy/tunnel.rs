@@ -21,7 +21,7 @@ use tokio::{
 use super::inlet::Inlet;
 use crate::{
     accept::Replay,
-    balance::InFlight,
+    balance::{InFlight, Permit},
     pool,
     record::{Flag, OpenConnection, Relayed, Scope},
 };
@@ -59,6 +59,8 @@ pub(super) struct Connected {
     endpoint: SocketAddr,
     _in_flight: InFlight,
     _open: OpenConnection,
+    /// At the caller's bound, and at that of a called pod of this node.
+    _places: (pool::Held, Option<Permit>),
 }
 
 /// Connects to an endpoint, to another one when that fails. When all fail the access log says so.
@@ -66,6 +68,10 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
     let started = Instant::now();
     let mut tried = Vec::new();
     if let Some(upstream) = inlet.upstream() {
+        let Some(place) = upstream.bounds().connection() else {
+            record(inlet, started, &Opaque::TCP, None, Flag::UpstreamOverflow, (0, 0));
+            return None;
+        };
         let settings = &upstream.port.policy.connection_pool;
         while tried.len() < ATTEMPTS
             && let Some(endpoint) = inlet.choose(&upstream, None, &tried)
@@ -73,6 +79,21 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
             let in_flight = endpoint.begin();
             let scope = &inlet.line.scope;
             let address = endpoint.address();
+            let called = match inlet.bounded(address).map(|called| called.connection()) {
+                Some(None) => {
+                    record(
+                        inlet,
+                        started,
+                        &Opaque::TCP,
+                        Some(address),
+                        Flag::UpstreamOverflow,
+                        (0, 0),
+                    );
+                    return None;
+                }
+                Some(place) => place,
+                None => None,
+            };
             match pool::connect(&*inlet.pod.sockets, address, settings, scope).await {
                 Ok(stream) => {
                     let open = scope.upstream_connection();
@@ -81,6 +102,7 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
                         endpoint: address,
                         _in_flight: in_flight,
                         _open: open,
+                        _places: (place, called),
                     });
                 }
                 Err(error) => {

@@ -12,9 +12,9 @@ use tokio::{sync::watch, time::Instant};
 
 use super::guards::{Guards, Registry};
 use crate::{
-    balance::{Balancer, Breaker, EndpointLoad},
+    balance::{Balancer, Breaker, EndpointLoad, InFlight},
     model::{ServicePort, ServicePortName},
-    pool::{Bounds, Held},
+    pool::{Bounds, Held, Unbounded},
     record::Source,
     route::Table,
     snapshot::Snapshot,
@@ -30,16 +30,20 @@ pub(super) struct Upstream {
     guards: Arc<Guards>,
     bounds: Rc<dyn Bounds>,
     endpoints: Vec<Rc<EndpointLoad>>,
-    balancer: RefCell<Balancer>,
+    /// Follows the newest view: a request that began before a change, and is tried again after it, goes where others
+    /// go now.
+    balancer: Rc<RefCell<Balancer>>,
 }
 
 impl Upstream {
-    /// Loads of endpoints that `before` has too go on.
+    /// `before`, if it is given, is the same port before a change: its balancer goes on, and so do the loads of the
+    /// endpoints that stay. `zone` is the node's.
     pub(super) fn new(
         port: Arc<ServicePort>,
         table: Option<Arc<Table>>,
         guards: Arc<Guards>,
         before: Option<&Upstream>,
+        zone: Option<&Arc<str>>,
         rng: &mut fastrand::Rng,
     ) -> Rc<Self> {
         let now = Instant::now().into_std();
@@ -58,7 +62,20 @@ impl Upstream {
                 None => EndpointLoad::new(endpoint, guards.outliers.host(endpoint.address), most, now),
             })
             .collect();
-        let balancer = Balancer::new(&port.policy.load_balancer, endpoints.clone(), None, rng);
+        let settings = &port.policy.load_balancer;
+        let balancer = match before {
+            Some(before) => {
+                let mut balancer = before.balancer.borrow_mut();
+                balancer.follow(settings, endpoints.clone(), zone, rng);
+                before.balancer.clone()
+            }
+            None => Rc::new(RefCell::new(Balancer::new(
+                settings,
+                endpoints.clone(),
+                zone,
+                rng,
+            ))),
+        };
         let bounds: Rc<dyn Bounds> = Rc::new(BreakerBounds(guards.breaker.clone()));
         Rc::new(Self {
             port,
@@ -66,8 +83,33 @@ impl Upstream {
             guards,
             bounds,
             endpoints,
-            balancer: RefCell::new(balancer),
+            balancer,
         })
+    }
+
+    /// An inbound port. Its connections are bounded where they are accepted.
+    pub(super) fn inbound(port: Arc<ServicePort>, guards: Arc<Guards>, rng: &mut fastrand::Rng) -> Rc<Self> {
+        let mut this = Self::new(port, None, guards, None, None, rng);
+        if let Some(this) = Rc::get_mut(&mut this) {
+            this.bounds = Rc::new(Unbounded);
+        }
+        this
+    }
+
+    /// Begins a request at the endpoint that `choose` gives. Another worker may take an endpoint's last place
+    /// between the choice and the begin: then another one is chosen.
+    pub(super) fn begin(
+        &self,
+        mut choose: impl FnMut() -> Option<Rc<EndpointLoad>>,
+    ) -> Result<InFlight, NoPlace> {
+        // Whoever is full is not chosen again, unless a place has become free meanwhile.
+        for _ in 0..=self.endpoints.len() {
+            let chosen = choose().ok_or(NoPlace)?;
+            if let Some(in_flight) = chosen.try_begin() {
+                return Ok(in_flight);
+            }
+        }
+        Err(NoPlace)
     }
 
     /// The endpoint for the next attempt; `None` when all are in `tried` or full.
@@ -87,9 +129,9 @@ impl Upstream {
         self.endpoints.iter().find(|e| e.address() == address)
     }
 
-    /// Whether each endpoint has as many requests as it may.
+    /// Whether an endpoint has as many requests as it may: the reason why none was found.
     pub(super) fn is_full(&self) -> bool {
-        !self.endpoints.is_empty() && self.endpoints.iter().all(|e| e.is_full())
+        self.endpoints.iter().any(|e| e.is_full())
     }
 
     pub(super) fn table(&self) -> Option<&Table> {
@@ -104,6 +146,10 @@ impl Upstream {
         &self.bounds
     }
 }
+
+/// No endpoint takes the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoPlace;
 
 /// A breaker as the pools see it.
 #[derive(Debug)]
@@ -151,14 +197,16 @@ impl View {
             }
             published.clone()
         };
+        let zone = newest.zone.as_ref();
+        let same_zone = self.seen.borrow().zone.as_ref() == zone;
         self.upstreams
             .borrow_mut()
             .retain(|(_, name), upstream| match newest.ports.get(name) {
-                Some(port) if Arc::ptr_eq(port, &upstream.port) => true,
+                Some(port) if same_zone && Arc::ptr_eq(port, &upstream.port) => true,
                 Some(port) => {
                     let table = newest.tables.get(name).cloned();
-                    *upstream =
-                        Upstream::new(port.clone(), table, upstream.guards.clone(), Some(upstream), rng);
+                    let guards = upstream.guards.clone();
+                    *upstream = Upstream::new(port.clone(), table, guards, Some(upstream), zone, rng);
                     true
                 }
                 None => false,
@@ -170,6 +218,13 @@ impl View {
 
     pub(super) fn snapshot(&self) -> Ref<'_, Arc<Snapshot>> {
         self.seen.borrow()
+    }
+
+    /// Forgets what no pod of the node and no connection uses any more.
+    pub(super) fn forget(&self, is_there: impl Fn(&Source) -> bool) {
+        self.upstreams
+            .borrow_mut()
+            .retain(|(source, _), upstream| Rc::strong_count(upstream) > 1 || is_there(source));
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -187,16 +242,210 @@ impl View {
         if let Some(known) = self.upstreams.borrow().get(&key) {
             return Some(known.clone());
         }
-        let (port, table) = {
+        let (port, table, zone) = {
             let snapshot = self.snapshot();
             (
                 snapshot.ports.get(name).cloned()?,
                 snapshot.tables.get(name).cloned(),
+                snapshot.zone.clone(),
             )
         };
         let guards = self.registry.outbound(source.clone(), &port);
-        let upstream = Upstream::new(port, table, guards, None, rng);
+        let upstream = Upstream::new(port, table, guards, None, zone.as_ref(), rng);
         self.upstreams.borrow_mut().insert(key, upstream.clone());
         Some(upstream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Algorithm, Endpoint, HashKey, Policy, Protocol, ServiceName, ZoneAware};
+
+    fn name() -> ServicePortName {
+        ServicePortName {
+            service: ServiceName {
+                namespace: "demo".into(),
+                name: "echo".into(),
+            },
+            port: 80,
+        }
+    }
+
+    fn caller(workload: &str) -> Source {
+        Source {
+            namespace: "demo".into(),
+            workload: workload.into(),
+        }
+    }
+
+    /// Two endpoints in each of the zones a and b.
+    fn port(policy: Policy) -> ServicePort {
+        let endpoint = |n: u8, zone: &str| Endpoint {
+            zone: Some(zone.into()),
+            ..Endpoint::new(([10, 0, 0, n], 80).into())
+        };
+        ServicePort {
+            name: name(),
+            protocol: Protocol::Http,
+            endpoints: vec![
+                endpoint(1, "a"),
+                endpoint(2, "a"),
+                endpoint(3, "b"),
+                endpoint(4, "b"),
+            ],
+            policy,
+            routes: vec![],
+        }
+    }
+
+    /// A view, and where snapshots are published to it.
+    struct Published {
+        send: watch::Sender<Arc<Snapshot>>,
+        view: View,
+        rng: fastrand::Rng,
+    }
+
+    impl Published {
+        fn new(port: ServicePort, zone: Option<&str>) -> Self {
+            let (send, receive) = watch::channel(Arc::new(snapshot(1, port, zone)));
+            Self {
+                send,
+                view: View::new(receive, Registry::default()),
+                rng: fastrand::Rng::with_seed(7),
+            }
+        }
+
+        fn publish(&mut self, port: ServicePort, zone: Option<&str>) {
+            let version = self.send.borrow().version + 1;
+            self.send.send_replace(Arc::new(snapshot(version, port, zone)));
+            self.view.follow(&mut self.rng);
+        }
+
+        fn upstream(&mut self) -> Rc<Upstream> {
+            self.view
+                .upstream(&caller("web"), &name(), &mut self.rng)
+                .unwrap()
+        }
+
+        /// Last octets of the endpoints chosen.
+        fn chosen(&mut self, n: usize, key: Option<u64>) -> Vec<u8> {
+            let upstream = self.upstream();
+            let one = |rng: &mut fastrand::Rng| match upstream.choose(key, &[], rng).unwrap().address() {
+                SocketAddr::V4(address) => address.ip().octets()[3],
+                SocketAddr::V6(address) => panic!("{address}"),
+            };
+            (0..n).map(|_| one(&mut self.rng)).collect()
+        }
+    }
+
+    fn snapshot(version: u64, port: ServicePort, zone: Option<&str>) -> Snapshot {
+        Snapshot {
+            version,
+            zone: zone.map(Into::into),
+            ports: [(name(), Arc::new(port))].into_iter().collect(),
+            ..Snapshot::default()
+        }
+    }
+
+    fn balanced(algorithm: Algorithm) -> Policy {
+        let mut policy = Policy::default();
+        policy.load_balancer.algorithm = algorithm;
+        policy
+    }
+
+    #[test]
+    fn another_is_chosen_when_an_endpoint_fills_up_before_the_request_begins() {
+        let mut policy = balanced(Algorithm::RoundRobin);
+        policy.circuit_breaking.max_requests_per_endpoint = Some(1);
+        let mut published = Published::new(port(policy), None);
+        let upstream = published.upstream();
+        let mut taken = Vec::new();
+        let begun = upstream.begin(|| {
+            let chosen = upstream.choose(None, &[], &mut published.rng)?;
+            // Another worker is quicker, three times.
+            if taken.len() < 3 {
+                taken.push(chosen.begin());
+            }
+            Some(chosen)
+        });
+        let begun = begun.unwrap();
+        let busy = |held: &InFlight| Rc::ptr_eq(held.endpoint(), begun.endpoint());
+        assert!(taken.len() == 3 && !taken.iter().any(busy));
+        assert!(upstream.is_full());
+        let refused = upstream.begin(|| upstream.choose(None, &[], &mut published.rng));
+        assert_eq!(refused.map(drop), Err(NoPlace));
+        taken.clear();
+        assert!(
+            upstream
+                .begin(|| upstream.choose(None, &[], &mut published.rng))
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn whose_turn_it_is_survives_an_unrelated_change() {
+        let mut published = Published::new(port(balanced(Algorithm::RoundRobin)), None);
+        let mut turns = published.chosen(3, None);
+        for attempts in 3..20 {
+            let mut policy = balanced(Algorithm::RoundRobin);
+            policy.retry.attempts = attempts;
+            published.publish(port(policy), None);
+            turns.extend(published.chosen(3, None));
+        }
+        let first = turns[..4].to_vec();
+        assert!(turns.chunks_exact(4).all(|four| four == first), "{turns:?}");
+    }
+
+    #[test]
+    fn a_request_that_goes_on_sees_who_was_removed() {
+        let algorithm = Algorithm::Maglev {
+            key: HashKey::SourceAddress,
+            table_size: 1009,
+        };
+        let mut published = Published::new(port(balanced(algorithm.clone())), None);
+        let before = published.upstream();
+        let mut fewer = port(balanced(algorithm));
+        fewer.endpoints.truncate(1);
+        published.publish(fewer, None);
+        for key in 0..100 {
+            let chosen = before.choose(Some(key), &[], &mut published.rng).unwrap();
+            assert_eq!(chosen.address(), ([10, 0, 0, 1], 80).into());
+        }
+    }
+
+    #[test]
+    fn the_nodes_zone_may_change() {
+        let policy = || {
+            let mut policy = balanced(Algorithm::Random);
+            policy.load_balancer.zone_aware = ZoneAware::On { min_endpoints: 2 };
+            policy
+        };
+        let mut published = Published::new(port(policy()), Some("a"));
+        assert!(published.chosen(100, None).iter().all(|n| [1, 2].contains(n)));
+        published.publish(port(policy()), Some("b"));
+        assert!(published.chosen(100, None).iter().all(|n| [3, 4].contains(n)));
+        published.publish(port(policy()), None);
+        let all = published.chosen(200, None);
+        assert!((1..=4).all(|n| all.contains(&n)), "{all:?}");
+    }
+
+    #[test]
+    fn callers_that_have_gone_are_forgotten_when_nothing_holds_their_view() {
+        let mut published = Published::new(port(Policy::default()), None);
+        let held = published.upstream();
+        let guards = Arc::downgrade(&held.guards);
+        published.view.forget(|_| false);
+        assert!(Rc::ptr_eq(&held, &published.upstream()));
+        drop(held);
+        published.view.forget(|_| false);
+        let now = Instant::now().into_std();
+        let registry = published.view.registry();
+        registry.look_after(
+            &snapshot(9, port(Policy::default()), None),
+            now,
+            &mut published.rng,
+        );
+        assert!(guards.upgrade().is_none());
     }
 }

@@ -21,13 +21,13 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{connection, guards::Registry, view::View};
+use super::{connection, guards::Registry, local_ports::LocalPorts, view::View};
 use crate::{
     accept::Acceptor,
     drain,
     model::{Origins, Pod, Slot},
     pool::{Pools, Sockets},
-    record::{Direction, Hub, Recorder, Writer},
+    record::{Direction, Hub, Recorder, Source, Writer},
     retry::AttemptBody,
     snapshot::Snapshot,
 };
@@ -120,6 +120,7 @@ pub(super) struct LocalPod {
 
 pub(super) struct Worker {
     pub(super) view: View,
+    pub(super) local_ports: LocalPorts,
     pub(super) pools: Pools<AttemptBody>,
     pub(super) recorder: Rc<Recorder>,
     pub(super) acceptor: Acceptor,
@@ -144,14 +145,12 @@ impl Worker {
             .values()
             .map(|pod| (&*pod.name.namespace, &*pod.workload))
             .collect();
+        let is_there = |source: &Source| workloads.contains(&(&*source.namespace, &*source.workload));
+        self.view.forget(is_there);
         self.recorder.counters.retain(|key| {
             let service = &key.destination.service;
             match key.direction {
-                Direction::Outbound => {
-                    let source = &key.source;
-                    workloads.contains(&(&*source.namespace, &*source.workload))
-                        && snapshot.ports.contains_key(&key.destination)
-                }
+                Direction::Outbound => is_there(&key.source) && snapshot.ports.contains_key(&key.destination),
                 Direction::Inbound => workloads.contains(&(&*service.namespace, &*service.name)),
             }
         });
@@ -176,6 +175,7 @@ pub async fn run(setup: Setup) {
     let recorder = Recorder::new(&hub, &writer);
     let worker = Rc::new(Worker {
         view: View::new(snapshot, registry),
+        local_ports: LocalPorts::default(),
         pools: Pools::default(),
         acceptor: Acceptor::new(max_connections, recorder.clone()),
         recorder,
@@ -208,6 +208,7 @@ pub async fn run(setup: Setup) {
                     });
                 }
                 worker.pools.forget(slot);
+                worker.local_ports.withdraw(slot);
             }
             None => break,
         }
@@ -241,6 +242,12 @@ async fn tick(worker: std::rc::Weak<Worker>, progress: Progress) {
 }
 
 fn listen(worker: &Rc<Worker>, enrolled: EnrolledPod) -> std::io::Result<Vec<JoinHandle<()>>> {
+    worker.local_ports.enrol(
+        worker.view.registry(),
+        enrolled.slot,
+        &enrolled.pod,
+        &enrolled.addresses,
+    );
     let pod = Rc::new(LocalPod {
         slot: enrolled.slot,
         pod: enrolled.pod,

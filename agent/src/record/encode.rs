@@ -11,8 +11,9 @@ use prometheus_client::{
 
 use super::{
     cells::{BOUNDS, Cell, DurationsSum},
+    guarded::{self, GuardSample},
     hub::{Hub, WorkerShard},
-    labels::{Outcome, ScopeKey, Spoken},
+    labels::{Outcome, ScopeKey, Spoken, TimeLimit},
     names::{self, Name},
     scope::{ScopeShard, SpokenShard},
 };
@@ -39,6 +40,7 @@ pub struct NodeSample {
     pub probes_held_back: u64,
     /// (result, DNS lookups that ended so).
     pub dns_lookups: Vec<(&'static str, u64)>,
+    pub guards: Vec<GuardSample>,
 }
 
 /// Whether the newest configuration is in use.
@@ -68,7 +70,7 @@ struct Scrape {
     node: NodeSample,
 }
 
-type Labels<'a> = Vec<(&'static str, &'a str)>;
+pub(super) type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 /// A metric and the cell of `S` that it sums.
 type Summed<S> = (Name, fn(&S) -> &Cell);
@@ -87,6 +89,8 @@ impl Collector for Scrape {
             .collect();
         self.requests(&scopes, &mut encoder)?;
         self.connections(&scopes, &mut encoder)?;
+        self.timeouts(&scopes, &mut encoder)?;
+        guarded::encode(&self.node.guards, &mut encoder)?;
         self.workers(&mut encoder)?;
         self.discovery(&mut encoder)?;
         self.node(&mut encoder)
@@ -110,14 +114,7 @@ impl Scope {
     }
 
     fn labels(&self) -> Labels<'_> {
-        vec![
-            ("direction", self.key.direction.as_str()),
-            ("source_namespace", &self.key.source.namespace),
-            ("source_workload", &self.key.source.workload),
-            ("destination_namespace", &self.key.destination.service.namespace),
-            ("destination_service", &self.key.destination.service.name),
-            ("destination_port", &self.port),
-        ]
+        traffic(&self.key, &self.port)
     }
 
     fn sum(&self, cell: impl Fn(&ScopeShard) -> &Cell) -> u64 {
@@ -229,6 +226,19 @@ impl Scrape {
         Ok(())
     }
 
+    fn timeouts(&self, scopes: &[Scope], encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let mut metric = describe(encoder, names::TIMEOUTS, MetricType::Counter)?;
+        for scope in scopes {
+            for limit in TimeLimit::ALL {
+                let mut labels = scope.labels();
+                labels.push(("limit", limit.as_str()));
+                let n = scope.sum(|s| &s.timeouts[limit as usize]);
+                count(&mut metric, &labels, n)?;
+            }
+        }
+        Ok(())
+    }
+
     fn workers(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let counters: [Summed<WorkerShard>; 5] = [
             (names::SERIES_OVERFLOW, |w| &w.series_overflow),
@@ -304,7 +314,19 @@ impl Scrape {
     }
 }
 
-fn describe<'e>(
+/// The labels of everything that is counted by who calls whom. `port` is the destination's.
+pub(super) fn traffic<'a>(key: &'a ScopeKey, port: &'a str) -> Labels<'a> {
+    vec![
+        ("direction", key.direction.as_str()),
+        ("source_namespace", &key.source.namespace),
+        ("source_workload", &key.source.workload),
+        ("destination_namespace", &key.destination.service.namespace),
+        ("destination_service", &key.destination.service.name),
+        ("destination_port", port),
+    ]
+}
+
+pub(super) fn describe<'e>(
     encoder: &'e mut DescriptorEncoder,
     (name, help): Name,
     kind: MetricType,
@@ -312,13 +334,13 @@ fn describe<'e>(
     encoder.encode_descriptor(name, help, None, kind)
 }
 
-fn count(metric: &mut MetricEncoder, labels: &[(&'static str, &str)], n: u64) -> fmt::Result {
+pub(super) fn count(metric: &mut MetricEncoder, labels: &[(&'static str, &str)], n: u64) -> fmt::Result {
     metric
         .encode_family(&labels)?
         .encode_counter::<NoLabelSet, _, u64>(&n, None)
 }
 
-fn gauge(metric: &mut MetricEncoder, labels: &[(&'static str, &str)], n: u64) -> fmt::Result {
+pub(super) fn gauge(metric: &mut MetricEncoder, labels: &[(&'static str, &str)], n: u64) -> fmt::Result {
     metric.encode_family(&labels)?.encode_gauge(&n)
 }
 

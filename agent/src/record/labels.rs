@@ -121,6 +121,30 @@ impl Flag {
     }
 }
 
+/// A time limit of a policy, named as there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeLimit {
+    /// All attempts of a request, a caller's own `grpc-timeout` included.
+    Request,
+    PerTry,
+    /// A stream without a byte.
+    Idle,
+    Connect,
+}
+
+impl TimeLimit {
+    pub const ALL: [Self; 4] = [Self::Request, Self::PerTry, Self::Idle, Self::Connect];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::PerTry => "perTry",
+            Self::Idle => "idle",
+            Self::Connect => "connect",
+        }
+    }
+}
+
 /// How one request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {

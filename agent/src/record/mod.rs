@@ -9,14 +9,16 @@ mod exchange;
 mod json;
 mod access_log;
 mod encode;
+mod guarded;
 
 use std::rc::Rc;
 
 pub use access_log::{Relayed, Sink, Writer};
 pub use encode::{NodeSample, Rejected, encode};
 pub use exchange::{Exchange, Line};
+pub use guarded::{BoundSample, GuardSample};
 pub use hub::{Counters, Hub, PodConnection};
-pub use labels::{Direction, Flag, ScopeKey, Source, Spoken};
+pub use labels::{Direction, Flag, ScopeKey, Source, Spoken, TimeLimit};
 pub use scope::{OpenConnection, Scope};
 
 /// A worker's pen: its counters and its part of the access log.

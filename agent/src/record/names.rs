@@ -45,6 +45,25 @@ pub(super) const NOT_MIRRORED: Name = (
     "derny_requests_not_mirrored",
     "Copies of requests that could not be made or were not answered",
 );
+pub(super) const TIMEOUTS: Name = ("derny_timeouts", "Time limits of policies that passed, by limit");
+pub(super) const REQUESTS_ACTIVE: Name = ("derny_requests_active", "Requests under way");
+pub(super) const POOL_PENDING: Name = ("derny_pool_pending", "Requests that wait for a connection");
+pub(super) const BREAKER_OPEN: Name = (
+    "derny_breaker_open",
+    "1 while the next of its kind would be refused, by bound",
+);
+pub(super) const BREAKER_OVERFLOW: Name = (
+    "derny_breaker_overflow",
+    "What was refused because a bound was reached",
+);
+pub(super) const EJECTIONS: Name = (
+    "derny_ejections",
+    "Endpoints put out of the rotation by outlier detection, by detector",
+);
+pub(super) const ENDPOINTS_EJECTED: Name = (
+    "derny_endpoints_ejected",
+    "Endpoints that outlier detection keeps out",
+);
 pub(super) const SERIES_OVERFLOW: Name = (
     "derny_series_overflow",
     "Connections counted under other/other because too many series exist",

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     cells::{Cell, Durations},
-    labels::{Outcome, ScopeKey, Spoken},
+    labels::{Outcome, ScopeKey, Spoken, TimeLimit},
 };
 
 /// What the scrape reads.
@@ -27,6 +27,8 @@ pub(super) struct ScopeShard {
     pub(super) tcp_sent: Cell,
     pub(super) detect_timeouts: Cell,
     pub(super) not_mirrored: Cell,
+    /// In the order of [`TimeLimit::ALL`].
+    pub(super) timeouts: [Cell; TimeLimit::ALL.len()],
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +61,7 @@ impl ScopeShard {
             tcp_sent: Cell::default(),
             detect_timeouts: Cell::default(),
             not_mirrored: Cell::default(),
+            timeouts: Default::default(),
         }
     }
 }
@@ -137,6 +140,11 @@ impl Scope {
 
     pub fn detect_timed_out(&self) {
         self.shard.detect_timeouts.add(1);
+    }
+
+    /// A time limit of the policy has passed.
+    pub fn timed_out(&self, limit: TimeLimit) {
+        self.shard.timeouts[limit as usize].add(1);
     }
 
     /// A request should have been mirrored and was not.

@@ -27,6 +27,8 @@ use crate::{
 pub struct Snapshot {
     /// Counts up with every change.
     pub version: u64,
+    /// The zone of this node; `None` when nobody said.
+    pub zone: Option<Arc<str>>,
     pub pods: OrdMap<Slot, Arc<Pod>>,
     pub ports: OrdMap<ServicePortName, Arc<ServicePort>>,
     /// The compiled routes of those ports that have any.
@@ -102,6 +104,7 @@ impl Reducer {
                         self.view.pods.remove(&slot);
                     }
                 }
+                Update::Zone(zone) => self.view.zone = zone,
                 Update::Service(service) => self.set_service(&service, now, &mut refused),
                 Update::Health {
                     port,

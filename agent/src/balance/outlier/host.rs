@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -113,6 +113,22 @@ impl Streak {
     }
 }
 
+/// One worker's average latency in seconds, for others to see. Costs the worker a plain store.
+#[derive(Debug)]
+pub(crate) struct ShownLatency(AtomicU64);
+
+impl ShownLatency {
+    /// `None` stands for no answer yet.
+    pub(crate) fn set(&self, seconds: Option<f64>) {
+        self.0.store(seconds.unwrap_or(f64::NAN).to_bits(), Relaxed);
+    }
+
+    fn get(&self) -> Option<f64> {
+        let seconds = f64::from_bits(self.0.load(Relaxed));
+        seconds.is_finite().then_some(seconds)
+    }
+}
+
 /// One endpoint of one (source workload, service port), shared by the workers.
 ///
 /// All loads and stores are relaxed: each word is complete in itself, and what is decided from it bears a moment's
@@ -126,7 +142,11 @@ pub struct Host {
     /// Ejections in a row, 0 after a quiet time.
     times: AtomicU32,
     reason: AtomicU8,
+    /// When it was last ejected, in ticks.
+    ejected: AtomicU64,
     in_flight: AtomicU32,
+    /// The average of each worker; only windows look.
+    latencies: Mutex<Vec<Weak<ShownLatency>>>,
     pub(super) all_5xx: Streak,
     pub(super) gateway: Streak,
     pub(super) local: Streak,
@@ -144,7 +164,9 @@ impl Host {
             standing: AtomicU64::new(word(Kind::In, 0)),
             times: AtomicU32::new(0),
             reason: AtomicU8::new(0),
+            ejected: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
+            latencies: Mutex::default(),
             all_5xx: Streak::default(),
             gateway: Streak::default(),
             local: Streak::default(),
@@ -181,6 +203,30 @@ impl Host {
         (!self.is_in())
             .then(|| EjectReason::from_index(self.reason.load(Relaxed)))
             .flatten()
+    }
+
+    /// Since when it is out; `None` when it is in.
+    pub fn out_since(&self) -> Option<Instant> {
+        (!self.is_in())
+            .then(|| ticks::instant(self.ejected.load(Relaxed)))
+            .flatten()
+    }
+
+    /// The mean of the workers' averages as of the last answer of each; `None` before the first.
+    pub fn latency(&self) -> Option<Duration> {
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        latencies.retain(|latency| latency.strong_count() > 0);
+        let known = latencies.iter().filter_map(|latency| latency.upgrade()?.get());
+        let (sum, n) = known.fold((0.0, 0.0), |(sum, n), seconds| (sum + seconds, n + 1.0));
+        (n > 0.0).then(|| Duration::from_secs_f64(sum / n))
+    }
+
+    /// Where one more worker shows its average.
+    pub(crate) fn shown_latency(&self) -> Arc<ShownLatency> {
+        let shown = Arc::new(ShownLatency(AtomicU64::new(f64::NAN.to_bits())));
+        let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+        latencies.push(Arc::downgrade(&shown));
+        shown
     }
 
     /// Requests of all workers.
@@ -253,7 +299,8 @@ impl Host {
 
     // What follows is called under the lock only.
 
-    pub(super) fn set_ejected(&self, reason: EjectReason, times: u32, until: Instant) {
+    pub(super) fn set_ejected(&self, reason: EjectReason, times: u32, now: Instant, until: Instant) {
+        self.ejected.store(ticks::ticks(now), Relaxed);
         self.times.store(times, Relaxed);
         self.reason.store(reason as u8, Relaxed);
         self.set(Kind::Ejected, until);

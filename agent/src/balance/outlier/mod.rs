@@ -19,6 +19,7 @@ use std::{
 };
 
 pub use event::{EjectReason, Event, EventKind, ReturnedBy, Verdict};
+pub(super) use host::ShownLatency;
 pub use host::{Host, Standing, Trial};
 
 use super::ticks::ticks;
@@ -115,6 +116,11 @@ impl Outliers {
         (inner.hosts.entry(address))
             .or_insert_with(|| Host::new(address, self.epoch.clone()))
             .clone()
+    }
+
+    /// How many endpoints are out.
+    pub fn out(&self) -> usize {
+        self.lock().hosts.values().filter(|h| !h.is_in()).count()
     }
 
     /// Moves when anybody's standing changes.
@@ -306,7 +312,7 @@ impl Outliers {
         let (times, time) = ejection(settings, host.times_ejected());
         let jitter = settings.ejection_jitter.mul_f64(rng.f64());
         let until = now + time + jitter;
-        host.set_ejected(reason, times, until);
+        host.set_ejected(reason, times, now, until);
         self.due.fetch_min(ticks(until), Relaxed);
         self.changed();
         Event {

@@ -36,7 +36,8 @@ fn the_documented_example_is_good() {
     let checked = good(include_str!("../../../../docs/examples/derny.yaml"));
     let names: Vec<String> = checked.pods.iter().map(|pod| pod.name.to_string()).collect();
     assert_eq!(names, ["demo/client-1", "demo/echo-1", "demo/echo-2"]);
-    let [cache, echo] = checked.services.as_slice() else {
+    assert_eq!(checked.zone.as_deref(), Some("europe-west1-b"));
+    let [cache, echo, _, shop] = checked.services.as_slice() else {
         panic!("{:?}", checked.services)
     };
     assert_eq!(cache.ports[0].protocol, Protocol::Tcp);
@@ -59,6 +60,17 @@ fn the_documented_example_is_good() {
         main.policy.connection_pool.connect_timeout,
         Duration::from_secs(1)
     );
+    let rules = |port: &crate::model::ServicePort| {
+        let routes = port
+            .routes
+            .iter()
+            .map(|r| (r.kind, r.name.to_string(), r.rules.len()));
+        routes.collect::<Vec<_>>()
+    };
+    use crate::model::RouteKind;
+    assert_eq!(rules(main), [(RouteKind::Grpc, "echo-canary".to_owned(), 2)]);
+    assert_eq!(rules(&shop.ports[0]), [(RouteKind::Http, "shop".to_owned(), 3)]);
+    assert_eq!(rules(metrics), []);
     assert_eq!(metrics.protocol, Protocol::Http);
     assert_eq!(metrics.policy.load_balancer.algorithm, Algorithm::PeakEwma);
     assert_eq!(

@@ -74,16 +74,21 @@ pub(super) fn weight(number: u64, at: At<'_>, faults: &mut Faults) -> Option<u32
 
 /// A zone's name: a label value of Kubernetes, since `topology.kubernetes.io/zone` is one.
 pub(super) fn zone(text: &str, at: At<'_>, faults: &mut Faults) -> Option<Arc<str>> {
+    let good = is_zone(text);
+    if !good {
+        faults.add(at, text, "is not a zone", ZONE);
+    }
+    good.then(|| text.into())
+}
+
+/// What a zone's name may be.
+pub(super) const ZONE: &str = "use 1 to 63 letters, digits, -, _ and ., with a letter or digit at both ends";
+
+pub(super) fn is_zone(text: &str) -> bool {
     let inner = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
     let ends = |c: Option<&u8>| c.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = text.as_bytes();
-    let good =
-        bytes.len() <= 63 && bytes.iter().copied().all(inner) && ends(bytes.first()) && ends(bytes.last());
-    if !good {
-        let remedy = "use 1 to 63 letters, digits, -, _ and ., with a letter or digit at both ends";
-        faults.add(at, text, "is not a zone", remedy);
-    }
-    good.then(|| text.into())
+    bytes.len() <= 63 && bytes.iter().copied().all(inner) && ends(bytes.first()) && ends(bytes.last())
 }
 
 /// A number within `range`; its bounds are named in the remedy.

@@ -89,6 +89,7 @@ pub(in crate::config) struct GrpcMethod {
     pub(in crate::config) method: Option<String>,
 }
 
+/// A [`Ref`] with two fields more. Written out: with serde's `flatten` an unknown field would pass.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::config) struct BackendRef {

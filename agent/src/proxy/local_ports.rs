@@ -1,0 +1,176 @@
+//! Ports of this node's pods that bound what they take. A pod of the same node that calls one passes the engine once,
+//! on its own side: the called pod's bounds are kept there too.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
+
+use super::guards::{Guards, Registry};
+use crate::{
+    balance::{Breaker, Permit},
+    model::{InboundLimits, Pod, ServiceName, ServicePortName, Slot},
+    pool::{Bounds, Held},
+    record::{Direction, ScopeKey, Source},
+};
+
+/// By address. Empty on most nodes, and then it costs a request one comparison.
+#[derive(Debug, Default)]
+pub(super) struct LocalPorts(RefCell<HashMap<SocketAddr, (Slot, Arc<Guards>)>>);
+
+impl LocalPorts {
+    pub(super) fn enrol(&self, registry: &Registry, slot: Slot, pod: &Pod, addresses: &[IpAddr]) {
+        let bounded = pod
+            .inbound
+            .iter()
+            .filter(|port| port.limits != InboundLimits::default());
+        for port in bounded {
+            let guards = registry.inbound(called(pod, port.port), pod.name.clone(), &port.limits);
+            let mut ports = self.0.borrow_mut();
+            for address in addresses {
+                ports.insert(SocketAddr::new(*address, port.port), (slot, guards.clone()));
+            }
+        }
+    }
+
+    pub(super) fn withdraw(&self, slot: Slot) {
+        self.0.borrow_mut().retain(|_, (of, _)| *of != slot);
+    }
+
+    /// What bounds calls to `address`; `None` when nothing does.
+    pub(super) fn at(&self, address: SocketAddr) -> Option<Bounded> {
+        let ports = self.0.borrow();
+        if ports.is_empty() {
+            return None;
+        }
+        let (_, guards) = ports.get(&address)?;
+        Some(Bounded(guards.breaker.clone()))
+    }
+}
+
+/// Calls to one port of a pod, whoever makes them.
+#[derive(Clone, Debug)]
+pub(super) struct Bounded(Arc<Breaker>);
+
+impl Bounded {
+    pub(super) fn request(&self) -> Option<Permit> {
+        self.0.request()
+    }
+
+    pub(super) fn connection(&self) -> Option<Permit> {
+        self.0.connection()
+    }
+
+    /// The caller's bounds, and these.
+    pub(super) fn and(self, callers: &Rc<dyn Bounds>) -> Rc<dyn Bounds> {
+        Rc::new(Both {
+            callers: callers.clone(),
+            called: self.0,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Both {
+    callers: Rc<dyn Bounds>,
+    called: Arc<Breaker>,
+}
+
+impl Bounds for Both {
+    fn connection(&self) -> Option<Held> {
+        Some(Held::new((self.callers.connection()?, self.called.connection()?)))
+    }
+
+    fn pending(&self) -> Option<Held> {
+        self.callers.pending()
+    }
+}
+
+/// The scope of calls to a port of `pod`, by callers who are not known.
+pub(super) fn called(pod: &Pod, port: u16) -> ScopeKey {
+    let unknown: Arc<str> = "unknown".into();
+    ScopeKey {
+        direction: Direction::Inbound,
+        source: Source {
+            namespace: unknown.clone(),
+            workload: unknown,
+        },
+        destination: ServicePortName {
+            service: ServiceName {
+                namespace: pod.name.namespace.clone(),
+                name: pod.workload.clone(),
+            },
+            port,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{InboundPort, PodName, Protocol},
+        pool::Unbounded,
+    };
+
+    fn pod(max_requests: Option<u32>, max_connections: Option<u32>) -> Pod {
+        Pod {
+            name: PodName {
+                namespace: "demo".into(),
+                name: "web-1".into(),
+            },
+            workload: "web".into(),
+            netns: "/n".into(),
+            inbound: vec![InboundPort {
+                port: 80,
+                protocol: Protocol::Http,
+                limits: InboundLimits {
+                    max_requests,
+                    max_connections,
+                },
+            }],
+        }
+    }
+
+    #[test]
+    fn callers_of_the_same_node_share_the_bounds_of_those_from_outside() {
+        let (registry, ports) = (Registry::default(), LocalPorts::default());
+        let slot = Slot::new(1).unwrap();
+        let pod = pod(Some(1), Some(1));
+        let ip: IpAddr = [10, 0, 0, 1].into();
+        ports.enrol(&registry, slot, &pod, &[ip]);
+        let from_outside = registry.inbound(called(&pod, 80), pod.name.clone(), &pod.inbound[0].limits);
+
+        let bounded = ports.at(SocketAddr::new(ip, 80)).unwrap();
+        let held = from_outside.breaker.request().unwrap();
+        assert!(bounded.request().is_none());
+        drop(held);
+        assert!(bounded.request().is_some());
+
+        let callers: Rc<dyn Bounds> = Rc::new(Unbounded);
+        let both = bounded.and(&callers);
+        let held = both.connection().unwrap();
+        assert!(from_outside.breaker.connection().is_none() && both.connection().is_none());
+        drop(held);
+        assert!(from_outside.breaker.connection().is_some());
+
+        assert!(ports.at(SocketAddr::new(ip, 81)).is_none());
+        ports.withdraw(slot);
+        assert!(ports.at(SocketAddr::new(ip, 80)).is_none());
+    }
+
+    #[test]
+    fn a_port_without_bounds_is_not_looked_for() {
+        let (registry, ports) = (Registry::default(), LocalPorts::default());
+        ports.enrol(
+            &registry,
+            Slot::new(1).unwrap(),
+            &pod(None, None),
+            &[[10, 0, 0, 1].into()],
+        );
+        assert!(ports.at(([10, 0, 0, 1], 80).into()).is_none());
+    }
+}
