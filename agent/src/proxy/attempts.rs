@@ -86,7 +86,7 @@ impl Attempts<'_> {
         body: &RequestBody,
     ) -> Result<Outcome, LocalError> {
         let upstream = &self.plan.upstream;
-        let in_flight = self.choose(x)?;
+        let in_flight = self.choose()?;
         let endpoint = in_flight.endpoint().clone();
         let Some(attempt_body) = body.attempt() else {
             return Err(self.error());
@@ -152,7 +152,7 @@ impl Attempts<'_> {
     }
 
     /// An endpoint with room for one more request.
-    fn choose(&self, x: &Exchange) -> Result<InFlight, LocalError> {
+    fn choose(&self) -> Result<InFlight, LocalError> {
         let upstream = &self.plan.upstream;
         let avoid = if self.plan.retry.avoid_previous_endpoint {
             self.tried.as_slice()
@@ -160,12 +160,10 @@ impl Attempts<'_> {
             &[]
         };
         let chosen = self.inlet.choose(upstream, self.plan.key, avoid);
-        // All have been tried. One that took a connection may be asked once more.
-        let chosen = chosen.or_else(|| match &self.last {
-            Some((endpoint, failed)) if failed.failure != Failure::Connect => Some(endpoint.clone()),
-            Some(_) => None,
-            None if x.attempts() > 0 => self.inlet.choose(upstream, self.plan.key, &[]),
-            None => None,
+        // All have been tried: one of them once more.
+        let chosen = chosen.or_else(|| match avoid {
+            [] => None,
+            _ => self.inlet.choose(upstream, self.plan.key, &[]),
         });
         let Some(endpoint) = chosen else {
             let full = self.tried.is_empty() && upstream.is_full();
@@ -238,7 +236,7 @@ impl Attempts<'_> {
             // The budget keeps retries from adding to the load of endpoints that answer badly or late. A connection
             // that is gone is no load: its requests go elsewhere all at once, and only once.
             (true, Chance::Left) if failure.is_of_the_connection() || self.within_budget(x) => {
-                Ok(Next::Again(self.backoff(x)))
+                Ok(Next::Again(self.backoff_after(failure, x)))
             }
             (true, Chance::Gone) if x.attempts() > 1 => {
                 x.failed(Flag::RetryLimitExceeded);
@@ -304,13 +302,20 @@ impl Attempts<'_> {
         self.retrying.is_some()
     }
 
-    fn backoff(&self, x: &Exchange) -> Duration {
-        // Another endpoint need not be given time to recover: the first failure goes on at once.
-        if self.last.as_ref().is_some_and(|(_, failed)| {
-            failed.failure == Failure::Connect || failed.failure == Failure::Unprocessed
-        }) {
+    /// Before a retry of `failure`.
+    fn backoff_after(&self, failure: Failure, x: &Exchange) -> Duration {
+        // Another endpoint need not be given time to recover: what was not processed goes on at once.
+        let unprocessed = matches!(failure, Failure::Connect | Failure::Unprocessed);
+        if unprocessed
+            && self.plan.retry.avoid_previous_endpoint
+            && self.inlet.has_beside(&self.plan.upstream, &self.tried)
+        {
             return Duration::ZERO;
         }
+        self.backoff(x)
+    }
+
+    fn backoff(&self, x: &Exchange) -> Duration {
         delay(
             self.plan.retry.backoff,
             x.attempts(),

@@ -87,6 +87,12 @@ impl Upstream {
         self.endpoints.iter().find(|e| e.address() == address)
     }
 
+    /// Whether there is an endpoint in rotation that is not in `tried`.
+    pub(super) fn has_beside(&self, tried: &[SocketAddr]) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.any(|e| e.host().is_in() && !tried.contains(&e.address()))
+    }
+
     /// Whether each endpoint has as many requests as it may.
     pub(super) fn is_full(&self) -> bool {
         !self.endpoints.is_empty() && self.endpoints.iter().all(|e| e.is_full())
