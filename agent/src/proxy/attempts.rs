@@ -238,7 +238,8 @@ impl Attempts<'_> {
             (true, Chance::Left) if failure.is_of_the_connection() || self.within_budget(x) => {
                 Ok(Next::Again(self.backoff_after(failure, x)))
             }
-            (true, Chance::Gone) if x.attempts() > 1 => {
+            // That nobody can be reached says more than how often it was tried.
+            (true, Chance::Gone) if x.attempts() > 1 && failure != Failure::Connect => {
                 x.failed(Flag::RetryLimitExceeded);
                 Err(self.error())
             }
