@@ -4,6 +4,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod calls;
 mod talk;
 mod tonic;
 
@@ -17,6 +18,8 @@ struct Options {
 enum Command {
     /// A TCP conversation, step by step; prints what was received
     Talk(talk::Options),
+    /// HTTP and gRPC calls, as lines of standard input say; prints how each ended
+    Calls,
     /// All four gRPC kinds, metadata and statuses with tonic; prints who answered
     Tonic(tonic::Options),
 }
@@ -24,6 +27,7 @@ enum Command {
 fn main() -> Result<()> {
     match Options::parse().command {
         Command::Talk(options) => talk::run(&options),
+        Command::Calls => calls::run(),
         Command::Tonic(options) => tonic::run(&options),
     }
 }

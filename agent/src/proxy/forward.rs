@@ -1,6 +1,6 @@
 //! One attempt: a request to one endpoint, up to the headers of its response.
 
-use std::{future::poll_fn, pin::Pin, rc::Rc, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
 use http::{Request, Response, request};
 use http_body::Body as _;
@@ -8,7 +8,7 @@ use http_body::Body as _;
 use super::pump::Pump;
 use crate::{
     pool::{ConnectError, Http1, Http2, Opening, Pool},
-    respond::{Body, BodyError, Via},
+    respond::{Body, BodyError, LocalError, Via},
     retry::{AttemptBody, Failure, Sent},
 };
 
@@ -52,6 +52,37 @@ impl Failed {
             None => Failure::Lost { sent },
         };
         Self::new(failure, error)
+    }
+
+    /// What the caller is told when there is no other attempt.
+    pub(super) fn told(&self, service: String, endpoint: SocketAddr) -> LocalError {
+        let reason = self.reason.clone();
+        match self.failure {
+            Failure::Connect | Failure::Overflow => LocalError::ConnectFailed {
+                service,
+                endpoint,
+                reason,
+            },
+            Failure::Unprocessed | Failure::Lost { .. } => LocalError::ConnectionLost {
+                service,
+                endpoint,
+                reason,
+            },
+            Failure::Reset { .. } => LocalError::StreamReset {
+                service,
+                endpoint,
+                reason,
+            },
+            Failure::PerTryTimeout => LocalError::Timeout {
+                service,
+                limit: "time of one try",
+            },
+            Failure::Protocol => LocalError::UpstreamProtocol {
+                service,
+                endpoint,
+                reason,
+            },
+        }
     }
 
     fn connect(error: &ConnectError) -> Self {

@@ -217,6 +217,14 @@ impl Inlet {
         }
     }
 
+    /// Whether a retry may go to an endpoint that is not in `tried`.
+    pub(super) fn has_beside(&self, upstream: &Upstream, tried: &[SocketAddr]) -> bool {
+        match &self.aim {
+            Aim::Endpoint(..) => false,
+            Aim::Service(_) | Aim::Address(_) => upstream.has_beside(tried),
+        }
+    }
+
     /// The destination, for messages.
     pub(super) fn service(&self) -> String {
         self.line.scope.key().destination.to_string()

@@ -8,6 +8,10 @@ use tokio::time::Instant;
 use super::{inlet::Inlet, view::Upstream};
 use crate::balance::{EndpointLoad, InFlight, Permit, Verdict};
 
+/// What gRPC says where HTTP says 504 and 503.
+const DEADLINE_EXCEEDED: u16 = 4;
+const UNAVAILABLE: u16 = 14;
+
 /// An endpoint that has a request, and is to be judged by how it ends.
 #[derive(Debug)]
 pub(super) struct Judged {
@@ -67,7 +71,9 @@ impl Judged {
             .as_ref()
             .is_some_and(|outlier| status.is_some_and(|status| outlier.grpc_status.contains(&status)));
         self.verdict(if failure {
-            Verdict::Failure5xx { gateway: false }
+            Verdict::Failure5xx {
+                gateway: matches!(status, Some(DEADLINE_EXCEEDED | UNAVAILABLE)),
+            }
         } else {
             Verdict::Success
         });

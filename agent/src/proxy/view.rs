@@ -129,6 +129,12 @@ impl Upstream {
         self.endpoints.iter().find(|e| e.address() == address)
     }
 
+    /// Whether there is an endpoint in rotation that is not in `tried`.
+    pub(super) fn has_beside(&self, tried: &[SocketAddr]) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.any(|e| e.host().is_in() && !tried.contains(&e.address()))
+    }
+
     /// Whether an endpoint has as many requests as it may: the reason why none was found.
     pub(super) fn is_full(&self) -> bool {
         self.endpoints.iter().any(|e| e.is_full())

@@ -61,15 +61,15 @@ pub fn failure_may_be_retried(failure: Failure, on: &RetryOn, spoken: Spoken, me
             method.is_idempotent() && on.http_status.contains(&StatusCode::SERVICE_UNAVAILABLE)
         }
     };
+    // No answer at all: what the gateway says instead is a 5xx.
+    let any = on.reset || on.any_5xx || on.gateway_error;
+    let unsent = |sent| on.reset_before_request && sent == Sent::Part;
     match failure {
-        Failure::Connect => on.connect_failure || on.any_5xx || on.gateway_error,
-        Failure::Unprocessed => on.refused_stream || on.reset || on.any_5xx,
-        Failure::Lost { sent } => {
-            on.reset || on.any_5xx || unavailable || on.reset_before_request && sent == Sent::Part
-        }
-        Failure::Reset { sent } => on.reset || on.any_5xx || on.reset_before_request && sent == Sent::Part,
-        Failure::PerTryTimeout => on.reset || on.any_5xx || on.gateway_error || unavailable,
-        Failure::Protocol => on.any_5xx,
+        Failure::Connect => any || on.connect_failure,
+        Failure::Unprocessed => any || on.refused_stream,
+        Failure::Lost { sent } => any || unavailable || unsent(sent),
+        Failure::Reset { sent } => any || unsent(sent),
+        Failure::PerTryTimeout | Failure::Protocol => any,
         Failure::Overflow => false,
     }
 }
@@ -143,6 +143,45 @@ mod tests {
                 !failure_may_be_retried(failure, &nothing(), Spoken::Grpc, &Method::GET),
                 "{failure:?}"
             );
+        }
+    }
+
+    #[test]
+    fn each_word_for_a_failure_without_an_answer_covers_all_of_them() {
+        let words: [fn(&mut RetryOn); 3] = [
+            |on| on.reset = true,
+            |on| on.any_5xx = true,
+            |on| on.gateway_error = true,
+        ];
+        for word in words {
+            let mut on = nothing();
+            word(&mut on);
+            for failure in [
+                Failure::Connect,
+                Failure::Unprocessed,
+                Failure::Lost { sent: Sent::Whole },
+                Failure::Reset { sent: Sent::Whole },
+                Failure::PerTryTimeout,
+                Failure::Protocol,
+            ] {
+                assert!(
+                    failure_may_be_retried(failure, &on, Spoken::Http2, &Method::POST),
+                    "{failure:?} {on:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_try_that_takes_too_long_is_no_unavailable_endpoint() {
+        for spoken in [Spoken::Grpc, Spoken::Http1] {
+            let on = RetryOn::default();
+            assert!(!failure_may_be_retried(
+                Failure::PerTryTimeout,
+                &on,
+                spoken,
+                &Method::GET
+            ));
         }
     }
 
