@@ -34,6 +34,7 @@ use crate::{
         Registry,
         exchange::exchange,
         inlet::Inlet,
+        local_ports::LocalPorts,
         view::View,
         worker::{LocalPod, Worker},
     },
@@ -118,6 +119,7 @@ impl World {
                 acceptor: Acceptor::new(100, recorder.clone()),
                 recorder,
                 origins: Box::new(Nobody),
+                local_ports: LocalPorts::default(),
                 rng: RefCell::new(fastrand::Rng::with_seed(seed)),
                 drain: drain.clone(),
             })
