@@ -63,7 +63,7 @@ pub struct PortEntry {
     pub dns: Option<serde_json::Value>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct EndpointEntry {
     pub address: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -199,9 +199,7 @@ impl From<&SocketAddr> for EndpointEntry {
     fn from(address: &SocketAddr) -> Self {
         Self {
             address: address.to_string(),
-            weight: None,
-            state: None,
-            zone: None,
+            ..Self::default()
         }
     }
 }

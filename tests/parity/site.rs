@@ -196,7 +196,7 @@ fn add_service(config: &mut Config, row: &Row, place: usize, ip: String, endpoin
                 .iter()
                 .map(|(ip, port)| EndpointEntry {
                     address: format!("{ip}:{port}"),
-                    weight: None,
+                    ..EndpointEntry::default()
                 })
                 .collect(),
             dns: None,
