@@ -31,6 +31,28 @@ fn with_policy(policy: &str) -> String {
     )
 }
 
+/// The sections of a policy stand in it alone, and the example at its end whole.
+#[test]
+fn the_page_of_policies_has_good_examples() {
+    let page = include_str!("../../../../docs/policies.md");
+    let examples: Vec<&str> = page
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(examples.len() > 7, "{examples:?}");
+    for example in examples
+        .iter()
+        .filter(|example| !example.starts_with("policies:"))
+    {
+        let port = "{port: 80, endpoints: [{address: '10.0.0.1:80'}]}";
+        let fields: String = example.lines().map(|line| format!("  {line}\n")).collect();
+        good(&format!(
+            "services:\n- {{name: echo, ports: [{port}]}}\npolicies:\n- targetRefs: [{{kind: Service, name: echo}}]\n{fields}"
+        ));
+    }
+}
+
 #[test]
 fn the_documented_example_is_good() {
     let checked = good(include_str!("../../../../docs/examples/derny.yaml"));
