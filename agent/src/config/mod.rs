@@ -9,6 +9,7 @@ mod schema;
 mod traffic_policy;
 mod parse;
 mod check;
+mod object;
 mod error;
 pub mod duration;
 
@@ -16,6 +17,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 
 pub use check::{ProtocolHints, protocol, zone};
 pub use error::{Error, Problem};
+pub use object::{PolicyObject, PolicyTarget, RouteObject, RouteParent, route, traffic_policy};
 
 use crate::model::{Dns, Pod, Service, ServiceName, ServicePortName};
 

@@ -104,16 +104,19 @@ pub(super) struct Endpoint {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct TargetRef {
+    /// Empty, as a Service's is; the Gateway API's tools write it.
+    #[serde(default)]
+    pub(super) group: String,
     pub(super) kind: String,
     pub(super) name: String,
-    #[serde(default = "default_namespace")]
-    pub(super) namespace: String,
+    /// Not in a custom resource, which is for services of its own namespace.
+    pub(super) namespace: Option<String>,
     /// Name or number of one port; all ports without it.
     #[serde(default, deserialize_with = "section_name")]
     pub(super) section_name: Option<String>,
 }
 
-fn default_namespace() -> String {
+pub(super) fn default_namespace() -> String {
     "default".to_owned()
 }
 

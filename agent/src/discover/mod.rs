@@ -5,6 +5,7 @@ mod lookup;
 mod dns;
 mod merge;
 mod file;
+pub mod kube;
 
 pub use diff::diff;
 pub use dns::{DnsBoard, NameState, Names};

@@ -1,13 +1,13 @@
 //! Schema → model. Each function reports what it finds and goes on, so that one run shows every fault.
 
-mod words;
+pub(super) mod words;
 mod protocol;
 mod pods;
-mod policy;
-mod policies;
+pub(super) mod policy;
+pub(super) mod policies;
 mod dns;
 mod services;
-mod routes;
+pub(super) mod routes;
 
 #[cfg(test)]
 mod tests;

@@ -71,20 +71,10 @@ fn attach(
     at: At<'_>,
     faults: &mut Faults,
 ) {
-    if target.kind != "Service" {
-        faults.add(
-            at.field("kind"),
-            &target.kind,
-            "cannot have a policy",
-            "use Service",
-        );
+    let Some(service) = service(target, "default", at, faults) else {
         return;
-    }
-    let service = ServiceName {
-        namespace: target.namespace.as_str().into(),
-        name: target.name.as_str().into(),
     };
-    let Some(found) = targets.get(&(&*target.namespace, &*target.name)) else {
+    let Some(found) = targets.get(&(&*service.namespace, &*service.name)) else {
         let remedy = "add the service, or correct name and namespace (without one it is `default`)";
         faults.add(at, service, "does not exist", remedy);
         return;
@@ -125,6 +115,29 @@ fn attach(
     if attached.ports.insert(name.clone(), policy.clone()).is_some() {
         twice(faults, name.to_string());
     }
+}
+
+/// The service that a target names; in `namespace` when it names none.
+pub(in crate::config) fn service(
+    target: &schema::TargetRef,
+    namespace: &str,
+    at: At<'_>,
+    faults: &mut Faults,
+) -> Option<ServiceName> {
+    let mut no_policy = |field, value: &str, remedy| {
+        faults.add(at.field(field), value, "cannot have a policy", remedy);
+        None
+    };
+    if target.kind != "Service" {
+        return no_policy("kind", &target.kind, "use Service");
+    }
+    if !matches!(&*target.group, "" | "core") {
+        return no_policy("group", &target.group, "leave it out; a Service has none");
+    }
+    Some(ServiceName {
+        namespace: target.namespace.as_deref().unwrap_or(namespace).into(),
+        name: target.name.as_str().into(),
+    })
 }
 
 /// A port by its name or its number; `None` also for a number that is none, which the service's check reports.

@@ -28,6 +28,8 @@ pub(in crate::config) struct Ref {
     pub(in crate::config) name: String,
     pub(in crate::config) namespace: Option<String>,
     pub(in crate::config) port: Option<u64>,
+    /// Of a parent: one port by its name.
+    pub(in crate::config) section_name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

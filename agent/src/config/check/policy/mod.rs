@@ -36,7 +36,7 @@ const WINDOW_SIZE: RangeInclusive<u32> = 65_536..=16_777_216;
 /// Of things that are counted and must be at least one.
 const COUNT: RangeInclusive<u32> = 1..=u32::MAX;
 
-pub(super) fn check(spec: &written::TrafficPolicy, at: At<'_>, faults: &mut Faults) -> Policy {
+pub(in crate::config) fn check(spec: &written::TrafficPolicy, at: At<'_>, faults: &mut Faults) -> Policy {
     let default = Policy::default();
     let load_balancer = load_balancer::check(&spec.load_balancer, at.field("loadBalancer"), faults);
     let connection_pool = connection_pool(

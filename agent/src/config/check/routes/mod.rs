@@ -55,39 +55,60 @@ pub(super) fn check(
     for (index, route) in routes.iter().enumerate() {
         let at = section.item(index);
         let kind = words::word(&route.kind, KINDS, kind_word, at.field("kind"), faults);
-        let name = words::label(&route.name, at.field("name"), faults);
-        let namespace = words::label(&route.namespace, at.field("namespace"), faults);
+        // Faults in them are told; they are names all the same.
+        words::label(&route.name, at.field("name"), faults);
+        words::label(&route.namespace, at.field("namespace"), faults);
         // Without a kind nothing can be said about what its rules may have.
         let Some(kind) = kind else { continue };
-        let name = name.unwrap_or_default();
-        let namespace = namespace.unwrap_or_default();
-        if !names.insert((kind, namespace.clone(), name.clone())) {
-            let value = format!("{namespace}/{name}");
-            let remedy = "rename or remove one of the two";
-            faults.add(at.field("name"), value, "is there already", remedy);
-        }
         let scope = Scope {
             kind,
             namespace: &route.namespace,
             targets: &targets,
         };
-        let rules = rules::check(&route.rules, scope, at.field("rules"), faults);
-        let checked = Arc::new(Route {
-            kind,
-            namespace,
-            name,
-            created: 0,
-            rules,
-        });
-        attached.add(
-            &checked,
-            &route.parent_refs,
-            scope,
-            at.field("parentRefs"),
-            faults,
-        );
+        let checked = one(route, 0, scope, at, faults);
+        if !names.insert((checked.kind, checked.namespace.clone(), checked.name.clone())) {
+            let value = format!("{}/{}", checked.namespace, checked.name);
+            let remedy = "rename or remove one of the two";
+            faults.add(at.field("name"), value, "is there already", remedy);
+        }
+        let parents = at.field("parentRefs");
+        attached.add(&checked, &route.parent_refs, scope, parents, faults);
     }
     attached
+}
+
+/// A route of an API server by itself. Which services and ports there are is not looked at.
+pub(in crate::config) fn alone(
+    route: &schema::route::Route,
+    kind: RouteKind,
+    created: u64,
+    at: At<'_>,
+    faults: &mut Faults,
+) -> Arc<Route> {
+    let targets = Targets::unseen();
+    let scope = Scope {
+        kind,
+        namespace: &route.namespace,
+        targets: &targets,
+    };
+    one(route, created, scope, at, faults)
+}
+
+/// What does not depend on the route's parents.
+fn one(
+    route: &schema::route::Route,
+    created: u64,
+    scope: Scope<'_>,
+    at: At<'_>,
+    faults: &mut Faults,
+) -> Arc<Route> {
+    Arc::new(Route {
+        kind: scope.kind,
+        namespace: route.namespace.as_str().into(),
+        name: route.name.as_str().into(),
+        created,
+        rules: rules::check(&route.rules, scope, at.field("rules"), faults),
+    })
 }
 
 /// What the parts of a route have to know of it.
@@ -146,9 +167,9 @@ impl Routes {
     }
 }
 
-const KINDS: [RouteKind; 2] = [RouteKind::Http, RouteKind::Grpc];
+pub(in crate::config) const KINDS: [RouteKind; 2] = [RouteKind::Http, RouteKind::Grpc];
 
-fn kind_word(kind: &RouteKind) -> &'static str {
+pub(in crate::config) fn kind_word(kind: &RouteKind) -> &'static str {
     match kind {
         RouteKind::Http => "HTTPRoute",
         RouteKind::Grpc => "GRPCRoute",

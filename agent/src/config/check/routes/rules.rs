@@ -90,6 +90,7 @@ fn backends(
             name: backend.name.clone(),
             namespace: backend.namespace.clone(),
             port: backend.port,
+            section_name: None,
         };
         let target = scope.targets.backend(&to, scope.namespace, at, faults);
         let weight = number(

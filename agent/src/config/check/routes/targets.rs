@@ -16,14 +16,20 @@ use crate::{
 
 /// The services of the file, by namespace and name. Taken from the text and not from the checked services, so that
 /// a fault in a service is not told a second time as a missing target.
-pub(super) struct Targets<'a>(HashMap<(&'a str, &'a str), &'a schema::Service>);
+///
+/// `None`: the services come and go by themselves, and a reference to one that is not there is no fault of the route.
+pub(super) struct Targets<'a>(Option<HashMap<(&'a str, &'a str), &'a schema::Service>>);
 
 impl<'a> Targets<'a> {
     pub(super) fn new(services: &'a [schema::Service]) -> Self {
         let named = services
             .iter()
             .map(|service| ((&*service.namespace, &*service.name), service));
-        Self(named.collect())
+        Self(Some(named.collect()))
+    }
+
+    pub(super) fn unseen() -> Self {
+        Self(None)
     }
 
     /// The ports that a parent names. All that carry HTTP, when it names none.
@@ -34,11 +40,12 @@ impl<'a> Targets<'a> {
         at: At<'_>,
         faults: &mut Faults,
     ) -> Vec<ServicePortName> {
-        let Some((service, found)) = self.service(parent, namespace, at, faults) else {
+        let Some((service, Some(found))) = self.service(parent, namespace, at, faults) else {
             return Vec::new();
         };
         let Some(number) = parent.port else {
-            let ports = found.ports.iter().filter(|port| is_http(port));
+            let named = |port: &&schema::Port| parent.section_name.is_none() || port.name == parent.section_name;
+            let ports = found.ports.iter().filter(|port| is_http(port)).filter(named);
             let numbers = ports.filter_map(|port| u16::try_from(port.port).ok());
             return numbers
                 .map(|port| ServicePortName {
@@ -72,11 +79,18 @@ impl<'a> Targets<'a> {
     ) -> Option<ServicePortName> {
         let (service, found) = self.service(backend, namespace, at, faults)?;
         let Some(number) = backend.port else {
-            let remedy = format!("add `port`, {}", choice(found));
+            let choice = found.map(choice).unwrap_or_else(|| "one of the service's".to_owned());
+            let remedy = format!("add `port`, {choice}");
             faults.add(at, service, "is named without a port", remedy);
             return None;
         };
-        port(&service, found, number, at, faults).map(|(name, _)| name)
+        match found {
+            Some(found) => port(&service, found, number, at, faults).map(|(name, _)| name),
+            None => {
+                let port = words::port(number, at.field("port"), faults)?;
+                Some(ServicePortName { service, port })
+            }
+        }
     }
 
     fn service(
@@ -85,7 +99,7 @@ impl<'a> Targets<'a> {
         namespace: &str,
         at: At<'_>,
         faults: &mut Faults,
-    ) -> Option<(ServiceName, &'a schema::Service)> {
+    ) -> Option<(ServiceName, Option<&'a schema::Service>)> {
         if !matches!(&*to.group, "" | "core") {
             faults.add(
                 at.field("group"),
@@ -104,12 +118,15 @@ impl<'a> Targets<'a> {
             namespace: namespace.into(),
             name: (*to.name).into(),
         };
-        let Some(found) = self.0.get(&(namespace, &*to.name)) else {
+        let Some(services) = &self.0 else {
+            return Some((name, None));
+        };
+        let Some(found) = services.get(&(namespace, &*to.name)) else {
             let remedy = "add the service, or correct name and namespace (without one it is the route's)";
             faults.add(at, name, "does not exist", remedy);
             return None;
         };
-        Some((name, found))
+        Some((name, Some(*found)))
     }
 }
 

@@ -1,0 +1,277 @@
+//! One object of an API server, read by the same types and checked by the same rules as a section of the file.
+//!
+//! An object stands alone: what it refers to comes and goes by itself, so that only what it says of itself is checked
+//! here. An API server may know fields that this version does not: they are left out and named in `ignored`, where the
+//! file, which is written for this version, has a fault.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use serde_path_to_error::Segment;
+
+use super::{
+    Error, Problem,
+    check::{policies, policy, routes},
+    error::{At, Faults},
+    schema,
+    traffic_policy::TrafficPolicy,
+};
+use crate::model::{Policy, Route, RouteKind, ServiceName};
+
+/// Fields that are left out of one object; with more of them it is something else than it says.
+const MAX_IGNORED: usize = 64;
+
+/// A good TrafficPolicy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyObject {
+    pub policy: Arc<Policy>,
+    pub targets: Vec<PolicyTarget>,
+    /// Paths of fields that this version does not know.
+    pub ignored: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyTarget {
+    pub service: ServiceName,
+    /// Name or number of one port; all ports without it.
+    pub section: Option<String>,
+}
+
+/// A good HTTPRoute or GRPCRoute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteObject {
+    pub route: Arc<Route>,
+    pub parents: Vec<RouteParent>,
+    /// Paths of fields that this version does not know.
+    pub ignored: Vec<String>,
+}
+
+/// A service whose requests go by a route. Parents of other kinds, such as Gateways, are not listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteParent {
+    pub service: ServiceName,
+    /// All ports that carry HTTP without it.
+    pub port: Option<u16>,
+    /// The port's name.
+    pub section: Option<String>,
+    /// As it is written, for the status.
+    pub written: Value,
+}
+
+/// Reads `spec` of a TrafficPolicy in `namespace`.
+pub fn traffic_policy(namespace: &str, spec: Value) -> Result<PolicyObject, Error> {
+    let (spec, ignored): (TrafficPolicy, _) = tolerant(spec)?;
+    let mut faults = Faults::default();
+    let at = At::Section("spec");
+    let policy = Arc::new(policy::check(&spec, at, &mut faults));
+    let refs = at.field("targetRefs");
+    let mut targets = Vec::with_capacity(spec.target_refs.len());
+    for (index, target) in spec.target_refs.iter().enumerate() {
+        let at = refs.item(index);
+        let Some(service) = policies::service(target, namespace, at, &mut faults) else {
+            continue;
+        };
+        if *service.namespace != *namespace {
+            let remedy = "leave it out; a policy is for services of its own namespace";
+            let at = at.field("namespace");
+            faults.add(at, &service.namespace, "is not the policy's namespace", remedy);
+        }
+        targets.push(PolicyTarget {
+            service,
+            section: target.section_name.clone(),
+        });
+    }
+    if targets.is_empty() {
+        let remedy = "name at least one service, or remove the policy";
+        faults.add(refs, "[]", "names no target", remedy);
+    }
+    faults.or(PolicyObject {
+        policy,
+        targets,
+        ignored,
+    })
+}
+
+/// Reads `spec` of a route. `created` is in seconds since the epoch. `None`: no parent of it is a service.
+pub fn route(
+    kind: RouteKind,
+    (namespace, name): (&str, &str),
+    created: u64,
+    mut spec: Value,
+) -> Result<Option<RouteObject>, Error> {
+    let mut written = Vec::new();
+    if let Some(Value::Array(parents)) = spec.get_mut("parentRefs") {
+        parents.retain(is_service);
+        written.clone_from(parents);
+    }
+    if written.is_empty() {
+        return Ok(None);
+    }
+    if let Value::Object(fields) = &mut spec {
+        fields.insert("kind".to_owned(), json!(routes::kind_word(&kind)));
+        fields.insert("name".to_owned(), json!(name));
+        fields.insert("namespace".to_owned(), json!(namespace));
+        fields.entry("rules").or_insert_with(|| json!([]));
+    }
+    let (spec, ignored): (schema::route::Route, _) = tolerant(spec)?;
+    let mut faults = Faults::default();
+    let at = At::Section("spec");
+    let route = routes::alone(&spec, kind, created, at, &mut faults);
+    let refs = at.field("parentRefs");
+    let mut parents = Vec::with_capacity(spec.parent_refs.len());
+    for (index, (parent, written)) in spec.parent_refs.iter().zip(written).enumerate() {
+        let at = refs.item(index);
+        let of = parent.namespace.as_deref().unwrap_or(namespace);
+        if of != namespace {
+            let fault = "is not the route's: a route for the callers of one namespace is not supported yet";
+            faults.add(at.field("namespace"), of, fault, "put the route beside the service");
+        }
+        let port = parent.port.map(u16::try_from).transpose().unwrap_or_else(|_| {
+            faults.add(at.field("port"), parent.port.unwrap_or_default(), "is not a port", "use 1 to 65535");
+            None
+        });
+        parents.push(RouteParent {
+            service: ServiceName {
+                namespace: of.into(),
+                name: parent.name.as_str().into(),
+            },
+            port,
+            section: parent.section_name.clone(),
+            written,
+        });
+    }
+    faults.or(Some(RouteObject {
+        route,
+        parents,
+        ignored,
+    }))
+}
+
+/// The API server has filled in group and kind; without them a parent is a Gateway.
+fn is_service(parent: &Value) -> bool {
+    let text = |field: &str| parent.get(field).and_then(Value::as_str);
+    text("kind") == Some("Service") && matches!(text("group"), Some("" | "core"))
+}
+
+/// Reads a `T`, without the fields that it does not have.
+fn tolerant<T: DeserializeOwned>(mut spec: Value) -> Result<(T, Vec<String>), Error> {
+    let mut ignored = Vec::new();
+    loop {
+        let error = match serde_path_to_error::deserialize(&spec) {
+            Ok(read) => return Ok((read, ignored)),
+            Err(error) => error,
+        };
+        let path = error.path().clone();
+        let message = error.into_inner().to_string();
+        let unknown = message.starts_with("unknown field") && ignored.len() < MAX_IGNORED;
+        if !unknown || !remove(&mut spec, path.iter()) {
+            let path = match path.to_string() {
+                root if root == "." => "spec".to_owned(),
+                path => format!("spec.{path}"),
+            };
+            return Err(Error::Shape { path, message });
+        }
+        ignored.push(format!("spec.{path}"));
+    }
+}
+
+/// Takes out what `path` leads to. False when it leads nowhere.
+fn remove<'a>(from: &mut Value, path: impl Iterator<Item = &'a Segment>) -> bool {
+    let mut path = path.peekable();
+    let mut at = from;
+    while let Some(segment) = path.next() {
+        let next = match (segment, at) {
+            (Segment::Map { key }, Value::Object(fields)) => {
+                if path.peek().is_none() {
+                    return fields.shift_remove(key).is_some();
+                }
+                fields.get_mut(key)
+            }
+            (Segment::Seq { index }, Value::Array(items)) => items.get_mut(*index),
+            _ => None,
+        };
+        let Some(next) = next else { return false };
+        at = next;
+    }
+    false
+}
+
+impl Error {
+    /// The faults of one object in one line, for its status.
+    pub fn one_line(&self) -> String {
+        match self {
+            Self::Faults(problems) => {
+                let words: Vec<String> = problems.iter().map(Problem::to_string).collect();
+                words.join("; ")
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(spec: Value) -> Result<PolicyObject, String> {
+        traffic_policy("demo", spec).map_err(|e| e.one_line())
+    }
+
+    #[test]
+    fn a_policy_is_read_as_the_file_reads_it() {
+        let read = policy(json!({
+            "targetRefs": [{"group": "", "kind": "Service", "name": "echo", "sectionName": "grpc"}],
+            "loadBalancer": {"algorithm": "roundRobin", "speed": 9},
+            "fancy": {"a": [1]},
+        }))
+        .unwrap();
+        assert_eq!(read.targets[0].service.to_string(), "demo/echo");
+        assert_eq!(read.targets[0].section.as_deref(), Some("grpc"));
+        assert_eq!(read.policy.load_balancer.algorithm.as_str(), "roundRobin");
+        assert_eq!(read.ignored, ["spec.loadBalancer.speed", "spec.fancy"]);
+    }
+
+    #[test]
+    fn faults_of_a_policy_are_those_of_the_file() {
+        let check = |spec: Value, expect: &str| assert_eq!(policy(spec).unwrap_err(), expect);
+        let target = json!([{"kind": "Service", "name": "echo"}]);
+        check(
+            json!({"targetRefs": target, "loadBalancer": {"algorithm": "fastest"}, "detectTimeout": "2h"}),
+            "spec.loadBalancer.algorithm: `fastest` is not known: use one of peakEwma, leastRequest, roundRobin, \
+             random, ringHash, maglev; spec.detectTimeout: `2h` is out of range: use 10ms to 1m",
+        );
+        check(
+            json!({"targetRefs": [{"kind": "Service", "name": "a", "namespace": "b"}]}),
+            "spec.targetRefs[0].namespace: `b` is not the policy's namespace: leave it out; a policy is for services \
+             of its own namespace",
+        );
+        check(
+            json!({"targetRefs": target, "retry": {"attempts": "two"}}),
+            "spec.retry.attempts: invalid type: string \"two\", expected u64",
+        );
+        check(json!({"targetRefs": []}), "spec.targetRefs: `[]` names no target: name at least one service, or remove the policy");
+    }
+
+    #[test]
+    fn a_route_has_the_parents_that_are_services() {
+        let gateway = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"});
+        let service = json!({"group": "", "kind": "Service", "name": "echo", "port": 80, "sectionName": "main"});
+        let rules = json!([{"matches": [{"path": {"type": "PathPrefix", "value": "/a"}}],
+            "backendRefs": [{"group": "", "kind": "Service", "name": "other", "namespace": "far", "port": 1, "weight": 1}]}]);
+        let read = |parents: Value, rules: Value| {
+            let spec = json!({"parentRefs": parents, "rules": rules, "hostnames": ["x"]});
+            route(RouteKind::Http, ("demo", "r"), 7, spec).map_err(|e| e.one_line())
+        };
+        assert_eq!(read(json!([gateway]), rules.clone()), Ok(None));
+        let found = read(json!([gateway, service]), rules.clone()).unwrap().unwrap();
+        assert_eq!((found.parents.len(), found.parents[0].port), (1, Some(80)));
+        assert_eq!(found.parents[0].written, service);
+        assert_eq!(found.ignored, ["spec.hostnames"]);
+        assert_eq!((found.route.created, found.route.rules.len()), (7, 1));
+        assert_eq!(found.route.rules[0].backends[0].target.to_string(), "far/other:1");
+        let elsewhere = json!([{"group": "", "kind": "Service", "name": "echo", "namespace": "far"}]);
+        assert!(read(elsewhere, rules).unwrap_err().starts_with("spec.parentRefs[0].namespace: `far` is not the route's"));
+        assert!(read(json!([service]), json!([{"filters": [{"type": "CORS"}]}])).unwrap_err().starts_with("spec.rules[0].filters[0].type"));
+    }
+}

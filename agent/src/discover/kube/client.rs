@@ -1,0 +1,268 @@
+//! Requests to the API server, each counted.
+
+use std::{path::Path, time::Duration};
+
+use http::Request;
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+    core::{WatchEvent, params::ListParams, params::WatchParams, request::Request as Kube},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio_stream::{Stream, StreamExt as _};
+
+use super::{KubeBoard, objects::Resource};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest silence on a connection. A server sends a bookmark each minute, so that a watch from which nothing comes
+/// for so long is on a connection that is dead.
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// For one list or change, from request to the last byte.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Objects in one page of a list: what is in hand of it is a megabyte or two, however large the cluster.
+const PAGE: u32 = 500;
+/// Seconds until the server ends a watch, so that its connections move on to servers that were started later.
+const WATCH_SECONDS: u32 = 270;
+
+/// The API server cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("kubeconfig {path}: {source}")]
+    Kubeconfig {
+        path: String,
+        source: Box<kube::config::KubeconfigError>,
+    },
+    #[error("no Kubernetes API server is known (not in a cluster, and no kubeconfig): {0}")]
+    NotInCluster(Box<kube::config::InferConfigError>),
+    #[error("kubernetes client: {0}")]
+    Client(Box<kube::Error>),
+}
+
+/// Why a request brought nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// What was asked for is no longer known: 410.
+    #[error("the server no longer knows this version: {0}")]
+    Gone(String),
+    /// 404: for a list, the kind itself is not there.
+    #[error("not found: {0}")]
+    NotFound(String),
+    /// 401 or 403.
+    #[error("not allowed: {0}")]
+    Forbidden(String),
+    /// 409: somebody else was faster.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// 429, with the time that the server asks for.
+    #[error("too many requests: {message}")]
+    Throttled { message: String, wait: Option<Duration> },
+    /// 5xx.
+    #[error("the server failed: {0}")]
+    Unavailable(String),
+    #[error("the server refuses: {0}")]
+    Refused(String),
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("the answer is not understood: {0}")]
+    Undecodable(String),
+}
+
+impl Failure {
+    /// The metric's label.
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Gone(_) => "gone",
+            Self::NotFound(_) => "not_found",
+            Self::Forbidden(_) => "forbidden",
+            Self::Conflict(_) => "conflict",
+            Self::Throttled { .. } => "throttled",
+            Self::Unavailable(_) => "unavailable",
+            Self::Refused(_) => "refused",
+            Self::Unreachable(_) => "unreachable",
+            Self::Undecodable(_) => "undecodable",
+        }
+    }
+}
+
+impl From<kube::Error> for Failure {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => {
+                let message = match status.message.is_empty() {
+                    true => status.reason.clone(),
+                    false => status.message.clone(),
+                };
+                match status.code {
+                    410 => Self::Gone(message),
+                    404 => Self::NotFound(message),
+                    401 | 403 => Self::Forbidden(message),
+                    409 => Self::Conflict(message),
+                    429 => Self::Throttled {
+                        message,
+                        wait: status
+                            .details
+                            .map(|d| u64::from(d.retry_after_seconds))
+                            .filter(|seconds| *seconds > 0)
+                            .map(Duration::from_secs),
+                    },
+                    500.. => Self::Unavailable(message),
+                    _ => Self::Refused(message),
+                }
+            }
+            kube::Error::SerdeError(error) => Self::Undecodable(error.to_string()),
+            other => Self::Unreachable(whole(&other)),
+        }
+    }
+}
+
+/// An error with its causes: the outermost alone says "client error (Connect)".
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// What of a kind is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Selection {
+    /// `None`: of all namespaces, or of a kind that has none.
+    pub(crate) namespace: Option<String>,
+    pub(crate) labels: Option<String>,
+    pub(crate) fields: Option<String>,
+}
+
+/// One page of a list.
+#[derive(Debug, Deserialize)]
+pub(super) struct Page<T> {
+    pub(super) metadata: PageMeta,
+    pub(super) items: Vec<T>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct PageMeta {
+    pub(super) resource_version: String,
+    #[serde(rename = "continue")]
+    pub(super) next: Option<String>,
+}
+
+/// An API server. Every copy shares its connections and its board.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    board: KubeBoard,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// The server that `kubeconfig` names, else that of the pod's own service account, else that of `KUBECONFIG`.
+    /// Sends nothing: a server that is away is no error here.
+    pub async fn connect(kubeconfig: Option<&Path>) -> Result<Self, Error> {
+        let mut config = match kubeconfig {
+            Some(path) => {
+                let at = |source| Error::Kubeconfig {
+                    path: path.display().to_string(),
+                    source: Box::new(source),
+                };
+                let read = Kubeconfig::read_from(path).map_err(at)?;
+                let options = KubeConfigOptions::default();
+                Config::from_custom_kubeconfig(read, &options).await.map_err(at)?
+            }
+            None => Config::infer()
+                .await
+                .map_err(|e| Error::NotInCluster(Box::new(e)))?,
+        };
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        config.read_timeout = Some(READ_TIMEOUT);
+        config.write_timeout = Some(CONNECT_TIMEOUT);
+        // Who asks decides when to ask again, and each try is counted.
+        config.default_retry = false;
+        Ok(Self {
+            client: Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))?,
+            board: KubeBoard::default(),
+        })
+    }
+
+    pub fn board(&self) -> KubeBoard {
+        self.board.clone()
+    }
+
+    /// The page that `next` names, else the first.
+    pub(super) async fn list<T: DeserializeOwned>(
+        &self,
+        of: &Resource,
+        what: &Selection,
+        next: Option<String>,
+    ) -> Result<Page<T>, Failure> {
+        let params = ListParams {
+            label_selector: what.labels.clone(),
+            field_selector: what.fields.clone(),
+            limit: Some(PAGE),
+            continue_token: next,
+            ..ListParams::default()
+        };
+        let request = Kube::new(of.path(what.namespace.as_deref())).list(&params);
+        let text = self.text(of, "list", request).await?;
+        serde_json::from_str(&text).map_err(|e| {
+            self.board.request(of.plural, "list", "undecodable");
+            Failure::Undecodable(e.to_string())
+        })
+    }
+
+    /// Changes after `version`.
+    pub(super) async fn watch<T: DeserializeOwned + Clone>(
+        &self,
+        of: &Resource,
+        what: &Selection,
+        version: &str,
+    ) -> Result<impl Stream<Item = Result<WatchEvent<T>, Failure>> + use<T>, Failure> {
+        let params = WatchParams {
+            label_selector: what.labels.clone(),
+            field_selector: what.fields.clone(),
+            timeout: Some(WATCH_SECONDS),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
+        let request = Kube::new(of.path(what.namespace.as_deref())).watch(&params, version);
+        let sent = async {
+            let request = request.map_err(|e| Failure::Undecodable(e.to_string()))?;
+            Ok(self.client.request_events::<T>(request).await?)
+        };
+        let sent = sent.await;
+        self.board
+            .request(of.plural, "watch", sent.as_ref().map_or_else(Failure::as_str, |_| "ok"));
+        Ok(sent?.map(|event| event.map_err(Failure::from)))
+    }
+
+    /// The body of the answer to `request`.
+    pub(super) async fn text(
+        &self,
+        of: &Resource,
+        verb: &'static str,
+        request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<String, Failure> {
+        let answer = async {
+            let request = request.map_err(|e| Failure::Undecodable(e.to_string()))?;
+            match tokio::time::timeout(REQUEST_TIMEOUT, self.client.request_text(request)).await {
+                Ok(answer) => Ok(answer?),
+                Err(_) => Err(Failure::Unreachable("no answer in time".to_owned())),
+            }
+        };
+        let answer = answer.await;
+        self.board
+            .request(of.plural, verb, answer.as_ref().map_or_else(Failure::as_str, |_| "ok"));
+        answer
+    }
+}
