@@ -1,6 +1,7 @@
 //! The wiring: which room gets which end of what. The only place that imports everything.
 
 mod threads;
+mod cluster;
 mod windows;
 mod guarded;
 mod endpoints;
@@ -20,7 +21,7 @@ use tokio::{
 use crate::{
     admin::{HttpWindow, UnixWindow},
     cli::{AccessLog, KernelLog, RunArgs},
-    discover::{FileSource, Names, Servers},
+    discover::{FileSource, Names, Servers, kube},
     drain, health, intercept, proxy, publish, ready,
     record::{Hub, Sink, Writer},
     snapshot::Snapshot,
@@ -38,7 +39,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Runs the agent until SIGTERM or SIGINT. Everything is opened before anything is served, so that a bad port or
 /// a bad file fails the start.
 pub fn run(args: RunArgs) -> Result<()> {
-    let source = FileSource::open(&args.config, args.zone.as_deref().map(Into::into))?;
+    let zone = args.zone.as_deref().map(Into::into);
+    let source = args.config.as_deref().map(|path| FileSource::open(path, zone)).transpose()?;
     threads::raise_file_limit();
     let cgroup = match &args.cgroup {
         Some(path) => path.clone(),
@@ -69,6 +71,12 @@ pub fn run(args: RunArgs) -> Result<()> {
     let http = control.block_on(HttpWindow::bind(args.http_address))?;
     let unix = control.block_on(UnixWindow::bind(&args.admin_socket))?;
 
+    let cluster = match args.kubernetes.enabled {
+        true => Some(control.block_on(kube::Cluster::connect(args.kubernetes.kubeconfig.as_deref()))?),
+        false => None,
+    };
+    let demand = kube::KubeDemand::default();
+
     let started = Instant::now();
     let workers = args.worker_count().get();
     let hub = Hub::default();
@@ -88,6 +96,11 @@ pub fn run(args: RunArgs) -> Result<()> {
             hub: &hub,
             writer: &writer,
             drain: &drain,
+            demand: match cluster {
+                Some(_) => Arc::new(demand.clone()),
+                None => Arc::new(()),
+            },
+            endpoints_wait: args.kubernetes.endpoints_wait,
             max_connections: MAX_CONNECTIONS,
         })?;
     }
@@ -117,19 +130,23 @@ pub fn run(args: RunArgs) -> Result<()> {
     let publisher = publish::Publisher::new(kernel, threads.handles(), workers, snapshot);
     let (updates, receive) = mpsc::channel(UPDATES);
     // An empty configuration is in force at once: discovery has nothing to send.
-    let empty = source.current().pods.is_empty() && source.current().services.is_empty();
+    let current = source.as_ref().map(FileSource::current);
+    let empty = current.is_none_or(|current| current.pods.is_empty() && current.services.is_empty());
     let first = (!empty).then(|| ready.task("the first configuration to be in force"));
+    let taken = source.as_ref().map(FileSource::services);
+    let kube = cluster.map(|cluster| cluster::source(cluster, &args.kubernetes, demand, taken));
     let windows = Arc::new(windows::Windows {
-        config_path: args.config.clone(),
+        config_path: args.config.clone().unwrap_or_default(),
         published: publisher.published(),
-        source: source.state(),
+        source: source.as_ref().map(FileSource::state),
+        kube: kube.as_ref().map(kube::KubeSource::board),
         health: prober.board(),
         dns: names.board(),
         hub,
         observer,
         registry: registry.clone(),
         progress,
-        ready,
+        ready: ready.clone(),
         stale_after: args.stale_after,
         started_at: std::time::SystemTime::now(),
     });
@@ -140,7 +157,13 @@ pub fn run(args: RunArgs) -> Result<()> {
     control.spawn(unix.serve(windows, drain.clone()));
     control.spawn(threads::look_after(registry, following, drain.clone()));
     control.spawn(prober.run(followed, updates.clone(), Arc::new(node), drain.clone()));
-    control.spawn(source.run(names, updates, reload.clone(), drain.clone()));
+    if let Some(kube) = kube {
+        let first = ready.task("the services of the API server");
+        control.spawn(kube.run(updates.clone(), first, drain.clone()));
+    }
+    if let Some(source) = source {
+        control.spawn(source.run(names, updates, reload.clone(), drain.clone()));
+    }
     tracing::info!(workers, cgroup = %cgroup.display(), http = %args.http_address, "derny runs");
 
     control.block_on(async {

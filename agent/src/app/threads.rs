@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     drain,
     intercept::{Enrolled, Heartbeat, Netns, Origins},
-    model::{self, DestinationId, Pod, Slot, Update},
+    model::{self, Demand, DestinationId, Pod, Slot, Update},
     pool::Sockets,
     proxy::{self, Command, EnrolledPod, Progress, Registry, Setup},
     publish::{self, Publisher},
@@ -45,6 +45,8 @@ pub(super) struct WorkerParts<'a> {
     pub(super) hub: &'a Hub,
     pub(super) writer: &'a Writer,
     pub(super) drain: &'a drain::Watch,
+    pub(super) demand: Arc<dyn Demand>,
+    pub(super) endpoints_wait: Duration,
     pub(super) max_connections: usize,
 }
 
@@ -64,6 +66,8 @@ impl Workers {
             writer: parts.writer.clone(),
             progress,
             drain: parts.drain.clone(),
+            demand: parts.demand,
+            endpoints_wait: parts.endpoints_wait,
             max_connections: parts.max_connections,
         };
         let runtime = Builder::new_current_thread()

@@ -10,7 +10,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     admin::{Unanswered, View, proto},
-    discover::{DnsBoard, SourceState},
+    discover::{DnsBoard, SourceState, kube::KubeBoard},
     health::Board,
     intercept::{InterceptError, Observer, SlotCounters},
     model::{EndpointState, PodState, ServicePort, ServicePortName, Slot},
@@ -21,12 +21,15 @@ use crate::{
     snapshot::Target,
 };
 
-use super::{endpoints, explain, guarded, policy_words};
+use super::{cluster, endpoints, explain, guarded, policy_words};
 
 pub(super) struct Windows {
     pub(super) config_path: PathBuf,
     pub(super) published: Published,
-    pub(super) source: watch::Receiver<SourceState>,
+    /// `None` without a file.
+    pub(super) source: Option<watch::Receiver<SourceState>>,
+    /// `None` without a cluster.
+    pub(super) kube: Option<KubeBoard>,
     pub(super) health: Board,
     pub(super) dns: DnsBoard,
     pub(super) hub: Hub,
@@ -89,7 +92,15 @@ impl Windows {
                 (port.name.clone(), state.as_str(), count as u64)
             })
         };
-        snapshot.ports.values().flat_map(|port| of_port(port)).collect()
+        let known = snapshot.ports.values().filter(|port| port.endpoints.is_known());
+        known.flat_map(|port| of_port(port)).collect()
+    }
+
+    fn config_rejected(&self) -> Rejected {
+        match &self.source {
+            Some(source) if source.borrow().last_error.is_some() => Rejected::Yes,
+            _ => Rejected::No,
+        }
     }
 
     fn snapshot_age(&self) -> Duration {
@@ -101,7 +112,7 @@ impl View for Windows {
     fn status(&self) -> proto::Status {
         let (enrolled, waiting) = self.pod_counts();
         let snapshot = self.published.snapshot.borrow().clone();
-        let source = self.source.borrow().clone();
+        let source = self.source.as_ref().map(|source| source.borrow().clone());
         proto::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -109,11 +120,16 @@ impl View for Windows {
             workers: count(self.progress.len()),
             slowest_worker_ms: millis(self.slowest_worker()),
             config_path: self.config_path.display().to_string(),
-            config_loaded_at_ms: unix_ms(source.loaded_at),
-            config_error: source.last_error.map(|e| proto::ConfigError {
-                at_ms: unix_ms(e.at),
-                message: e.message,
-            }),
+            config_loaded_at_ms: source
+                .as_ref()
+                .map(|source| unix_ms(source.loaded_at))
+                .unwrap_or_default(),
+            config_error: source
+                .and_then(|source| source.last_error)
+                .map(|e| proto::ConfigError {
+                    at_ms: unix_ms(e.at),
+                    message: e.message,
+                }),
             snapshot_version: snapshot.version,
             snapshot_age_ms: millis(self.snapshot_age()),
             heartbeat_age_ms: self.heartbeat_age().map(millis),
@@ -123,6 +139,7 @@ impl View for Windows {
             destinations: count(self.destinations()),
             not_ready: self.not_ready(),
             zone: snapshot.zone.as_deref().unwrap_or_default().to_owned(),
+            kubernetes: self.kube.as_ref().map(cluster::status),
         }
     }
 
@@ -190,8 +207,18 @@ impl View for Windows {
                 .collect(),
             routes: count(port.routes.len()),
             policy: policy_words::changed(&port.policy),
+            note: match port.endpoints.is_known() {
+                true => String::new(),
+                false => "not asked for: no pod of this node has used it lately".to_owned(),
+            },
         };
-        snapshot.ports.values().map(|p| port(p)).collect()
+        let left_alone = self.kube.iter().flat_map(cluster::left_alone);
+        snapshot
+            .ports
+            .values()
+            .map(|p| port(p))
+            .chain(left_alone)
+            .collect()
     }
 
     fn endpoints(&self, service: &str) -> Result<Vec<proto::ServiceEndpoint>, Unanswered> {
@@ -238,7 +265,6 @@ impl View for Windows {
             .collect();
         // Each look at a channel ends with its line: two at once can lock out the publisher, and it the second.
         let snapshot_version = self.published.snapshot.borrow().version;
-        let rejected = self.source.borrow().last_error.is_some();
         let mut sample = NodeSample {
             pods_enrolled: enrolled as u64,
             pods_waiting: waiting as u64,
@@ -246,7 +272,8 @@ impl View for Windows {
             snapshot_version,
             snapshot_age: self.snapshot_age(),
             heartbeat_age: self.heartbeat_age(),
-            config_rejected: if rejected { Rejected::Yes } else { Rejected::No },
+            config_rejected: self.config_rejected(),
+            kube: self.kube.as_ref().map(cluster::sample),
             health: self.health.numbers().results,
             probes_held_back: self.health.numbers().held_back,
             dns_lookups: self.dns.lookups(),

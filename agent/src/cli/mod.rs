@@ -15,7 +15,7 @@ use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-pub use run::{AccessLog, KernelLog, RunArgs};
+pub use run::{AccessLog, KernelLog, KubernetesArgs, RunArgs};
 
 use crate::admin::{Client, ClientError};
 use output::Output;

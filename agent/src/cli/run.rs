@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -21,8 +22,16 @@ use crate::{
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
     /// Configuration file; read again when it changes and on SIGHUP
-    #[arg(long, value_name = "FILE", env = "DERNY_CONFIG")]
-    pub config: PathBuf,
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "DERNY_CONFIG",
+        required_unless_present = "kubernetes"
+    )]
+    pub config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
 
     /// The lowest cgroup (v2) that holds all pods [default: the kubelet's kubepods]
     #[arg(long, value_name = "PATH", env = "DERNY_CGROUP")]
@@ -91,6 +100,34 @@ pub struct RunArgs {
     pub admin_socket: PathBuf,
 }
 
+/// What the agent is told of a cluster.
+#[derive(Clone, Debug, Args)]
+pub struct KubernetesArgs {
+    /// Take services, routes and policies from the Kubernetes API server
+    #[arg(long = "kubernetes", id = "kubernetes", env = "DERNY_KUBERNETES")]
+    pub enabled: bool,
+
+    /// How to reach the API server [default: the pod's service account, else KUBECONFIG]
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// This node's name in the cluster, for its zone
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: Option<String>,
+
+    /// Where to keep what is known of the cluster, for a start while the API server is away
+    #[arg(long, value_name = "FILE", env = "DERNY_STATE_FILE")]
+    pub state_file: Option<PathBuf>,
+
+    /// The endpoints of a service that no pod has used for so long are not watched, 1s to 24h
+    #[arg(long, value_name = "DURATION", env = "DERNY_ENDPOINTS_IDLE", default_value = "10m", value_parser = endpoints_idle)]
+    pub endpoints_idle: Duration,
+
+    /// How long a request waits for the endpoints of a service that is new to this node, 0s to 1m
+    #[arg(long, value_name = "DURATION", env = "DERNY_ENDPOINTS_WAIT", default_value = "1s", value_parser = endpoints_wait)]
+    pub endpoints_wait: Duration,
+}
+
 impl RunArgs {
     /// How many workers to start, at least one.
     pub fn worker_count(&self) -> NonZeroUsize {
@@ -136,12 +173,30 @@ fn dns_server(text: &str) -> Result<SocketAddr, String> {
 
 /// Below a tenth of a second a busy machine's scheduling would pass for a dead agent.
 fn stale_after(text: &str) -> Result<Duration, String> {
+    within(
+        text,
+        Duration::from_millis(100)..=Duration::from_secs(60),
+        "100ms to 1m",
+    )
+}
+
+fn endpoints_idle(text: &str) -> Result<Duration, String> {
+    within(
+        text,
+        Duration::from_secs(1)..=Duration::from_secs(24 * 3600),
+        "1s to 24h",
+    )
+}
+
+fn endpoints_wait(text: &str) -> Result<Duration, String> {
+    within(text, Duration::ZERO..=Duration::from_secs(60), "0s to 1m")
+}
+
+fn within(text: &str, range: RangeInclusive<Duration>, words: &str) -> Result<Duration, String> {
     let value = duration::parse(text).map_err(|error| error.to_string())?;
-    let range = Duration::from_millis(100)..=Duration::from_secs(60);
-    if range.contains(&value) {
-        Ok(value)
-    } else {
-        Err("out of range: use 100ms to 1m".to_owned())
+    match range.contains(&value) {
+        true => Ok(value),
+        false => Err(format!("out of range: use {words}")),
     }
 }
 
@@ -179,6 +234,19 @@ mod tests {
         assert!(args.dns_servers.is_empty());
         assert_eq!((args.cgroup, args.workers, args.zone), (None, None, None));
         assert_eq!(args.max_probes, 64);
+        let kubernetes = args.kubernetes;
+        assert!(!kubernetes.enabled && kubernetes.kubeconfig.is_none() && kubernetes.state_file.is_none());
+        assert_eq!(kubernetes.endpoints_idle, Duration::from_secs(600));
+        assert_eq!(kubernetes.endpoints_wait, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_file_or_a_cluster_is_needed() {
+        let parse = |args: &str| Only::try_parse_from(args.split_whitespace()).map(|only| only.run.config);
+        parse("derny").unwrap_err();
+        parse("derny --kubeconfig /k").unwrap_err();
+        assert!(parse("derny --kubernetes --kubeconfig /k").unwrap().is_none());
+        assert!(parse("derny --kubernetes --config /c").unwrap().is_some());
     }
 
     #[test]
@@ -209,6 +277,8 @@ mod tests {
         );
         for bad in [
             "--dns-server dns.example",
+            "--endpoints-wait 2m",
+            "--endpoints-idle 0s",
             "--stale-after 1",
             "--stale-after 99ms",
             "--stale-after 2m",

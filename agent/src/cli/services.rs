@@ -30,13 +30,19 @@ fn row(service: &Service) -> [String; 9] {
     [
         service.namespace.clone(),
         service.name.clone(),
-        service.port.to_string(),
+        match service.port {
+            0 => "-".to_owned(),
+            port => port.to_string(),
+        },
         service.protocol.clone(),
         service.algorithm.clone(),
         service.routes.to_string(),
         or_default(&service.policy),
         or_dash(service.addresses.join(" ")),
-        or_dash(endpoints.join(" ")),
+        match service.note.is_empty() {
+            true => or_dash(endpoints.join(" ")),
+            false => service.note.clone(),
+        },
     ]
 }
 

@@ -6,7 +6,7 @@ use super::{
     Failure,
     output::{self, Output, age},
 };
-use crate::admin::proto::Status;
+use crate::admin::proto::{Kubernetes, Status};
 
 /// Prints it; a finding when the agent is not ready.
 pub(super) fn show(status: &Status, output: Output) -> Result<(), Failure> {
@@ -71,11 +71,13 @@ fn table(status: &Status, now: u64) -> String {
         ),
         (
             "configuration",
-            format!(
-                "{}, read {} ago",
-                status.config_path,
-                since(status.config_loaded_at_ms)
-            ),
+            match status.config_path.is_empty() {
+                true => "no file".to_owned(),
+                false => {
+                    let read = since(status.config_loaded_at_ms);
+                    format!("{}, read {read} ago", status.config_path)
+                }
+            },
         ),
         (
             "snapshot",
@@ -90,7 +92,39 @@ fn table(status: &Status, now: u64) -> String {
         facts.push(("", when));
         facts.extend(error.message.lines().map(|line| ("", line.to_owned())));
     }
+    if let Some(kubernetes) = &status.kubernetes {
+        facts.extend(cluster(kubernetes));
+    }
     output::facts(facts)
+}
+
+fn cluster(kubernetes: &Kubernetes) -> Vec<(&'static str, String)> {
+    let heard = match kubernetes.silence_ms {
+        Some(ms) => format!("heard of {} ago", age(ms)),
+        None => "never heard of".to_owned(),
+    };
+    let up = if kubernetes.up {
+        "up"
+    } else {
+        "AWAY: what is known stays in force"
+    };
+    let watched = kubernetes.watched_services;
+    let mut facts = vec![(
+        "API server",
+        format!("{up}, {heard}, endpoints of {watched} services watched"),
+    )];
+    for object in &kubernetes.rejected {
+        let instead = match object.last_good_in_force {
+            true => "its last good version is in force",
+            false => "it is not in force",
+        };
+        facts.push((
+            "",
+            format!("{} {} was refused; {instead}", object.resource, object.object),
+        ));
+        facts.push(("", object.message.clone()));
+    }
+    facts
 }
 
 #[cfg(test)]

@@ -125,10 +125,20 @@ pub fn route(
         let of = parent.namespace.as_deref().unwrap_or(namespace);
         if of != namespace {
             let fault = "is not the route's: a route for the callers of one namespace is not supported yet";
-            faults.add(at.field("namespace"), of, fault, "put the route beside the service");
+            faults.add(
+                at.field("namespace"),
+                of,
+                fault,
+                "put the route beside the service",
+            );
         }
         let port = parent.port.map(u16::try_from).transpose().unwrap_or_else(|_| {
-            faults.add(at.field("port"), parent.port.unwrap_or_default(), "is not a port", "use 1 to 65535");
+            faults.add(
+                at.field("port"),
+                parent.port.unwrap_or_default(),
+                "is not a port",
+                "use 1 to 65535",
+            );
             None
         });
         parents.push(RouteParent {
@@ -250,13 +260,17 @@ mod tests {
             json!({"targetRefs": target, "retry": {"attempts": "two"}}),
             "spec.retry.attempts: invalid type: string \"two\", expected u64",
         );
-        check(json!({"targetRefs": []}), "spec.targetRefs: `[]` names no target: name at least one service, or remove the policy");
+        check(
+            json!({"targetRefs": []}),
+            "spec.targetRefs: `[]` names no target: name at least one service, or remove the policy",
+        );
     }
 
     #[test]
     fn a_route_has_the_parents_that_are_services() {
         let gateway = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"});
-        let service = json!({"group": "", "kind": "Service", "name": "echo", "port": 80, "sectionName": "main"});
+        let service =
+            json!({"group": "", "kind": "Service", "name": "echo", "port": 80, "sectionName": "main"});
         let rules = json!([{"matches": [{"path": {"type": "PathPrefix", "value": "/a"}}],
             "backendRefs": [{"group": "", "kind": "Service", "name": "other", "namespace": "far", "port": 1, "weight": 1}]}]);
         let read = |parents: Value, rules: Value| {
@@ -271,7 +285,15 @@ mod tests {
         assert_eq!((found.route.created, found.route.rules.len()), (7, 1));
         assert_eq!(found.route.rules[0].backends[0].target.to_string(), "far/other:1");
         let elsewhere = json!([{"group": "", "kind": "Service", "name": "echo", "namespace": "far"}]);
-        assert!(read(elsewhere, rules).unwrap_err().starts_with("spec.parentRefs[0].namespace: `far` is not the route's"));
-        assert!(read(json!([service]), json!([{"filters": [{"type": "CORS"}]}])).unwrap_err().starts_with("spec.rules[0].filters[0].type"));
+        assert!(
+            read(elsewhere, rules)
+                .unwrap_err()
+                .starts_with("spec.parentRefs[0].namespace: `far` is not the route's")
+        );
+        assert!(
+            read(json!([service]), json!([{"filters": [{"type": "CORS"}]}]))
+                .unwrap_err()
+                .starts_with("spec.rules[0].filters[0].type")
+        );
     }
 }

@@ -82,7 +82,7 @@ mod tests {
                 port: 80,
             },
             protocol: Protocol::Http,
-            endpoints: vec![endpoint],
+            endpoints: vec![endpoint].into(),
             policy: crate::model::Policy::default(),
             routes: Vec::new(),
         };

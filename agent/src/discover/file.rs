@@ -4,6 +4,7 @@
 //! editor's rename, a ConfigMap's swap of symbolic links, a bind mount) with one `stat` each half second.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -20,6 +21,7 @@ use super::{Names, merge::Merge};
 use crate::{
     config::{self, Checked},
     drain,
+    model::ServiceName,
 };
 
 /// How often the file is looked at. A change that is seen is read one such time later, when it still is the same
@@ -57,6 +59,7 @@ pub struct FileSource {
     found: Found,
     stamp: Option<Stamp>,
     state: watch::Sender<SourceState>,
+    services: watch::Sender<Arc<BTreeSet<ServiceName>>>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -80,10 +83,11 @@ impl FileSource {
         Ok(Self {
             path: path.to_owned(),
             zone,
-            current,
             found: Found::Content(content),
             stamp,
             state: watch::Sender::new(state),
+            services: watch::Sender::new(Arc::new(service_names(&current))),
+            current,
         })
     }
 
@@ -94,6 +98,12 @@ impl FileSource {
 
     pub fn state(&self) -> watch::Receiver<SourceState> {
         self.state.subscribe()
+    }
+
+    /// The services that the file gives: from before they are told until after they have been withdrawn, so that
+    /// another source can leave them to this one.
+    pub fn services(&self) -> watch::Receiver<Arc<BTreeSet<ServiceName>>> {
+        self.services.subscribe()
     }
 
     /// Sends all that is in force, then every change, until the drain begins or nobody receives. `nudge` makes it
@@ -128,9 +138,16 @@ impl FileSource {
                 continue;
             }
             let Some(next) = self.reload().await else { continue };
+            let (before, after) = (service_names(&self.current), service_names(&next));
+            self.services
+                .send_replace(Arc::new(before.union(&after).cloned().collect()));
             changes = merge.declare(next.clone());
             names.follow(merge.questions());
             self.current = next;
+            if !changes.is_empty() && updates.send(std::mem::take(&mut changes)).await.is_err() {
+                return;
+            }
+            self.services.send_replace(Arc::new(after));
         }
     }
 
@@ -199,6 +216,10 @@ fn in_zone(given: Option<&Arc<str>>, mut checked: Checked) -> Checked {
         checked.zone = Some(zone.clone());
     }
     checked
+}
+
+fn service_names(of: &Checked) -> BTreeSet<ServiceName> {
+    of.services.iter().map(|service| service.name.clone()).collect()
 }
 
 /// What tells one state of a file from another without reading it. Symbolic links are followed.

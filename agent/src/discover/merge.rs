@@ -98,7 +98,7 @@ impl Merge {
                 return Some(before[index].clone());
             };
             let merged = ServicePort {
-                endpoints: endpoints(dns, answer.as_deref().unwrap_or_default()),
+                endpoints: endpoints(dns, answer.as_deref().unwrap_or_default()).into(),
                 ..ServicePort::clone(port)
             };
             *port = Arc::new(merged);

@@ -1,6 +1,10 @@
 //! One address that answers for a service.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
@@ -20,6 +24,71 @@ impl Endpoint {
             state: EndpointState::Ready,
             zone: None,
         }
+    }
+}
+
+/// Who answers for a service port.
+///
+/// Reads as a slice: of nobody, while that is not known.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Endpoints {
+    /// Each address once.
+    Known(Vec<Endpoint>),
+    /// Nobody has asked yet. Whoever cannot wait for the answer may go to this, the service's own virtual address, and
+    /// have it decided there.
+    Unknown { instead: Option<SocketAddr> },
+}
+
+impl Endpoints {
+    pub fn is_known(&self) -> bool {
+        matches!(self, Self::Known(_))
+    }
+}
+
+impl Default for Endpoints {
+    fn default() -> Self {
+        Self::Known(Vec::new())
+    }
+}
+
+impl From<Vec<Endpoint>> for Endpoints {
+    fn from(known: Vec<Endpoint>) -> Self {
+        Self::Known(known)
+    }
+}
+
+impl FromIterator<Endpoint> for Endpoints {
+    fn from_iter<I: IntoIterator<Item = Endpoint>>(known: I) -> Self {
+        Self::Known(known.into_iter().collect())
+    }
+}
+
+impl Deref for Endpoints {
+    type Target = [Endpoint];
+
+    fn deref(&self) -> &[Endpoint] {
+        match self {
+            Self::Known(known) => known,
+            Self::Unknown { .. } => &[],
+        }
+    }
+}
+
+impl DerefMut for Endpoints {
+    fn deref_mut(&mut self) -> &mut [Endpoint] {
+        match self {
+            Self::Known(known) => known,
+            Self::Unknown { .. } => &mut [],
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Endpoints {
+    type Item = &'a Endpoint;
+    type IntoIter = std::slice::Iter<'a, Endpoint>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 

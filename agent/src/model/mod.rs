@@ -11,10 +11,12 @@ mod service;
 mod pod;
 mod update;
 mod origin;
+mod demand;
 
 pub use addr::{DestinationId, MAX_SLOTS, Slot};
+pub use demand::Demand;
 pub use dns::{Dns, DnsMode, TtlBounds};
-pub use endpoint::{Endpoint, EndpointState};
+pub use endpoint::{Endpoint, EndpointState, Endpoints};
 pub use health_check::{HealthCheck, Probe};
 pub use origin::Origins;
 pub use pod::{InboundPort, Pod, PodName, PodState, PodStatus};

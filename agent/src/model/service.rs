@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use super::{Endpoint, Policy, Protocol, Route};
+use super::{Endpoints, Policy, Protocol, Route};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceName {
@@ -44,8 +44,7 @@ impl fmt::Display for ServicePortName {
 pub struct ServicePort {
     pub name: ServicePortName,
     pub protocol: Protocol,
-    /// Each address once.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Endpoints,
     pub policy: Policy,
     /// Empty: requests go to the endpoints. Otherwise where they say, and nowhere when none matches.
     pub routes: Vec<Arc<Route>>,

@@ -82,11 +82,15 @@ async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<Re
         return refused(x, body, LocalError::NoEndpoint { service });
     };
     let mut head = head;
-    let plan = match plan(inlet, &dialled, &mut head, &mut x) {
+    let mut plan = match plan(inlet, &dialled, &mut head, &mut x) {
         Ok(Planned::Go(plan)) => plan,
         Ok(Planned::Redirect(response)) => return Ok(redirect(x, body, response)),
         Err(error) => return refused(x, body, error),
     };
+    plan.upstream = inlet.known(plan.upstream).await;
+    if !plan.upstream.port.endpoints.is_known() {
+        x.endpoints_unknown();
+    }
     match send(inlet, &plan, &mut x, head, &body).await {
         Ok((answer, permit)) => Ok(answered(&plan, x, body, answer, permit)),
         Err(error) => refused(x, body, error),

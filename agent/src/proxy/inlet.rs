@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    awaited,
     local_ports::{Bounded, called},
     view::Upstream,
     worker::{LocalPod, Worker},
@@ -175,6 +176,11 @@ impl Inlet {
         }
     }
 
+    /// `upstream` when it is known who answers for it, or when that has taken too long.
+    pub(super) async fn known(&self, upstream: Rc<Upstream>) -> Rc<Upstream> {
+        awaited::known(&self.worker, self.source(), upstream).await
+    }
+
     /// Another service port that a route names.
     pub(super) fn backend(&self, name: &ServicePortName) -> Option<Rc<Upstream>> {
         self.worker
@@ -254,7 +260,7 @@ fn single(name: ServicePortName, protocol: Protocol, address: SocketAddr) -> Ser
     ServicePort {
         name,
         protocol,
-        endpoints: vec![Endpoint::new(address)],
+        endpoints: vec![Endpoint::new(address)].into(),
         policy,
         routes: Vec::new(),
     }

@@ -40,7 +40,7 @@ pub(super) fn send(
 }
 
 async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body: Body) -> Option<()> {
-    let upstream = inlet.backend(target)?;
+    let upstream = inlet.known(inlet.backend(target)?).await;
     let _permit = upstream.guards().breaker.request()?;
     let endpoint = upstream.choose(None, &[], &mut inlet.worker.rng.borrow_mut())?;
     let _in_flight = endpoint.try_begin()?;

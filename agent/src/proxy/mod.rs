@@ -11,6 +11,7 @@ mod guards;
 mod local_ports;
 mod view;
 mod inlet;
+mod awaited;
 mod connection;
 mod serve_http1;
 mod serve_http2;

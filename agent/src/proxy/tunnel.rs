@@ -57,6 +57,8 @@ impl Opaque {
 pub(super) struct Connected {
     pub(super) stream: TcpStream,
     endpoint: SocketAddr,
+    /// Of the line, when nothing goes wrong.
+    flag: Flag,
     _in_flight: InFlight,
     _open: OpenConnection,
     /// At the caller's bound, and at that of a called pod of this node.
@@ -68,6 +70,7 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
     let started = Instant::now();
     let mut tried = Vec::new();
     if let Some(upstream) = inlet.upstream() {
+        let upstream = inlet.known(upstream).await;
         let Some(place) = upstream.bounds().connection() else {
             record(inlet, started, &Opaque::TCP, None, Flag::UpstreamOverflow, (0, 0));
             return None;
@@ -100,6 +103,10 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
                     return Some(Connected {
                         stream,
                         endpoint: address,
+                        flag: match upstream.port.endpoints.is_known() {
+                            true => Flag::None,
+                            false => Flag::EndpointsUnknown,
+                        },
                         _in_flight: in_flight,
                         _open: open,
                         _places: (place, called),
@@ -138,13 +145,13 @@ pub(super) async fn relay(
         },
     };
     let mut caller = Counted::new(Replay::new(first, stream), inlet.line.scope.clone());
-    let endpoint = connected.endpoint;
+    let (endpoint, flag) = (connected.endpoint, connected.flag);
     let mut upstream = connected.stream;
     let ended = copy_bidirectional_with_sizes(&mut caller, &mut upstream, BUFFER, BUFFER).await;
     let flag = if ended.is_err() {
         Flag::UpstreamConnectionTermination
     } else {
-        Flag::None
+        flag
     };
     record(
         inlet,

@@ -13,7 +13,7 @@ use tokio::{sync::watch, time::Instant};
 use super::guards::{Guards, Registry};
 use crate::{
     balance::{Balancer, Breaker, EndpointLoad, InFlight},
-    model::{ServicePort, ServicePortName},
+    model::{Endpoint, Endpoints, ServicePort, ServicePortName},
     pool::{Bounds, Held, Unbounded},
     record::Source,
     route::Table,
@@ -33,6 +33,10 @@ pub(super) struct Upstream {
     /// Follows the newest view: a request that began before a change, and is tried again after it, goes where others
     /// go now.
     balancer: Rc<RefCell<Balancer>>,
+    /// Whether a request has come here since that was last asked.
+    used: Cell<bool>,
+    /// When discovery was first asked who answers, while that is not known.
+    pub(super) asked_at: Cell<Option<Instant>>,
 }
 
 impl Upstream {
@@ -53,7 +57,11 @@ impl Upstream {
             .map(|e| (e.address(), e))
             .collect();
         let most = port.policy.circuit_breaking.max_requests_per_endpoint;
-        let endpoints: Vec<_> = (port.endpoints.iter())
+        let instead = match &port.endpoints {
+            Endpoints::Known(_) => None,
+            Endpoints::Unknown { instead } => instead.map(Endpoint::new),
+        };
+        let endpoints: Vec<_> = (port.endpoints.iter().chain(&instead))
             .map(|endpoint| match known.get(&endpoint.address) {
                 Some(load) => {
                     load.follow(endpoint, most, now);
@@ -84,6 +92,8 @@ impl Upstream {
             bounds,
             endpoints,
             balancer,
+            used: Cell::new(false),
+            asked_at: Cell::new(before.and_then(|before| before.asked_at.get())),
         })
     }
 
@@ -119,6 +129,7 @@ impl Upstream {
         tried: &[SocketAddr],
         rng: &mut fastrand::Rng,
     ) -> Option<Rc<EndpointLoad>> {
+        self.used.set(true);
         self.balancer
             .borrow_mut()
             .choose(key, tried, Instant::now().into_std(), rng)
@@ -231,6 +242,18 @@ impl View {
         self.upstreams
             .borrow_mut()
             .retain(|(source, _), upstream| Rc::strong_count(upstream) > 1 || is_there(source));
+    }
+
+    /// To wait for the next version by.
+    pub(super) fn published(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.published.clone()
+    }
+
+    /// The ports to which requests came since this was last called.
+    pub(super) fn take_used(&self) -> Vec<ServicePortName> {
+        let upstreams = self.upstreams.borrow();
+        let used = upstreams.values().filter(|upstream| upstream.used.take());
+        used.map(|upstream| upstream.port.name.clone()).collect()
     }
 
     pub(super) fn registry(&self) -> &Registry {

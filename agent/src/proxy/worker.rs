@@ -25,7 +25,7 @@ use super::{connection, guards::Registry, local_ports::LocalPorts, view::View};
 use crate::{
     accept::Acceptor,
     drain,
-    model::{Origins, Pod, Slot},
+    model::{Demand, Origins, Pod, Slot},
     pool::{Pools, Sockets},
     record::{Direction, Hub, Recorder, Source, Writer},
     retry::AttemptBody,
@@ -38,6 +38,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often series of pods and services that have gone are forgotten: late enough for a last scrape.
 const FORGET: Duration = Duration::from_secs(120);
+/// How often discovery is told what is in use; what it watches for that it keeps for minutes.
+const USED: Duration = Duration::from_secs(5);
 /// How long a withdrawn pod's listeners, and those of an agent that ends, go on accepting: connections that the
 /// kernel redirected before it was told are in their backlog.
 const LINGER: Duration = Duration::from_secs(1);
@@ -53,6 +55,9 @@ pub struct Setup {
     pub writer: Writer,
     pub progress: Progress,
     pub drain: drain::Watch,
+    pub demand: Arc<dyn Demand>,
+    /// How long a request waits to learn who answers for its service.
+    pub endpoints_wait: Duration,
     /// Connections that this worker holds open at a time.
     pub max_connections: usize,
 }
@@ -127,6 +132,8 @@ pub(super) struct Worker {
     pub(super) origins: Box<dyn Origins>,
     pub(super) rng: RefCell<fastrand::Rng>,
     pub(super) drain: drain::Watch,
+    pub(super) demand: Arc<dyn Demand>,
+    pub(super) endpoints_wait: Duration,
 }
 
 impl fmt::Debug for Worker {
@@ -169,6 +176,8 @@ pub async fn run(setup: Setup) {
         writer,
         progress,
         drain,
+        demand,
+        endpoints_wait,
         max_connections,
         ..
     } = setup;
@@ -182,6 +191,8 @@ pub async fn run(setup: Setup) {
         origins,
         rng: RefCell::new(fastrand::Rng::new()),
         drain: drain.clone(),
+        demand,
+        endpoints_wait,
     });
     tokio::task::spawn_local(tick(Rc::downgrade(&worker), progress));
 
@@ -225,6 +236,7 @@ async fn tick(worker: std::rc::Weak<Worker>, progress: Progress) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept = Instant::now();
     let mut forgot = swept;
+    let mut told = swept;
     loop {
         let now = ticks.tick().await;
         progress.made();
@@ -233,6 +245,10 @@ async fn tick(worker: std::rc::Weak<Worker>, progress: Progress) {
         if now.duration_since(swept) >= SWEEP {
             swept = now;
             worker.pools.sweep(now);
+        }
+        if now.duration_since(told) >= USED {
+            told = now;
+            worker.demand.used(worker.view.take_used());
         }
         if now.duration_since(forgot) >= FORGET {
             forgot = now;

@@ -34,6 +34,8 @@ pub struct Exchange {
     pub(super) request_id: Option<HeaderValue>,
     pub(super) traceparent: Option<HeaderValue>,
     pub(super) outcome: Outcome,
+    /// What stands when the response goes out whole.
+    complete_flag: Flag,
     pub(super) endpoint: Option<SocketAddr>,
     pub(super) route: Option<Arc<str>>,
     pub(super) attempts: u32,
@@ -67,6 +69,7 @@ impl Exchange {
                 grpc_status: None,
                 flag: Flag::DownstreamConnectionTermination,
             },
+            complete_flag: Flag::None,
             endpoint: None,
             route: None,
             attempts: 0,
@@ -126,6 +129,11 @@ impl Exchange {
         self.sent += bytes as u64;
     }
 
+    /// It goes to the service's own address: who answers for that is not known.
+    pub fn endpoints_unknown(&mut self) {
+        self.complete_flag = Flag::EndpointsUnknown;
+    }
+
     /// Response headers go to the caller.
     pub fn answered(&mut self, code: u16, headers: &HeaderMap) {
         self.outcome.code = code;
@@ -145,7 +153,7 @@ impl Exchange {
     /// The response went out whole. A flag that was set for it stays.
     pub fn complete(&mut self) {
         if self.outcome.flag == Flag::DownstreamConnectionTermination {
-            self.outcome.flag = Flag::None;
+            self.outcome.flag = self.complete_flag;
         }
     }
 

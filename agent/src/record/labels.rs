@@ -95,6 +95,8 @@ pub enum Flag {
     RetryOverflow,
     /// A route answers by itself, with a redirect.
     Direct,
+    /// It was not known in time who answers for the service; what went to the service's own address succeeded.
+    EndpointsUnknown,
 }
 
 impl Flag {
@@ -117,6 +119,7 @@ impl Flag {
             // Envoy shows these two under URX and under no flag.
             Self::RetryOverflow => "URXO",
             Self::Direct => "DR",
+            Self::EndpointsUnknown => "EU",
         }
     }
 }

@@ -14,7 +14,7 @@ mod guarded;
 use std::rc::Rc;
 
 pub use access_log::{Relayed, Sink, Writer};
-pub use encode::{NodeSample, Rejected, encode};
+pub use encode::{KubeSample, NodeSample, Rejected, encode};
 pub use exchange::{Exchange, Line};
 pub use guarded::{BoundSample, GuardSample};
 pub use hub::{Counters, Hub, PodConnection};

@@ -117,4 +117,25 @@ pub(super) const DNS_LOOKUPS: Name = (
     "derny_dns_lookups",
     "Lookups of names in the configuration that ended, by result",
 );
+pub(super) const KUBE_REQUESTS: Name = (
+    "derny_kube_requests",
+    "Requests to the Kubernetes API server, by kind, verb and result",
+);
+pub(super) const KUBE_RELISTS: Name = (
+    "derny_kube_relists",
+    "Lists that were read again because the server no longer knew where the watch stood",
+);
+pub(super) const KUBE_WATCHES: Name = ("derny_kube_watches", "Open watches, by kind");
+pub(super) const KUBE_REJECTED: Name = (
+    "derny_kube_objects_rejected",
+    "Routes and policies whose newest version is not in force",
+);
+pub(super) const KUBE_UP: Name = (
+    "derny_kube_up",
+    "1 while the API server answers; what is known of it stays in force otherwise",
+);
+pub(super) const KUBE_SILENCE: Name = (
+    "derny_kube_silence_seconds",
+    "Since the API server last said anything",
+);
 pub(super) const BUILD_INFO: Name = ("derny_build_info", "1, labelled with the version");

@@ -58,7 +58,7 @@ impl Health {
             return port.clone();
         };
         let mut shown = ServicePort::clone(port);
-        for endpoint in &mut shown.endpoints {
+        for endpoint in shown.endpoints.iter_mut() {
             // An endpoint that goes away does so whether it is healthy or not.
             if endpoint.state == EndpointState::Ready && failing.contains(&endpoint.address) {
                 endpoint.state = EndpointState::Unhealthy;

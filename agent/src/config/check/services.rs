@@ -147,7 +147,7 @@ fn ports(
         let port = ServicePort {
             name,
             protocol: protocol(hints),
-            endpoints,
+            endpoints: endpoints.into(),
             policy,
             routes: Vec::new(),
         };

@@ -8,6 +8,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::model::ServiceName;
+
 /// A handle to the numbers. Every copy shows the same.
 #[derive(Clone, Debug, Default)]
 pub struct KubeBoard(Arc<Mutex<Shown>>);
@@ -21,6 +23,19 @@ struct Shown {
     contact: Option<Instant>,
     /// Whether the newest thing heard was that, and no failure to reach it.
     up: bool,
+    faults: Vec<ObjectFault>,
+    left_alone: Vec<(ServiceName, String)>,
+}
+
+/// An object whose newest version is not in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectFault {
+    /// Plural name of its kind.
+    pub resource: &'static str,
+    /// `namespace/name`.
+    pub object: String,
+    pub message: String,
+    pub last_good_in_force: bool,
 }
 
 /// Requests of one kind since the start.
@@ -66,6 +81,22 @@ impl KubeBoard {
 
     pub fn is_up(&self) -> bool {
         self.lock().up
+    }
+
+    /// Objects that are not in force as they are written.
+    pub fn faults(&self) -> Vec<ObjectFault> {
+        self.lock().faults.clone()
+    }
+
+    /// Services that the mesh does not serve, and why.
+    pub fn left_alone(&self) -> Vec<(ServiceName, String)> {
+        self.lock().left_alone.clone()
+    }
+
+    pub(super) fn show(&self, faults: Vec<ObjectFault>, left_alone: Vec<(ServiceName, String)>) {
+        let mut shown = self.lock();
+        shown.faults = faults;
+        shown.left_alone = left_alone;
     }
 
     pub(super) fn request(&self, resource: &'static str, verb: &'static str, result: &'static str) {

@@ -241,8 +241,11 @@ impl Cluster {
             Ok(self.client.request_events::<T>(request).await?)
         };
         let sent = sent.await;
-        self.board
-            .request(of.plural, "watch", sent.as_ref().map_or_else(Failure::as_str, |_| "ok"));
+        self.board.request(
+            of.plural,
+            "watch",
+            sent.as_ref().map_or_else(Failure::as_str, |_| "ok"),
+        );
         Ok(sent?.map(|event| event.map_err(Failure::from)))
     }
 
@@ -261,8 +264,11 @@ impl Cluster {
             }
         };
         let answer = answer.await;
-        self.board
-            .request(of.plural, verb, answer.as_ref().map_or_else(Failure::as_str, |_| "ok"));
+        self.board.request(
+            of.plural,
+            verb,
+            answer.as_ref().map_or_else(Failure::as_str, |_| "ok"),
+        );
         answer
     }
 }

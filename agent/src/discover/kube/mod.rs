@@ -1,16 +1,30 @@
 //! A Kubernetes API server as a source.
 //!
 //! ```text
-//!           list, watch                 compact forms
-//! API server ─────────▶ watch (per kind) ─────────▶ … ─▶ Vec<Update>
+//!            list, watch         events            updates
+//! API server ───────────▶ watch ────────▶ world ────────────▶ publisher
+//!                           ▲               │
+//!                           └── source ◀────┴── demand ◀── workers
 //! ```
-//! Nothing here keeps a whole object: what is read of one is what its type in `objects` names, and that becomes a
-//! smaller form at once.
+//! Services, routes, policies and grants are watched from the start; the endpoints of a service only while a pod of
+//! this node uses it. Nothing keeps a whole object: what is read of one is what its type in `objects` names, and that
+//! becomes a smaller form at once.
 
-mod board;
-mod client;
 mod objects;
+mod client;
+mod board;
 mod watch;
+mod seen;
+mod services;
+mod slices;
+mod attached;
+mod grants;
+mod world;
+mod demand;
+mod state;
+mod source;
 
-pub use board::{KubeBoard, RequestCount};
+pub use board::{KubeBoard, ObjectFault, RequestCount};
 pub use client::{Cluster, Error};
+pub use demand::KubeDemand;
+pub use source::{Inputs, KubeSource, Options};

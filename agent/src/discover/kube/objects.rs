@@ -71,14 +71,14 @@ watched! {
     TrafficPolicy: "derny.dev" "v1alpha1" "trafficpolicies";
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Service {
     pub(crate) metadata: Meta,
     #[serde(default)]
     pub(crate) spec: ServiceSpec,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ServiceSpec {
     /// `ClusterIP`, also when it is not said; `NodePort`, `LoadBalancer`, `ExternalName`.
@@ -95,7 +95,7 @@ pub(crate) struct ServiceSpec {
     pub(crate) ports: Vec<ServicePort>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ServicePort {
     pub(crate) name: Option<String>,

@@ -197,7 +197,11 @@ impl<M, F> Course<M, F> {
                 }
                 // One object that is not understood is no reason to lose the others.
                 Err(Failure::Undecodable(error)) => {
-                    tracing::error!(resource = T::OF.plural, error, "an object was not understood and is left out");
+                    tracing::error!(
+                        resource = T::OF.plural,
+                        error,
+                        "an object was not understood and is left out"
+                    );
                     board.request(T::OF.plural, "watch", "undecodable");
                     continue;
                 }
@@ -240,7 +244,9 @@ impl<M, F> Course<M, F> {
             let resource = T::OF.plural;
             match failure {
                 // A kind that nobody has installed is nobody's error.
-                Failure::NotFound(_) => tracing::info!(resource, "the API server does not serve this kind yet"),
+                Failure::NotFound(_) => {
+                    tracing::info!(resource, "the API server does not serve this kind yet")
+                }
                 _ => tracing::warn!(resource, error = %failure, "not watched; what is known stays in force"),
             }
         }

@@ -44,7 +44,8 @@ impl<'a> Targets<'a> {
             return Vec::new();
         };
         let Some(number) = parent.port else {
-            let named = |port: &&schema::Port| parent.section_name.is_none() || port.name == parent.section_name;
+            let named =
+                |port: &&schema::Port| parent.section_name.is_none() || port.name == parent.section_name;
             let ports = found.ports.iter().filter(|port| is_http(port)).filter(named);
             let numbers = ports.filter_map(|port| u16::try_from(port.port).ok());
             return numbers
@@ -79,7 +80,9 @@ impl<'a> Targets<'a> {
     ) -> Option<ServicePortName> {
         let (service, found) = self.service(backend, namespace, at, faults)?;
         let Some(number) = backend.port else {
-            let choice = found.map(choice).unwrap_or_else(|| "one of the service's".to_owned());
+            let choice = found
+                .map(choice)
+                .unwrap_or_else(|| "one of the service's".to_owned());
             let remedy = format!("add `port`, {choice}");
             faults.add(at, service, "is named without a port", remedy);
             return None;

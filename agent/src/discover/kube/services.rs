@@ -1,0 +1,212 @@
+//! A Service as it is declared, in the form that is kept.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::objects;
+use crate::{
+    config::{ProtocolHints, protocol},
+    model::{Protocol, ServiceName},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Declared {
+    pub(super) name: ServiceName,
+    pub(super) kind: Kind,
+    /// Ports of other protocols than TCP are not here.
+    pub(super) ports: Vec<DeclaredPort>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The ClusterIPs, that of the first family first; at least one.
+    Virtual(Vec<IpAddr>),
+    /// Callers dial the endpoints.
+    Headless,
+    /// An ExternalName: another name in the DNS, which the pod's resolver follows.
+    External(Arc<str>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DeclaredPort {
+    pub(super) port: u16,
+    /// Slices name their ports by it. `None` for a service's only port.
+    pub(super) name: Option<Arc<str>>,
+    pub(super) protocol: Protocol,
+}
+
+impl Declared {
+    /// `None` for a service that has no address yet.
+    pub(super) fn from_object(object: &objects::Service) -> Option<Self> {
+        let spec = &object.spec;
+        let written = spec.cluster_ips.iter().chain(&spec.cluster_ip);
+        let kind = if spec.kind.as_deref() == Some("ExternalName") {
+            Kind::External(spec.external_name.as_deref().unwrap_or_default().into())
+        } else if written.clone().any(|text| text == "None") {
+            Kind::Headless
+        } else {
+            let mut ips = Vec::with_capacity(spec.cluster_ips.len());
+            for ip in written.filter_map(|text| text.parse::<IpAddr>().ok()) {
+                if !ips.contains(&ip) {
+                    ips.push(ip);
+                }
+            }
+            if ips.is_empty() {
+                return None;
+            }
+            Kind::Virtual(ips)
+        };
+        let tcp = (spec.ports.iter()).filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")));
+        let mut ports: Vec<_> = tcp.filter_map(declared_port).collect();
+        ports.sort_by_key(|port| port.port);
+        ports.dedup_by_key(|port| port.port);
+        Some(Self {
+            name: name(&object.metadata),
+            kind,
+            ports,
+        })
+    }
+
+    /// What gives this again when it is read.
+    pub(super) fn to_object(&self) -> objects::Service {
+        let mut spec = objects::ServiceSpec::default();
+        match &self.kind {
+            Kind::Virtual(ips) => spec.cluster_ips = ips.iter().map(IpAddr::to_string).collect(),
+            Kind::Headless => spec.cluster_ips = vec!["None".to_owned()],
+            Kind::External(name) => {
+                spec.kind = Some("ExternalName".to_owned());
+                spec.external_name = Some(name.to_string());
+            }
+        }
+        let port = |port: &DeclaredPort| objects::ServicePort {
+            name: port.name.as_deref().map(str::to_owned),
+            protocol: None,
+            // The words of protocols are among those of `appProtocol`; nothing said is nothing said.
+            app_protocol: (port.protocol != Protocol::Detect).then(|| port.protocol.to_string()),
+            port: port.port.into(),
+        };
+        spec.ports = self.ports.iter().map(port).collect();
+        objects::Service {
+            metadata: objects::Meta {
+                name: self.name.name.to_string(),
+                namespace: self.name.namespace.to_string(),
+                ..objects::Meta::default()
+            },
+            spec,
+        }
+    }
+
+    pub(super) fn addresses(&self) -> &[IpAddr] {
+        match &self.kind {
+            Kind::Virtual(ips) => ips,
+            Kind::Headless | Kind::External(_) => &[],
+        }
+    }
+
+    /// The port that a policy or a route names, by its name or its number.
+    pub(super) fn port(&self, section: &str) -> Option<&DeclaredPort> {
+        let named = self
+            .ports
+            .iter()
+            .find(|port| port.name.as_deref() == Some(section));
+        named.or_else(|| self.ports.iter().find(|port| section.parse() == Ok(port.port)))
+    }
+}
+
+pub(super) fn name(meta: &objects::Meta) -> ServiceName {
+    ServiceName {
+        namespace: meta.namespace.as_str().into(),
+        name: meta.name.as_str().into(),
+    }
+}
+
+fn declared_port(port: &objects::ServicePort) -> Option<DeclaredPort> {
+    let hints = ProtocolHints {
+        declared: None,
+        app_protocol: port.app_protocol.as_deref(),
+        port_name: port.name.as_deref(),
+    };
+    Some(DeclaredPort {
+        port: u16::try_from(port.port).ok().filter(|port| *port != 0)?,
+        name: port
+            .name
+            .as_deref()
+            .filter(|name| !name.is_empty())
+            .map(Arc::from),
+        protocol: protocol(hints),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn declared(spec: serde_json::Value) -> Option<Declared> {
+        let object = json!({"metadata": {"name": "a", "namespace": "b"}, "spec": spec});
+        Declared::from_object(&serde_json::from_value(object).unwrap())
+    }
+
+    /// `kind: port/name/protocol …`
+    fn check(spec: serde_json::Value, expect: &str) {
+        let words = match declared(spec) {
+            None => "no address".to_owned(),
+            Some(declared) => {
+                let kind = match &declared.kind {
+                    Kind::Virtual(ips) => ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","),
+                    Kind::Headless => "headless".to_owned(),
+                    Kind::External(name) => format!("external {name}"),
+                };
+                let ports = declared
+                    .ports
+                    .iter()
+                    .map(|p| format!(" {}/{}/{}", p.port, p.name.as_deref().unwrap_or("-"), p.protocol));
+                let text = format!("{kind}:{}", ports.collect::<String>());
+                let again = Declared::from_object(&declared.to_object()).unwrap();
+                assert_eq!(again, declared, "what is saved is read again");
+                text
+            }
+        };
+        assert_eq!(words, expect);
+    }
+
+    #[test]
+    fn services_of_each_kind() {
+        check(
+            json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80}]}),
+            "10.0.0.1: 80/-/detect",
+        );
+        check(
+            json!({"type": "NodePort", "clusterIPs": ["fd00::1", "10.0.0.1"], "ports": [{"port": 80, "name": "http-web"}]}),
+            "fd00::1,10.0.0.1: 80/http-web/http",
+        );
+        // From a server that writes no more than the first.
+        check(json!({"clusterIP": "10.0.0.1"}), "10.0.0.1:");
+        check(
+            json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"port": 1}]}),
+            "headless: 1/-/detect",
+        );
+        check(
+            json!({"type": "ExternalName", "externalName": "db.example"}),
+            "external db.example:",
+        );
+        check(json!({"clusterIP": ""}), "no address");
+        check(json!({}), "no address");
+    }
+
+    #[test]
+    fn ports_speak_what_app_protocol_or_name_say() {
+        let ports = json!([
+            {"port": 5, "name": "dns", "protocol": "UDP"},
+            {"port": 4, "name": "grpc-x", "appProtocol": "kubernetes.io/h2c"},
+            {"port": 3, "name": "grpc-main", "targetPort": "http"},
+            {"port": 2, "name": "odd", "appProtocol": "example.com/own"},
+            {"port": 1, "name": "https", "protocol": "TCP"},
+            {"port": 0}, {"port": 70000},
+        ]);
+        check(
+            json!({"clusterIP": "10.0.0.1", "ports": ports}),
+            "10.0.0.1: 1/https/tls 2/odd/detect 3/grpc-main/grpc 4/grpc-x/http2",
+        );
+    }
+}

@@ -1,0 +1,366 @@
+//! The task that keeps what is known of the API server's objects, and tells the publisher what changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::{
+    board::{KubeBoard, ObjectFault},
+    client::{Cluster, Selection},
+    demand::{InUse, KubeDemand},
+    objects,
+    services::Kind,
+    state::Saved,
+    watch::{Event, Watch},
+    world::World,
+};
+use crate::{
+    drain,
+    model::{ServiceName, Update},
+    ready,
+};
+
+/// Events on their way from the watches; a full channel holds the watches up.
+const NEWS: usize = 256;
+/// Events that are taken together, at most.
+const AT_ONCE: usize = 1024;
+/// How often services that are no longer used are looked for, and what is known is saved.
+const TICK: Duration = Duration::from_secs(2);
+/// A kind that cannot be listed holds the services up for so long, after they have been.
+const PATIENCE: Duration = Duration::from_secs(5);
+const ZONE: &str = "topology.kubernetes.io/zone";
+const SERVICE_OF_SLICE: &str = "kubernetes.io/service-name";
+
+/// What may be set.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// A service that nobody has used for so long is not watched any more.
+    pub endpoints_idle: Duration,
+    /// Where what is known is saved; nowhere without it.
+    pub state_file: Option<PathBuf>,
+    /// Of the own Node, for its zone.
+    pub node_name: Option<String>,
+}
+
+/// What comes to a source from its own process.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    pub demand: KubeDemand,
+    /// Services that a file gives, and this source leaves to it.
+    pub taken: watch::Receiver<Arc<BTreeSet<ServiceName>>>,
+    /// Services that pods declare to use, whether they have dialled them or not.
+    pub declared: watch::Receiver<Arc<BTreeSet<ServiceName>>>,
+}
+
+/// An API server as a source of services, routes and policies.
+#[derive(Debug)]
+pub struct KubeSource {
+    cluster: Cluster,
+    options: Options,
+    inputs: Inputs,
+    zone: watch::Sender<Option<Arc<str>>>,
+}
+
+#[derive(Debug)]
+enum News {
+    Service(Event<objects::Service>),
+    Policy(Event<objects::TrafficPolicy>),
+    HttpRoute(Event<objects::HttpRoute>),
+    GrpcRoute(Event<objects::GrpcRoute>),
+    Grant(Event<objects::ReferenceGrant>),
+    Node(Event<objects::Node>),
+    Slice(ServiceName, Event<objects::EndpointSlice>),
+}
+
+impl KubeSource {
+    pub fn new(cluster: Cluster, options: Options, inputs: Inputs) -> Self {
+        Self {
+            cluster,
+            options,
+            inputs,
+            zone: watch::Sender::new(None),
+        }
+    }
+
+    pub fn board(&self) -> KubeBoard {
+        self.cluster.board()
+    }
+
+    /// The zone of the own Node, once it is known.
+    pub fn zone(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.zone.subscribe()
+    }
+
+    /// Tells all changes until the drain begins or nobody receives. `first` is dropped when all that there is at the
+    /// start has been told.
+    pub async fn run(self, updates: mpsc::Sender<Vec<Update>>, first: ready::Guard, drain: drain::Watch) {
+        let (send, news) = mpsc::channel(NEWS);
+        let mut running = Running {
+            _kinds: self.kinds(&send),
+            source: self,
+            world: World::default(),
+            in_use: InUse::default(),
+            watches: BTreeMap::new(),
+            send,
+            listed_at: None,
+            unsaved: false,
+            saving: None,
+        };
+        running.restore();
+        running.run(news, updates, first, drain).await;
+    }
+
+    /// The watches that there are in any case.
+    fn kinds(&self, news: &mpsc::Sender<News>) -> Vec<Watch> {
+        let all = Selection::default;
+        let mut kinds = vec![
+            Watch::start(&self.cluster, all(), news.clone(), News::Service),
+            Watch::start(&self.cluster, all(), news.clone(), News::Policy),
+            Watch::start(&self.cluster, all(), news.clone(), News::HttpRoute),
+            Watch::start(&self.cluster, all(), news.clone(), News::GrpcRoute),
+            Watch::start(&self.cluster, all(), news.clone(), News::Grant),
+        ];
+        if let Some(name) = &self.options.node_name {
+            let own = Selection {
+                fields: Some(format!("metadata.name={name}")),
+                ..all()
+            };
+            kinds.push(Watch::start(&self.cluster, own, news.clone(), News::Node));
+        }
+        kinds
+    }
+}
+
+struct Running {
+    source: KubeSource,
+    world: World,
+    in_use: InUse,
+    /// One for each service in use.
+    watches: BTreeMap<ServiceName, Watch>,
+    send: mpsc::Sender<News>,
+    _kinds: Vec<Watch>,
+    listed_at: Option<Instant>,
+    unsaved: bool,
+    saving: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    async fn run(
+        mut self,
+        mut news: mpsc::Receiver<News>,
+        updates: mpsc::Sender<Vec<Update>>,
+        first: ready::Guard,
+        drain: drain::Watch,
+    ) {
+        let mut first = Some(first);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let mut objects_changed = false;
+            tokio::select! {
+                () = drain.signaled() => break,
+                Some(event) = news.recv() => {
+                    objects_changed |= self.take(event);
+                    for _ in 1..AT_ONCE {
+                        let Ok(event) = news.try_recv() else { break };
+                        objects_changed |= self.take(event);
+                    }
+                    self.unsaved = true;
+                }
+                () = self.source.inputs.demand.wanted() => {}
+                Ok(()) = self.source.inputs.declared.changed() => {}
+                Ok(()) = self.source.inputs.taken.changed() => {
+                    let taken = self.source.inputs.taken.borrow_and_update().clone();
+                    self.world.taken(taken);
+                }
+                _ = ticks.tick() => self.save(),
+            }
+            self.follow_use();
+            if objects_changed {
+                self.show();
+            }
+            if !self.may_tell() {
+                continue;
+            }
+            let changes = self.world.changes();
+            if !changes.is_empty() && updates.send(changes).await.is_err() {
+                break;
+            }
+            first = None;
+        }
+        drop(first);
+    }
+
+    /// True when it was anything but endpoints.
+    fn take(&mut self, event: News) -> bool {
+        match event {
+            News::Service(event) => self.world.service(event),
+            News::Policy(event) => self.world.policy(event),
+            News::HttpRoute(event) => self.world.http_route(event),
+            News::GrpcRoute(event) => self.world.grpc_route(event),
+            News::Grant(event) => self.world.grant(event),
+            News::Node(Event::Applied(node)) => {
+                let zone = node
+                    .metadata
+                    .labels
+                    .get(ZONE)
+                    .map(|zone| Arc::from(zone.as_str()));
+                self.set_zone(zone);
+            }
+            News::Node(_) => {}
+            News::Slice(service, event) => {
+                self.world.slice(&service, event);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn set_zone(&self, zone: Option<Arc<str>>) {
+        let set = |known: &mut Option<Arc<str>>| {
+            let changed = *known != zone;
+            *known = zone;
+            changed
+        };
+        self.source.zone.send_if_modified(set);
+    }
+
+    /// Watches the endpoints of what is in use, and of nothing else.
+    fn follow_use(&mut self) {
+        let now = Instant::now();
+        let inputs = &mut self.source.inputs;
+        self.in_use.touch(inputs.demand.take(), now);
+        let declared = inputs.declared.borrow_and_update().clone();
+        self.in_use.touch(declared.iter().cloned(), now);
+        self.in_use.expire(self.source.options.endpoints_idle, now);
+        // A service that is in use is not forgotten because the server that would name it is slow to.
+        if !self.world.has_services() {
+            return;
+        }
+        let wanted = self.world.wanted(&self.in_use.services());
+        let idle: Vec<ServiceName> = (self.watches.keys())
+            .filter(|name| !wanted.contains(*name))
+            .cloned()
+            .collect();
+        for service in idle {
+            tracing::debug!(%service, "endpoints no longer watched");
+            self.watches.remove(&service);
+            self.world.forget_endpoints(&service);
+        }
+        for service in wanted {
+            if self.watches.contains_key(&service) {
+                continue;
+            }
+            tracing::debug!(%service, "endpoints watched");
+            self.world.watch_endpoints(&service);
+            let selection = Selection {
+                namespace: Some(service.namespace.to_string()),
+                labels: Some(format!("{SERVICE_OF_SLICE}={}", service.name)),
+                fields: None,
+            };
+            let name = service.clone();
+            let wrap = move |event| News::Slice(name.clone(), event);
+            let watch = Watch::start(&self.source.cluster, selection, self.send.clone(), wrap);
+            self.watches.insert(service, watch);
+        }
+    }
+
+    /// Whether what is known is whole enough to be told: a service is not shown without its policy and routes, unless
+    /// these cannot be had.
+    fn may_tell(&mut self) -> bool {
+        if self.world.is_whole() {
+            return true;
+        }
+        let listed = self.world.has_services();
+        let since = *self.listed_at.get_or_insert_with(Instant::now);
+        if !listed {
+            self.listed_at = None;
+        }
+        listed && since.elapsed() >= PATIENCE
+    }
+
+    /// Shows an operator what is not as he wrote it.
+    fn show(&self) {
+        let fault = |resource, (name, fault, in_force): (String, &String, bool)| ObjectFault {
+            resource,
+            object: name,
+            message: fault.clone(),
+            last_good_in_force: in_force,
+        };
+        macro_rules! faults {
+            ($($of:expr => $resource:literal),*) => {{
+                let mut all = Vec::new();
+                $(all.extend($of.all().filter_map(|(name, entry)| {
+                    let message = entry.fault.as_ref()?;
+                    Some(fault($resource, (name.to_string(), message, entry.good.is_some())))
+                }));)*
+                all
+            }};
+        }
+        let faults = faults!(
+            self.world.policies => "trafficpolicies",
+            self.world.http_routes => "httproutes",
+            self.world.grpc_routes => "grpcroutes"
+        );
+        let external = self
+            .world
+            .services
+            .values()
+            .filter_map(|declared| match &declared.kind {
+                Kind::External(name) => Some((
+                    declared.name.clone(),
+                    format!("ExternalName: the pod's resolver follows it to {name}, which is left alone"),
+                )),
+                Kind::Virtual(_) | Kind::Headless => None,
+            });
+        self.source.cluster.board().show(faults, external.collect());
+    }
+
+    /// Goes on with what an earlier agent knew.
+    fn restore(&mut self) {
+        let Some(path) = self.source.options.state_file.clone() else {
+            return;
+        };
+        match Saved::read(&path) {
+            Ok(Some(mut saved)) => {
+                self.set_zone(saved.zone.take().map(Arc::from));
+                let watched = saved.restore(&mut self.world);
+                tracing::info!(path = %path.display(), services = self.world.services.len(), "state of an earlier agent in force");
+                self.in_use.touch(watched, Instant::now());
+                self.show();
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "state of an earlier agent not read")
+            }
+        }
+    }
+
+    /// Writes what has changed since the last time, on a thread of its own.
+    fn save(&mut self) {
+        let Some(path) = self.source.options.state_file.clone() else {
+            return;
+        };
+        let busy = self.saving.as_ref().is_some_and(|saving| !saving.is_finished());
+        if !self.unsaved || busy || !self.world.is_whole() {
+            return;
+        }
+        self.unsaved = false;
+        let zone = self.source.zone.borrow().as_deref().map(str::to_owned);
+        let saved = Saved::of(&self.world, zone);
+        self.saving = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = saved.write(&path) {
+                tracing::warn!(path = %path.display(), %error, "state not saved");
+            }
+        }));
+    }
+}

@@ -1,0 +1,112 @@
+//! What is known, on disk: an agent that starts while the API server is away goes on with it.
+
+use std::{fs, io, path::Path};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{objects, watch::Event, world::World};
+use crate::model::ServiceName;
+
+/// Of the form of the file. A file of another one is not read.
+const VERSION: u32 = 1;
+
+/// The API's objects in their shortest forms.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Saved {
+    version: u32,
+    services: Vec<objects::Service>,
+    policies: Vec<Value>,
+    http_routes: Vec<Value>,
+    grpc_routes: Vec<Value>,
+    grants: Vec<objects::ReferenceGrant>,
+    endpoints: Vec<SavedEndpoints>,
+    pub(super) zone: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedEndpoints {
+    namespace: String,
+    service: String,
+    slices: Vec<objects::EndpointSlice>,
+}
+
+impl Saved {
+    pub(super) fn of(world: &World, zone: Option<String>) -> Self {
+        let values = |values: Vec<&Value>| values.into_iter().cloned().collect();
+        let endpoints = world.endpoints.iter().map(|(service, watched)| SavedEndpoints {
+            namespace: service.namespace.to_string(),
+            service: service.name.to_string(),
+            slices: watched.slices.to_objects(&service.namespace),
+        });
+        Self {
+            version: VERSION,
+            services: world
+                .services
+                .values()
+                .map(|declared| declared.to_object())
+                .collect(),
+            policies: values(world.policies.saved()),
+            http_routes: values(world.http_routes.saved()),
+            grpc_routes: values(world.grpc_routes.saved()),
+            grants: world.grants.all().cloned().collect(),
+            endpoints: endpoints.collect(),
+            zone,
+        }
+    }
+
+    /// Tells an empty world all of it; the services whose endpoints were watched.
+    pub(super) fn restore(self, world: &mut World) -> Vec<ServiceName> {
+        tell(self.services, |event| world.service(event));
+        tell(typed(self.policies), |event| world.policy(event));
+        tell(typed(self.http_routes), |event| world.http_route(event));
+        tell(typed(self.grpc_routes), |event| world.grpc_route(event));
+        tell(self.grants, |event| world.grant(event));
+        let mut watched = Vec::with_capacity(self.endpoints.len());
+        for of in self.endpoints {
+            let service = ServiceName {
+                namespace: of.namespace.into(),
+                name: of.service.into(),
+            };
+            world.watch_endpoints(&service);
+            tell(of.slices, |event| world.slice(&service, event));
+            watched.push(service);
+        }
+        watched
+    }
+
+    /// Puts it in the place of what is at `path`, whole or not at all. Blocks.
+    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let mut next = path.as_os_str().to_owned();
+        next.push(".next");
+        fs::write(&next, serde_json::to_vec(self)?)?;
+        fs::rename(&next, path)
+    }
+
+    /// `None`: there is none.
+    pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let saved: Self = serde_json::from_slice(&bytes)?;
+        Ok((saved.version == VERSION).then_some(saved))
+    }
+}
+
+fn tell<T>(objects: Vec<T>, mut to: impl FnMut(Event<T>)) {
+    to(Event::Listing);
+    objects.into_iter().for_each(|object| to(Event::Applied(object)));
+    to(Event::Listed);
+}
+
+/// An object that is no longer understood is left out.
+fn typed<T: serde::de::DeserializeOwned>(values: Vec<Value>) -> Vec<T> {
+    let typed = values.into_iter().map(serde_json::from_value);
+    typed.filter_map(Result::ok).collect()
+}

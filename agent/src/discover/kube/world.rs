@@ -1,0 +1,411 @@
+//! All that the API server has told → the services as the engine wants them. Pure: events in, updates out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use super::{
+    attached::{Attached, ObjectName},
+    grants::{Grants, backends},
+    objects,
+    seen::Seen,
+    services::{self, Declared, Kind},
+    slices::{Slices, Zones},
+    watch::Event,
+};
+use crate::{
+    config::{self, PolicyObject, RouteObject},
+    model::{
+        Endpoints, Policy, Protocol, Route, RouteKind, Service, ServiceName, ServicePort, ServicePortName,
+        Update,
+    },
+};
+
+#[derive(Debug, Default)]
+pub(super) struct World {
+    pub(super) services: BTreeMap<ServiceName, Declared>,
+    pub(super) policies: Attached<PolicyObject>,
+    pub(super) http_routes: Attached<RouteObject>,
+    pub(super) grpc_routes: Attached<RouteObject>,
+    pub(super) grants: Grants,
+    /// Of the services whose endpoints are watched. In force only when a list was whole.
+    pub(super) endpoints: HashMap<ServiceName, Watched>,
+    zones: Zones,
+    seen: SeenKinds,
+    /// Services that a file gives: those are the file's.
+    taken: Arc<BTreeSet<ServiceName>>,
+    /// What was told last.
+    shown: HashMap<ServiceName, Arc<Service>>,
+    dirty: BTreeSet<ServiceName>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    pub(super) slices: Slices,
+    seen: Seen<Box<str>>,
+}
+
+#[derive(Debug, Default)]
+struct SeenKinds {
+    services: Seen<ServiceName>,
+    policies: Seen<ObjectName>,
+    http_routes: Seen<ObjectName>,
+    grpc_routes: Seen<ObjectName>,
+    grants: Seen<ObjectName>,
+}
+
+impl World {
+    pub(super) fn service(&mut self, event: Event<objects::Service>) {
+        let seen = &mut self.seen.services;
+        match event {
+            Event::Listing => seen.begin(),
+            Event::Absent => seen.absent(),
+            Event::Applied(object) => {
+                let name = services::name(&object.metadata);
+                seen.see(name.clone());
+                let declared = Declared::from_object(&object);
+                let before = match declared.clone() {
+                    Some(declared) => self.services.insert(name.clone(), declared),
+                    None => self.services.remove(&name),
+                };
+                if before != declared {
+                    self.dirty.insert(name);
+                }
+            }
+            Event::Gone(object) => {
+                let name = services::name(&object.metadata);
+                seen.lose(&name);
+                self.services.remove(&name);
+                self.dirty.insert(name);
+            }
+            Event::Listed => {
+                for name in seen.end(self.services.keys()) {
+                    self.services.remove(&name);
+                    self.dirty.insert(name);
+                }
+            }
+        }
+    }
+
+    pub(super) fn policy(&mut self, event: Event<objects::TrafficPolicy>) {
+        let judge = |object: &objects::TrafficPolicy| {
+            config::traffic_policy(&object.metadata.namespace, object.spec.clone()).map(Some)
+        };
+        let changed = attach(
+            event,
+            &mut self.policies,
+            &mut self.seen.policies,
+            |object| &object.metadata,
+            judge,
+        );
+        self.dirty.extend(changed);
+    }
+
+    pub(super) fn http_route(&mut self, event: Event<objects::HttpRoute>) {
+        let judge = |object: &objects::HttpRoute| route(RouteKind::Http, &object.metadata, &object.spec);
+        let (routes, seen) = (&mut self.http_routes, &mut self.seen.http_routes);
+        let changed = attach(event, routes, seen, |object| &object.metadata, judge);
+        self.dirty.extend(changed);
+    }
+
+    pub(super) fn grpc_route(&mut self, event: Event<objects::GrpcRoute>) {
+        let judge = |object: &objects::GrpcRoute| route(RouteKind::Grpc, &object.metadata, &object.spec);
+        let (routes, seen) = (&mut self.grpc_routes, &mut self.seen.grpc_routes);
+        let changed = attach(event, routes, seen, |object| &object.metadata, judge);
+        self.dirty.extend(changed);
+    }
+
+    pub(super) fn grant(&mut self, event: Event<objects::ReferenceGrant>) {
+        let seen = &mut self.seen.grants;
+        let changed = match event {
+            Event::Listing => {
+                seen.begin();
+                false
+            }
+            Event::Absent => {
+                seen.absent();
+                false
+            }
+            Event::Applied(grant) => {
+                seen.see(ObjectName::of(&grant.metadata));
+                self.grants.set(grant)
+            }
+            Event::Gone(grant) => {
+                let name = ObjectName::of(&grant.metadata);
+                seen.lose(&name);
+                self.grants.remove(&name)
+            }
+            Event::Listed => {
+                let gone = seen.end(self.grants.names());
+                gone.iter()
+                    .fold(false, |changed, name| self.grants.remove(name) || changed)
+            }
+        };
+        if changed {
+            let parents = self.http_routes.services().chain(self.grpc_routes.services());
+            self.dirty.extend(parents.cloned());
+        }
+    }
+
+    /// A service's endpoints are watched from now on.
+    pub(super) fn watch_endpoints(&mut self, service: &ServiceName) {
+        self.endpoints.entry(service.clone()).or_default();
+    }
+
+    /// They are watched no longer: who answers for it is unknown again.
+    pub(super) fn forget_endpoints(&mut self, service: &ServiceName) {
+        self.endpoints.remove(service);
+        self.dirty.insert(service.clone());
+    }
+
+    /// Of a service whose endpoints are not watched any more it comes too late.
+    pub(super) fn slice(&mut self, service: &ServiceName, event: Event<objects::EndpointSlice>) {
+        let Some(Watched { slices, seen }) = self.endpoints.get_mut(service) else {
+            return;
+        };
+        let changed = match event {
+            Event::Listing => {
+                seen.begin();
+                false
+            }
+            Event::Absent => false,
+            Event::Applied(object) => {
+                seen.see(object.metadata.name.as_str().into());
+                slices.set(&object, &mut self.zones)
+            }
+            Event::Gone(object) => {
+                seen.lose(&*object.metadata.name);
+                slices.remove(&object.metadata.name)
+            }
+            Event::Listed => {
+                let first = !seen.is_answered();
+                let known: Vec<Box<str>> = slices.names().map(Box::from).collect();
+                let gone = seen.end(known.iter());
+                gone.iter()
+                    .fold(first, |changed, name| slices.remove(name) || changed)
+            }
+        };
+        if changed && seen.is_answered() {
+            self.dirty.insert(service.clone());
+        }
+    }
+
+    /// Services that a file gives from now on.
+    pub(super) fn taken(&mut self, by_file: Arc<BTreeSet<ServiceName>>) {
+        let changed = self.taken.symmetric_difference(&by_file).cloned();
+        self.dirty.extend(changed);
+        // What a file has taken is not this source's to withdraw.
+        for service in by_file.difference(&self.taken) {
+            self.shown.remove(service);
+        }
+        self.taken = by_file;
+    }
+
+    /// Whether all kinds have been listed, so that a service is not shown without its policy.
+    pub(super) fn is_whole(&self) -> bool {
+        let SeenKinds {
+            services,
+            policies,
+            http_routes,
+            grpc_routes,
+            grants,
+        } = &self.seen;
+        services.is_answered()
+            && policies.is_answered()
+            && http_routes.is_answered()
+            && grpc_routes.is_answered()
+            && grants.is_answered()
+    }
+
+    pub(super) fn has_services(&self) -> bool {
+        self.seen.services.is_answered()
+    }
+
+    /// The services whose endpoints must be known when those in `used` are: these, the backends of their routes, and
+    /// headless services that a policy or a route is for, since only by their endpoints' addresses are they seen to
+    /// be dialled.
+    pub(super) fn wanted(&self, used: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
+        let attached = self.policies.services();
+        let attached = attached
+            .chain(self.http_routes.services())
+            .chain(self.grpc_routes.services());
+        let headless = attached.filter(|name| {
+            let declared = self.services.get(*name);
+            declared.is_some_and(|declared| declared.kind == Kind::Headless)
+        });
+        let mut wanted: BTreeSet<ServiceName> = used.iter().chain(headless).cloned().collect();
+        let routes = |name| self.http_routes.of(name).chain(self.grpc_routes.of(name));
+        let behind: Vec<ServiceName> = (wanted.iter().flat_map(routes))
+            .flat_map(|(_, object)| backends(&object.route).cloned().collect::<Vec<_>>())
+            .collect();
+        wanted.extend(behind);
+        wanted.retain(|name| {
+            let declared = self.services.get(name);
+            !self.taken.contains(name)
+                && declared.is_some_and(|declared| !matches!(declared.kind, Kind::External(_)))
+        });
+        wanted
+    }
+
+    /// What has changed since the last call.
+    pub(super) fn changes(&mut self) -> Vec<Update> {
+        let mut updates = Vec::new();
+        for name in std::mem::take(&mut self.dirty) {
+            match self.assemble(&name) {
+                Some(service) => {
+                    if self.shown.get(&name).is_none_or(|before| **before != service) {
+                        let service = Arc::new(service);
+                        self.shown.insert(name, service.clone());
+                        updates.push(Update::Service(service));
+                    }
+                }
+                None => {
+                    if self.shown.remove(&name).is_some() {
+                        updates.push(Update::ServiceGone(name));
+                    }
+                }
+            }
+        }
+        updates
+    }
+
+    fn assemble(&self, name: &ServiceName) -> Option<Service> {
+        let declared = self.services.get(name).filter(|_| !self.taken.contains(name))?;
+        if matches!(declared.kind, Kind::External(_)) {
+            return None;
+        }
+        let endpoints = self
+            .endpoints
+            .get(name)
+            .filter(|watched| watched.seen.is_answered());
+        let ports = declared.ports.iter().map(|port| {
+            let full_name = ServicePortName {
+                service: declared.name.clone(),
+                port: port.port,
+            };
+            let endpoints = match endpoints {
+                Some(watched) => Endpoints::Known(watched.slices.endpoints(port.name.as_deref())),
+                None => Endpoints::Unknown {
+                    instead: declared
+                        .addresses()
+                        .first()
+                        .map(|ip| SocketAddr::new(*ip, port.port)),
+                },
+            };
+            Arc::new(ServicePort {
+                policy: self.policy_of(declared, port).unwrap_or_default(),
+                routes: match port.protocol {
+                    Protocol::Tcp | Protocol::Tls => Vec::new(),
+                    _ => self.routes_of(declared, port),
+                },
+                name: full_name,
+                protocol: port.protocol,
+                endpoints,
+            })
+        });
+        Some(Service {
+            name: declared.name.clone(),
+            addresses: declared.addresses().to_vec(),
+            ports: ports.collect(),
+        })
+    }
+
+    /// A policy for this port before one for the whole service.
+    fn policy_of(&self, service: &Declared, port: &services::DeclaredPort) -> Option<Policy> {
+        let of = |own: bool| {
+            self.policies.of(&service.name).find_map(|(_, object)| {
+                let mut targets = object
+                    .targets
+                    .iter()
+                    .filter(|target| target.service == service.name);
+                let is_own = |section: &str| service.port(section) == Some(port);
+                let matches = targets.any(|target| match &target.section {
+                    Some(section) => own && is_own(section),
+                    None => !own,
+                });
+                matches.then(|| Policy::clone(&object.policy))
+            })
+        };
+        of(true).or_else(|| of(false))
+    }
+
+    /// Routes of one kind: where both are there, those of the kind of the oldest (Gateway API, `GRPCRoute`).
+    fn routes_of(&self, service: &Declared, port: &services::DeclaredPort) -> Vec<Arc<Route>> {
+        let of = |routes: &Attached<RouteObject>| -> Vec<Arc<Route>> {
+            let objects = routes.of(&service.name).map(|(_, object)| object);
+            let attached = objects.filter(|object| {
+                let mut parents = object
+                    .parents
+                    .iter()
+                    .filter(|parent| parent.service == service.name);
+                parents.any(|parent| {
+                    parent.port.is_none_or(|number| number == port.port)
+                        && parent
+                            .section
+                            .as_deref()
+                            .is_none_or(|name| port.name.as_deref() == Some(name))
+                })
+            });
+            attached.map(|object| self.grants.apply(&object.route)).collect()
+        };
+        let (http, grpc) = (of(&self.http_routes), of(&self.grpc_routes));
+        match (http.first(), grpc.first()) {
+            (Some(h), Some(g)) if (g.created, &g.name) < (h.created, &h.name) => grpc,
+            (Some(_), _) => http,
+            (None, _) => grpc,
+        }
+    }
+}
+
+fn route(
+    kind: RouteKind,
+    meta: &objects::Meta,
+    spec: &serde_json::Value,
+) -> Result<Option<RouteObject>, config::Error> {
+    let created = meta
+        .creation_timestamp
+        .as_deref()
+        .and_then(seconds)
+        .unwrap_or_default();
+    config::route(kind, (&meta.namespace, &meta.name), created, spec.clone())
+}
+
+/// Seconds since the epoch of an RFC 3339 time as the API writes it.
+fn seconds(text: &str) -> Option<u64> {
+    let time: k8s_openapi::jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_second()).ok()
+}
+
+/// Takes an event of a kind that is attached to services; the services for which that changes something.
+fn attach<O: serde::Serialize, T: super::attached::Attaches + PartialEq>(
+    event: Event<O>,
+    attached: &mut Attached<T>,
+    seen: &mut Seen<ObjectName>,
+    meta: impl Fn(&O) -> &objects::Meta,
+    judge: impl Fn(&O) -> Result<Option<T>, config::Error>,
+) -> BTreeSet<ServiceName> {
+    match event {
+        Event::Listing => seen.begin(),
+        Event::Absent => seen.absent(),
+        Event::Applied(object) => {
+            seen.see(ObjectName::of(meta(&object)));
+            return attached.set(meta(&object), judge(&object), &object);
+        }
+        Event::Gone(object) => {
+            let name = ObjectName::of(meta(&object));
+            seen.lose(&name);
+            return attached.remove(&name);
+        }
+        Event::Listed => {
+            let known: Vec<ObjectName> = attached.names().cloned().collect();
+            let gone = seen.end(known.iter());
+            return gone.iter().flat_map(|name| attached.remove(name)).collect();
+        }
+    }
+    BTreeSet::new()
+}
+
+#[cfg(test)]
+mod tests;

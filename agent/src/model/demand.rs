@@ -1,0 +1,20 @@
+//! What the engine asks of discovery.
+
+use super::ServicePortName;
+
+/// Tells discovery which service ports are used, so that it learns who answers for those and for no others. Both are
+/// hints: they never wait, and one that is lost is given again.
+pub trait Demand: Send + Sync {
+    /// Somebody waits for the endpoints of this port.
+    fn wanted(&self, port: &ServicePortName);
+
+    /// These ports had requests lately: what is known of them stays of use.
+    fn used(&self, ports: Vec<ServicePortName>);
+}
+
+/// Nobody is asked, where everything is known from the start.
+impl Demand for () {
+    fn wanted(&self, _: &ServicePortName) {}
+
+    fn used(&self, _: Vec<ServicePortName>) {}
+}

@@ -1,0 +1,45 @@
+//! A service port of which nobody has asked yet who answers for it.
+
+use std::rc::Rc;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{view::Upstream, worker::Worker};
+use crate::record::Source;
+
+/// `upstream` when it is known who answers for it: at once where it is, else when discovery has found out. When that
+/// takes longer than a caller should wait it is `upstream` all the same, which then stands for the service's own
+/// address: whoever serves that without the mesh decides. Only the first to ask waits, and those that come meanwhile.
+pub(super) async fn known(worker: &Worker, source: &Source, upstream: Rc<Upstream>) -> Rc<Upstream> {
+    if upstream.port.endpoints.is_known() {
+        return upstream;
+    }
+    let deadline = match upstream.asked_at.get() {
+        Some(at) => at + worker.endpoints_wait,
+        None => {
+            let now = Instant::now();
+            upstream.asked_at.set(Some(now));
+            worker.demand.wanted(&upstream.port.name);
+            now + worker.endpoints_wait
+        }
+    };
+    let mut published = worker.view.published();
+    let mut newest = upstream;
+    loop {
+        published.borrow_and_update();
+        let found = {
+            let mut rng = worker.rng.borrow_mut();
+            worker.view.follow(&mut rng);
+            worker.view.upstream(source, &newest.port.name, &mut rng)
+        };
+        match found {
+            Some(found) if found.port.endpoints.is_known() => return found,
+            Some(found) => newest = found,
+            // The service has gone meanwhile.
+            None => return newest,
+        }
+        if !matches!(timeout_at(deadline, published.changed()).await, Ok(Ok(()))) {
+            return newest;
+        }
+    }
+}
