@@ -35,6 +35,9 @@ pub mod load;
 pub mod dns;
 /// A client, servers, services of every protocol and an agent, ready made.
 pub mod world;
+/// A Kubernetes API server, a client to it and a proxy that breaks things.
+#[cfg(feature = "servers")]
+pub mod kube;
 /// Waiting for a condition, and reading what is observed.
 pub mod observe;
 

@@ -8,6 +8,7 @@ mod endpoints;
 mod explain;
 mod redirects;
 mod check;
+mod crd;
 mod import;
 mod output;
 
@@ -68,6 +69,8 @@ enum Command {
     /// Carry another proxy's configuration over
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Print the CustomResourceDefinition of TrafficPolicy
+    Crd,
 }
 
 #[derive(Debug, Subcommand)]
@@ -187,6 +190,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Redirects => redirects::run(output),
         Command::Config(ConfigCommand::Check { file }) => check::run(&file, output),
         Command::Import(ImportCommand::Envoy(args)) => import::run(&args, output),
+        Command::Crd => crd::show(),
     }
 }
 

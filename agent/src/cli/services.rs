@@ -81,6 +81,7 @@ mod tests {
             endpoints: vec![endpoint("10.0.0.2:80", 1), endpoint("10.0.0.3:80", 2)],
             routes: 2,
             policy: vec!["retry".to_owned()],
+            note: String::new(),
         };
         let mut plain = service.clone();
         (plain.endpoints, plain.policy, plain.routes) = (vec![], vec![], 0);

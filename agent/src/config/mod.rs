@@ -10,6 +10,7 @@ mod traffic_policy;
 mod parse;
 mod check;
 mod object;
+pub mod crd;
 mod error;
 pub mod duration;
 

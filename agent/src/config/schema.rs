@@ -5,6 +5,7 @@ pub(super) mod route;
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
 use super::traffic_policy::TrafficPolicy;
@@ -101,7 +102,7 @@ pub(super) struct Endpoint {
 }
 
 /// What a policy is attached to.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct TargetRef {
     /// Empty, as a Service's is; the Gateway API's tools write it.

@@ -3,12 +3,13 @@
 
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 use super::schema::{TargetRef, duration};
 
 /// A policy and what it is attached to.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct TrafficPolicy {
     pub(super) target_refs: Vec<TargetRef>,
@@ -29,7 +30,7 @@ pub(super) struct TrafficPolicy {
     pub(super) detect_timeout: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct LoadBalancer {
     pub(super) algorithm: Option<String>,
@@ -43,7 +44,7 @@ pub(super) struct LoadBalancer {
 }
 
 /// One of the three.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct HashOn {
     pub(super) header: Option<String>,
@@ -51,13 +52,13 @@ pub(super) struct HashOn {
     pub(super) source_address: Option<bool>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ZoneAware {
     pub(super) min_endpoints: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ConnectionPool {
     #[serde(default, deserialize_with = "duration")]
@@ -74,7 +75,7 @@ pub(super) struct ConnectionPool {
     pub(super) http2_keepalive: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Timeouts {
     #[serde(default, deserialize_with = "duration")]
@@ -85,7 +86,7 @@ pub(super) struct Timeouts {
     pub(super) idle: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Retry {
     pub(super) attempts: Option<u64>,
@@ -105,7 +106,7 @@ pub(super) struct Retry {
     pub(super) hold_headers: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Backoff {
     #[serde(default, deserialize_with = "duration")]
@@ -114,14 +115,14 @@ pub(super) struct Backoff {
     pub(super) max: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RetryBudget {
     pub(super) percent: Option<u64>,
     pub(super) min: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct OutlierDetection {
     pub(super) enabled: Option<bool>,
@@ -144,7 +145,7 @@ pub(super) struct OutlierDetection {
     pub(super) failure_percentage: Option<FailurePercentage>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct SuccessRate {
     pub(super) minimum_hosts: Option<u64>,
@@ -152,7 +153,7 @@ pub(super) struct SuccessRate {
     pub(super) stdev_factor: Option<f64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct FailurePercentage {
     pub(super) threshold: Option<u64>,
@@ -160,7 +161,7 @@ pub(super) struct FailurePercentage {
     pub(super) request_volume: Option<u64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct CircuitBreaking {
     pub(super) max_connections: Option<u64>,
@@ -171,14 +172,14 @@ pub(super) struct CircuitBreaking {
     pub(super) per_endpoint: PerEndpoint,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PerEndpoint {
     pub(super) max_requests: Option<u64>,
 }
 
 /// With one of `http`, `grpc` and `tcp`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct HealthCheck {
     pub(super) http: Option<HttpProbe>,
@@ -194,7 +195,7 @@ pub(super) struct HealthCheck {
     pub(super) port: Option<u64>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct HttpProbe {
     pub(super) path: String,
@@ -202,14 +203,14 @@ pub(super) struct HttpProbe {
     pub(super) expected_statuses: Option<Vec<Word>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct GrpcProbe {
     #[serde(default)]
     pub(super) service: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TcpProbe {}
 
@@ -239,5 +240,19 @@ impl<'de> Deserialize<'de> for Word {
         }
 
         from.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Word {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Word".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "x-kubernetes-int-or-string": true })
     }
 }

@@ -195,6 +195,11 @@ impl Cluster {
         })
     }
 
+    /// The namespace of the service account or of the kubeconfig's context.
+    pub(super) fn namespace(&self) -> &str {
+        self.client.default_namespace()
+    }
+
     pub fn board(&self) -> KubeBoard {
         self.board.clone()
     }

@@ -29,7 +29,7 @@ impl KubeDemand {
     }
 
     /// Returns when somebody waits for a service.
-    pub(super) async fn wanted(&self) {
+    pub(super) async fn somebody_waits(&self) {
         self.0.wanted.notified().await;
     }
 
@@ -90,7 +90,7 @@ mod tests {
         let demand = KubeDemand::default();
         demand.wanted(&port("a"));
         demand.used(vec![port("a"), port("b")]);
-        demand.wanted().await;
+        demand.somebody_waits().await;
         let mut in_use = InUse::default();
         let idle = Duration::from_secs(600);
         in_use.touch(demand.take(), Instant::now());

@@ -22,6 +22,8 @@ mod grants;
 mod world;
 mod demand;
 mod state;
+mod status;
+mod leader;
 mod source;
 
 pub use board::{KubeBoard, ObjectFault, RequestCount};

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::watch::Watched;
 
 /// Where a kind is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Resource {
     /// Empty for the core kinds.
     pub(crate) group: &'static str,

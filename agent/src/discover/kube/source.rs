@@ -17,9 +17,10 @@ use super::{
     board::{KubeBoard, ObjectFault},
     client::{Cluster, Selection},
     demand::{InUse, KubeDemand},
-    objects,
+    leader, objects,
     services::Kind,
     state::Saved,
+    status::{Verdict, verdicts},
     watch::{Event, Watch},
     world::World,
 };
@@ -104,6 +105,8 @@ impl KubeSource {
     /// start has been told.
     pub async fn run(self, updates: mpsc::Sender<Vec<Update>>, first: ready::Guard, drain: drain::Watch) {
         let (send, news) = mpsc::channel(NEWS);
+        let verdicts = watch::Sender::new(Arc::default());
+        let writing = leader::run(self.cluster.clone(), self.identity(), verdicts.subscribe());
         let mut running = Running {
             _kinds: self.kinds(&send),
             source: self,
@@ -114,9 +117,22 @@ impl KubeSource {
             listed_at: None,
             unsaved: false,
             saving: None,
+            verdicts,
         };
         running.restore();
-        running.run(news, updates, first, drain).await;
+        tokio::select! {
+            () = running.run(news, updates, first, drain) => {}
+            () = writing => {}
+        }
+    }
+
+    fn identity(&self) -> leader::Identity {
+        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = self.options.node_name.clone().unwrap_or_else(host);
+        leader::Identity {
+            name: format!("{}-{}", name.trim(), std::process::id()),
+            namespace: self.cluster.namespace().to_owned(),
+        }
     }
 
     /// The watches that there are in any case.
@@ -151,6 +167,8 @@ struct Running {
     listed_at: Option<Instant>,
     unsaved: bool,
     saving: Option<JoinHandle<()>>,
+    /// For whoever writes statuses.
+    verdicts: watch::Sender<Arc<Vec<Verdict>>>,
 }
 
 impl Running {
@@ -176,7 +194,7 @@ impl Running {
                     }
                     self.unsaved = true;
                 }
-                () = self.source.inputs.demand.wanted() => {}
+                () = self.source.inputs.demand.somebody_waits() => {}
                 Ok(()) = self.source.inputs.declared.changed() => {}
                 Ok(()) = self.source.inputs.taken.changed() => {
                     let taken = self.source.inputs.taken.borrow_and_update().clone();
@@ -185,10 +203,11 @@ impl Running {
                 _ = ticks.tick() => self.save(),
             }
             self.follow_use();
-            if objects_changed {
+            let may_tell = self.may_tell();
+            if objects_changed && may_tell {
                 self.show();
             }
-            if !self.may_tell() {
+            if !may_tell {
                 continue;
             }
             let changes = self.world.changes();
@@ -323,6 +342,10 @@ impl Running {
                 Kind::Virtual(_) | Kind::Headless => None,
             });
         self.source.cluster.board().show(faults, external.collect());
+        // What was saved says nothing new of any object.
+        if self.source.cluster.board().is_up() {
+            self.verdicts.send_replace(Arc::new(verdicts(&self.world)));
+        }
     }
 
     /// Goes on with what an earlier agent knew.

@@ -259,7 +259,8 @@ fn routes_are_given_to_the_ports_that_they_name() {
     check(json!({"sectionName": "tcp-x"}), [0, 0]);
     check(json!({"sectionName": "http", "port": 80}), [1, 0]);
     // The older one's kind.
-    told.world.grpc_route(event(route("a", parent(json!({})), near)));
+    let older = serde_json::from_value(route("a", parent(json!({})), near)).unwrap();
+    told.world.grpc_route(Event::Applied(older));
     let kind = told.port("echo", 80).routes[0].kind;
     assert_eq!(kind, RouteKind::Grpc, "equal in age, and first by name");
 }

@@ -1,0 +1,10 @@
+//! `derny crd`
+
+use super::Failure;
+use crate::config::crd;
+
+/// Prints the CustomResourceDefinition of TrafficPolicy.
+pub(super) fn show() -> Result<(), Failure> {
+    print!("{}", crd::yaml());
+    Ok(())
+}

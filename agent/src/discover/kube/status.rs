@@ -1,0 +1,333 @@
+//! What is said to whoever wrote an object: its conditions. Pure.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{
+    attached::{Attached, Entry, ObjectName},
+    grants::backends,
+    objects::{GrpcRoute, HttpRoute, Resource, TrafficPolicy},
+    services::Declared,
+    watch::Watched as _,
+    world::World,
+};
+use crate::{
+    config::{PolicyObject, RouteObject},
+    model::{RouteKind, ServiceName},
+};
+
+/// Who writes the entries of a route's status that are ours.
+pub(super) const CONTROLLER: &str = "derny.dev/agent";
+
+/// One object's standing.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Verdict {
+    pub(super) of: Resource,
+    pub(super) object: ObjectName,
+    pub(super) generation: Option<i64>,
+    /// For each parent of a route, and once for a policy, where the parent is null.
+    pub(super) parents: Vec<(Value, Vec<Condition>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Condition {
+    pub(super) kind: &'static str,
+    pub(super) holds: Holds,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holds {
+    True,
+    False,
+}
+
+fn condition(
+    kind: &'static str,
+    holds: Holds,
+    reason: &'static str,
+    message: impl Into<String>,
+) -> Condition {
+    Condition {
+        kind,
+        holds,
+        reason,
+        message: message.into(),
+    }
+}
+
+/// The standing of all objects that a leader writes a status to.
+pub(super) fn verdicts(world: &World) -> Vec<Verdict> {
+    let policies = world.policies.all().map(|(name, entry)| Verdict {
+        of: TrafficPolicy::OF,
+        object: name.clone(),
+        generation: entry.generation,
+        parents: vec![(Value::Null, vec![of_policy(world, name, entry)])],
+    });
+    let routes = |routes: &Attached<RouteObject>, of: Resource, kind: RouteKind| -> Vec<Verdict> {
+        let all = routes.all();
+        all.map(|(name, entry)| Verdict {
+            of,
+            object: name.clone(),
+            generation: entry.generation,
+            parents: of_route(world, kind, entry),
+        })
+        .collect()
+    };
+    let http = routes(&world.http_routes, HttpRoute::OF, RouteKind::Http);
+    let grpc = routes(&world.grpc_routes, GrpcRoute::OF, RouteKind::Grpc);
+    policies.chain(http).chain(grpc).collect()
+}
+
+/// `Accepted`, with the reasons of the Gateway API's `PolicyConditionReason`.
+fn of_policy(world: &World, name: &ObjectName, entry: &Entry<PolicyObject>) -> Condition {
+    if let Some(fault) = &entry.fault {
+        return condition(
+            "Accepted",
+            Holds::False,
+            "Invalid",
+            with_last_good(fault, entry.good.is_some()),
+        );
+    }
+    let Some(good) = &entry.good else {
+        return condition("Accepted", Holds::False, "Invalid", "not read");
+    };
+    let mut missing = BTreeSet::new();
+    let mut older = BTreeSet::new();
+    for target in &good.targets {
+        let section = target.section.as_deref();
+        let found = world.services.get(&target.service);
+        if !found.is_some_and(|service| section.is_none_or(|section| service.port(section).is_some())) {
+            missing.insert(words(&target.service, section));
+        }
+        let same = |object: &PolicyObject| {
+            let mut targets = object.targets.iter();
+            targets.any(|other| other.service == target.service && other.section == target.section)
+        };
+        // In order of precedence: what comes before this one wins.
+        let before = world
+            .policies
+            .of(&target.service)
+            .take_while(|(other, _)| *other != name);
+        older.extend(
+            before
+                .filter(|(_, object)| same(object))
+                .map(|(other, _)| other.to_string()),
+        );
+    }
+    if let Some(first) = older.first() {
+        let message = format!("the older TrafficPolicy {first} is for the same target, and counts alone");
+        return condition("Accepted", Holds::False, "Conflicted", message);
+    }
+    if let Some(first) = missing.first() {
+        return condition(
+            "Accepted",
+            Holds::False,
+            "TargetNotFound",
+            format!("{first} does not exist"),
+        );
+    }
+    let message = match good.ignored.as_slice() {
+        [] => String::new(),
+        ignored => format!(
+            "fields that this version does not know are left out: {}",
+            ignored.join(", ")
+        ),
+    };
+    condition("Accepted", Holds::True, "Accepted", message)
+}
+
+/// `Accepted` and `ResolvedRefs`, with the reasons of the Gateway API's `RouteConditionReason`.
+fn of_route(world: &World, kind: RouteKind, entry: &Entry<RouteObject>) -> Vec<(Value, Vec<Condition>)> {
+    let Some(good) = &entry.good else {
+        // Without a version that could be read nothing says which parents are meant for us.
+        return Vec::new();
+    };
+    let resolved = resolved(world, kind, good);
+    let parents = good.parents.iter().map(|parent| {
+        let service = world.services.get(&parent.service);
+        let has_port = |service: &Declared| {
+            service.ports.iter().any(|port| {
+                parent.port.is_none_or(|number| number == port.port)
+                    && parent
+                        .section
+                        .as_deref()
+                        .is_none_or(|name| port.name.as_deref() == Some(name))
+            })
+        };
+        let accepted = match (&entry.fault, service) {
+            (Some(fault), _) => condition(
+                "Accepted",
+                Holds::False,
+                "UnsupportedValue",
+                with_last_good(fault, true),
+            ),
+            (None, Some(service)) if has_port(service) => {
+                condition("Accepted", Holds::True, "Accepted", String::new())
+            }
+            (None, _) => {
+                let message = format!("{} has no such port, or does not exist", parent.service);
+                condition("Accepted", Holds::False, "NoMatchingParent", message)
+            }
+        };
+        (parent.written.clone(), vec![accepted, resolved.clone()])
+    });
+    parents.collect()
+}
+
+fn resolved(world: &World, kind: RouteKind, object: &RouteObject) -> Condition {
+    let from = &object.route.namespace;
+    let refused = backends(&object.route).find(|to| !world.grants.allow(kind, from, to));
+    if let Some(to) = refused {
+        let message = format!("no ReferenceGrant lets {from} send requests to {to}");
+        return condition("ResolvedRefs", Holds::False, "RefNotPermitted", message);
+    }
+    match backends(&object.route).find(|to| !world.services.contains_key(*to)) {
+        Some(to) => condition(
+            "ResolvedRefs",
+            Holds::False,
+            "BackendNotFound",
+            format!("{to} does not exist"),
+        ),
+        None => condition("ResolvedRefs", Holds::True, "ResolvedRefs", String::new()),
+    }
+}
+
+fn with_last_good(fault: &str, is_in_force: bool) -> String {
+    match is_in_force {
+        true => format!("{fault} (the last good version is in force)"),
+        false => fault.to_owned(),
+    }
+}
+
+fn words(service: &ServiceName, section: Option<&str>) -> String {
+    match section {
+        Some(section) => format!("port {section} of {service}"),
+        None => service.to_string(),
+    }
+}
+
+impl Verdict {
+    /// The status that the object is to have, made from the one that it has; `None` when it has it. What others wrote
+    /// into it stays. `now` as the API writes times.
+    pub(super) fn merge(&self, had: &Value, now: &str) -> Option<Value> {
+        let next = match self.parents.as_slice() {
+            [(Value::Null, conditions)] => {
+                json!({"conditions": self.conditions(conditions, &had["conditions"], now)})
+            }
+            parents => {
+                let empty = Vec::new();
+                let all = had["parents"].as_array().unwrap_or(&empty);
+                let is_ours = |entry: &&Value| entry["controllerName"] == CONTROLLER;
+                let mut next: Vec<Value> = all.iter().filter(|entry| !is_ours(entry)).cloned().collect();
+                for (parent, conditions) in parents {
+                    let before = all
+                        .iter()
+                        .filter(is_ours)
+                        .find(|entry| entry["parentRef"] == *parent);
+                    let before = before.map_or(&Value::Null, |entry| &entry["conditions"]);
+                    next.push(json!({
+                        "parentRef": parent,
+                        "controllerName": CONTROLLER,
+                        "conditions": self.conditions(conditions, before, now),
+                    }));
+                }
+                if next.is_empty() && all.is_empty() {
+                    return None;
+                }
+                json!({"parents": next})
+            }
+        };
+        (next != *had).then_some(next)
+    }
+
+    /// A condition keeps the time of its last change of `status`.
+    fn conditions(&self, conditions: &[Condition], had: &Value, now: &str) -> Vec<Value> {
+        let empty = Vec::new();
+        let had = had.as_array().unwrap_or(&empty);
+        let written = conditions.iter().map(|condition| {
+            let status = match condition.holds {
+                Holds::True => "True",
+                Holds::False => "False",
+            };
+            let before = had
+                .iter()
+                .find(|had| had["type"] == condition.kind && had["status"] == status);
+            let since = before
+                .and_then(|had| had["lastTransitionTime"].as_str())
+                .unwrap_or(now);
+            json!({
+                "type": condition.kind,
+                "status": status,
+                "observedGeneration": self.generation.unwrap_or_default(),
+                "lastTransitionTime": since,
+                "reason": condition.reason,
+                "message": condition.message,
+            })
+        });
+        written.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(parents: Vec<(Value, Vec<Condition>)>) -> Verdict {
+        Verdict {
+            of: TrafficPolicy::OF,
+            object: ObjectName {
+                namespace: "demo".into(),
+                name: "p".into(),
+            },
+            generation: Some(3),
+            parents,
+        }
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_it_turns() {
+        let good = verdict(vec![(
+            Value::Null,
+            vec![condition("Accepted", Holds::True, "Accepted", "")],
+        )]);
+        let first = good.merge(&Value::Null, "1").unwrap();
+        assert_eq!(first["conditions"][0]["lastTransitionTime"], "1");
+        assert_eq!(first["conditions"][0]["observedGeneration"], 3);
+        assert_eq!(good.merge(&first, "2"), None);
+        let bad = verdict(vec![(
+            Value::Null,
+            vec![condition("Accepted", Holds::False, "Invalid", "x")],
+        )]);
+        let second = bad.merge(&first, "3").unwrap();
+        assert_eq!(second["conditions"][0]["lastTransitionTime"], "3");
+        let other = verdict(vec![(
+            Value::Null,
+            vec![condition("Accepted", Holds::False, "Invalid", "y")],
+        )]);
+        let third = other.merge(&second, "4").unwrap();
+        assert_eq!(
+            third["conditions"][0]["lastTransitionTime"], "3",
+            "another message is no turn"
+        );
+    }
+
+    #[test]
+    fn entries_of_others_stay_in_a_routes_status() {
+        let gateway =
+            json!({"controllerName": "example.com/gateway", "parentRef": {"name": "g"}, "conditions": []});
+        let gone = json!({"controllerName": CONTROLLER, "parentRef": {"name": "old"}, "conditions": []});
+        let parent = json!({"kind": "Service", "name": "echo"});
+        let of = verdict(vec![(
+            parent.clone(),
+            vec![condition("Accepted", Holds::True, "Accepted", "")],
+        )]);
+        let next = of.merge(&json!({"parents": [gone, gateway]}), "1").unwrap();
+        assert_eq!(next["parents"][0], gateway);
+        assert_eq!(next["parents"][1]["parentRef"], parent);
+        assert_eq!(next["parents"].as_array().unwrap().len(), 2);
+        assert_eq!(of.merge(&next, "2"), None);
+    }
+}

@@ -1,0 +1,76 @@
+//! Objects as they are written, complete: a small server fills nothing in.
+
+use serde_json::{Value, json};
+
+use crate::{Pod, config::NAMESPACE};
+
+fn object(api_version: &str, kind: &str, name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": api_version, "kind": kind,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": spec,
+    })
+}
+
+/// A Service at a virtual address with one port, 80, of this name.
+pub fn service(name: &str, ip: &str, port_name: &str) -> Value {
+    let spec = json!({
+        "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "selector": {"app": name},
+        "sessionAffinity": "None", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+        "ports": [{"name": port_name, "port": 80, "targetPort": 8080, "protocol": "TCP"}],
+    });
+    object("v1", "Service", name, spec)
+}
+
+/// An EndpointSlice of a service: addresses, and whether each is ready or terminating.
+pub fn slice(service: &str, name: &str, port: (&str, u16), endpoints: &[(String, Standing)]) -> Value {
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|(ip, standing)| {
+            let ready = *standing == Standing::Ready;
+            json!({
+                "addresses": [ip],
+                "conditions": {"ready": ready, "serving": true, "terminating": !ready},
+            })
+        })
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": name, "namespace": NAMESPACE,
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [{"name": port.0, "port": port.1, "protocol": "TCP"}],
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Ready,
+    Terminating,
+}
+
+/// What [`slice`] takes, of pods that are ready.
+pub fn ready(pods: &[&Pod]) -> Vec<(String, Standing)> {
+    pods.iter()
+        .map(|pod| (pod.ip().to_string(), Standing::Ready))
+        .collect()
+}
+
+/// A TrafficPolicy for a service, with these sections.
+pub fn policy(name: &str, service: &str, sections: Value) -> Value {
+    let mut spec = json!({"targetRefs": [{"group": "", "kind": "Service", "name": service}]});
+    if let (Some(spec), Some(sections)) = (spec.as_object_mut(), sections.as_object()) {
+        spec.extend(sections.clone());
+    }
+    object("derny.dev/v1alpha1", "TrafficPolicy", name, spec)
+}
+
+/// An HTTPRoute or a GRPCRoute of a service.
+pub fn route(kind: &str, name: &str, service: &str, rules: Value) -> Value {
+    let parent = json!({"group": "", "kind": "Service", "name": service});
+    let spec = json!({"parentRefs": [parent], "rules": rules});
+    object("gateway.networking.k8s.io/v1", kind, name, spec)
+}

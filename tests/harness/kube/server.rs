@@ -1,0 +1,192 @@
+//! The API server itself: the first that is to be had of a running one, `mk8s`, and kube-apiserver with etcd.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{Node, Process, observe::eventually};
+
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Where a server comes from.
+#[derive(Clone, Debug)]
+enum Source {
+    /// One that runs already: its kubeconfig.
+    Running(PathBuf),
+    /// A small server with storage of its own: the program.
+    Mk8s(PathBuf),
+    /// The directory of `kube-apiserver` and `etcd`.
+    Envtest(PathBuf),
+}
+
+/// The one place that knows where servers are looked for.
+fn find() -> Result<Source> {
+    if let Some(kubeconfig) = std::env::var_os("DERNY_TEST_APISERVER") {
+        return Ok(Source::Running(kubeconfig.into()));
+    }
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/bin/mk8s");
+    let mk8s = std::env::var_os("DERNY_MK8S").map_or(beside, PathBuf::from);
+    if mk8s.is_file() {
+        return Ok(Source::Mk8s(mk8s));
+    }
+    if let Some(directory) = std::env::var_os("KUBEBUILDER_ASSETS") {
+        return Ok(Source::Envtest(directory.into()));
+    }
+    bail!(
+        "no Kubernetes API server for tests: set DERNY_TEST_APISERVER (a kubeconfig), DERNY_MK8S (a program) or \
+         KUBEBUILDER_ASSETS (a directory with kube-apiserver and etcd)"
+    )
+}
+
+#[derive(Debug)]
+pub(super) struct Server {
+    source: Source,
+    directory: PathBuf,
+    kubeconfig: PathBuf,
+    port: u16,
+    etcd_port: u16,
+    processes: Vec<Process>,
+}
+
+impl Server {
+    pub(super) fn start(node: &Node) -> Result<Self> {
+        let source = find()?;
+        let directory = node.host().run_directory().join("apiserver");
+        std::fs::create_dir_all(&directory).context("creating the API server's directory")?;
+        let kubeconfig = match &source {
+            Source::Running(kubeconfig) => kubeconfig.clone(),
+            Source::Mk8s(_) | Source::Envtest(_) => directory.join("kubeconfig"),
+        };
+        let mut server = Self {
+            source,
+            kubeconfig,
+            port: free_port()?,
+            etcd_port: free_port()?,
+            directory,
+            processes: Vec::new(),
+        };
+        server.start_again()?;
+        Ok(server)
+    }
+
+    pub(super) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    pub(super) fn start_again(&mut self) -> Result<()> {
+        match self.source.clone() {
+            Source::Running(_) => return Ok(()),
+            Source::Mk8s(program) => {
+                let mut command = Command::new(program);
+                command.arg("-dir").arg(&self.directory);
+                command.args(["-port", &self.port.to_string()]);
+                command.args(["-etcd-port", &self.etcd_port.to_string()]);
+                self.spawn(command)?;
+            }
+            Source::Envtest(assets) => self.envtest(&assets)?,
+        }
+        let kubeconfig = self.kubeconfig.clone();
+        eventually("the API server is ready", READY_DEADLINE, || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let Ok(runtime) = runtime else { return false };
+            runtime.block_on(async {
+                let Ok(client) = super::client(&kubeconfig).await else {
+                    return false;
+                };
+                let request = http::Request::get("/readyz").body(Vec::new());
+                let Ok(request) = request else { return false };
+                let answer = tokio::time::timeout(Duration::from_secs(2), client.request_text(request)).await;
+                matches!(answer, Ok(Ok(text)) if text == "ok")
+            })
+        })
+    }
+
+    /// As envtest starts them: without authentication beyond one token, everything allowed.
+    fn envtest(&mut self, assets: &Path) -> Result<()> {
+        let etcd_url = format!("http://127.0.0.1:{}", self.etcd_port);
+        let peer_url = format!("http://127.0.0.1:{}", free_port()?);
+        let mut etcd = Command::new(assets.join("etcd"));
+        etcd.arg("--data-dir").arg(self.directory.join("etcd"));
+        etcd.args([
+            "--listen-client-urls",
+            &etcd_url,
+            "--advertise-client-urls",
+            &etcd_url,
+        ]);
+        etcd.args(["--listen-peer-urls", &peer_url, "--unsafe-no-fsync"]);
+        self.spawn(etcd)?;
+        let key = self.directory.join("sa.key");
+        if !key.exists() {
+            let made = Command::new("openssl")
+                .args(["genrsa", "-out"])
+                .arg(&key)
+                .stderr(Stdio::null())
+                .status();
+            anyhow::ensure!(made.context("openssl")?.success(), "openssl genrsa failed");
+        }
+        let tokens = self.directory.join("tokens.csv");
+        std::fs::write(&tokens, "test,admin,admin,system:masters\n").context("writing tokens")?;
+        let mut server = Command::new(assets.join("kube-apiserver"));
+        server.args(["--etcd-servers", &etcd_url, "--bind-address", "127.0.0.1"]);
+        server.args(["--secure-port", &self.port.to_string()]);
+        server.arg("--cert-dir").arg(self.directory.join("certs"));
+        server.arg("--token-auth-file").arg(&tokens);
+        server.args([
+            "--service-account-issuer",
+            "https://localhost",
+            "--authorization-mode",
+            "AlwaysAllow",
+        ]);
+        server.arg("--service-account-key-file").arg(&key);
+        server.arg("--service-account-signing-key-file").arg(&key);
+        server.args([
+            "--service-cluster-ip-range",
+            "10.96.0.0/16",
+            "--disable-admission-plugins",
+            "ServiceAccount",
+        ]);
+        self.spawn(server)?;
+        let kubeconfig = format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: t, cluster: {{server: \"https://127.0.0.1:{}\", \
+             insecure-skip-tls-verify: true}}}}]\nusers: [{{name: a, user: {{token: test}}}}]\n\
+             contexts: [{{name: t, context: {{cluster: t, user: a}}}}]\ncurrent-context: t\n",
+            self.port
+        );
+        std::fs::write(&self.kubeconfig, kubeconfig).context("writing the kubeconfig")
+    }
+
+    fn spawn(&mut self, mut command: Command) -> Result<()> {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.join("log"))
+            .context("opening the API server's log")?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("cloning the log")?)
+            .stderr(log);
+        self.processes.push(Process::spawn(command)?);
+        Ok(())
+    }
+
+    pub(super) fn kill9(&mut self) -> Result<()> {
+        anyhow::ensure!(
+            !self.processes.is_empty(),
+            "the API server is not this test's own"
+        );
+        for mut process in self.processes.drain(..).rev() {
+            process.kill9()?;
+        }
+        Ok(())
+    }
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("finding a free port")?;
+    Ok(listener.local_addr().context("finding a free port")?.port())
+}

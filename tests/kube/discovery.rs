@@ -1,0 +1,229 @@
+use std::collections::BTreeMap;
+
+use derny_tests::{
+    eventually,
+    kube::objects::{self, Standing},
+    load::{Call, Load, unix_now},
+    upstream::HTTP_PORT,
+};
+use serde_json::json;
+
+use crate::world::{SOON, World};
+
+/// Calls over one gRPC channel, by endpoint; all must have passed the engine.
+fn calls(world: &World, count: u32) -> BTreeMap<String, usize> {
+    let calls = Load::grpc_calls(&world.client, &world.target(), count).unwrap();
+    let mut by_endpoint = BTreeMap::new();
+    for call in calls.finish(SOON).unwrap() {
+        assert!(call.by_derny(), "{call:?}");
+        *by_endpoint.entry(call.endpoint).or_default() += 1;
+    }
+    by_endpoint
+}
+
+#[test]
+fn a_service_is_balanced_over_the_endpoints_of_its_slices() {
+    let world = World::new(3, &[]);
+    let shown = world.shown("echo");
+    assert_eq!(shown["protocol"], "grpc", "{shown}");
+    assert!(
+        shown["note"].as_str().unwrap().starts_with("not asked for"),
+        "{shown}"
+    );
+    assert_eq!(
+        world.sum("derny_kube_watches", &[("resource", "endpointslices")]),
+        0.0
+    );
+
+    let by_endpoint = calls(&world, 300);
+    assert_eq!(by_endpoint.len(), 3, "{by_endpoint:?}");
+    let flagged = world
+        .agent
+        .access_log()
+        .unwrap()
+        .into_iter()
+        .filter(|line| line["flags"] == "EU")
+        .count();
+    assert_eq!(flagged, 0, "the first call waited for the endpoints");
+    assert_eq!(
+        world.sum("derny_kube_watches", &[("resource", "endpointslices")]),
+        1.0
+    );
+    let endpoints = world.shown("echo")["endpoints"].as_array().unwrap().len();
+    assert_eq!(endpoints, 3);
+    let status = world.agent.cli(&["status"]).unwrap().success().unwrap();
+    assert!(status.contains("endpoints of 1 services watched"), "{status}");
+}
+
+#[test]
+fn endpoints_terminate_move_between_slices_and_go_under_load() {
+    let world = World::new(3, &[]);
+    let load = Load::grpc(&world.client, &world.target()).unwrap();
+    load.wait_for("calls pass", 100, 0.0, SOON, Call::by_derny)
+        .unwrap();
+    let mut endpoints = objects::ready(&world.servers.iter().collect::<Vec<_>>());
+    endpoints[0].1 = Standing::Terminating;
+    let port = ("grpc", HTTP_PORT);
+    world.apply(&[objects::slice("echo", "echo-1", port, &endpoints)]);
+    let terminating = || {
+        world.sum(
+            "derny_endpoints",
+            &[("service", "echo"), ("state", "terminating")],
+        ) == 1.0
+    };
+    eventually("the first one terminates", SOON, terminating).unwrap();
+    let since = unix_now();
+    load.wait_for("calls go on", 200, since, SOON, Call::by_derny)
+        .unwrap();
+    // The last one moves to another slice, and the first goes.
+    world.apply(&[objects::slice("echo", "echo-2", port, &endpoints[2..])]);
+    world.apply(&[objects::slice("echo", "echo-1", port, &endpoints[1..2])]);
+    let gone = || world.sum("derny_endpoints", &[("service", "echo")]) == 2.0;
+    eventually("the first one is gone", SOON, gone).unwrap();
+    load.wait_for("calls go on", 200, unix_now(), SOON, Call::by_derny)
+        .unwrap();
+    let calls = load.end().unwrap();
+    let failed: Vec<_> = calls.iter().filter(|call| !call.ok).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    let late = calls
+        .iter()
+        .filter(|call| call.begun > since && call.endpoint == "server-1")
+        .count();
+    assert_eq!(late, 0, "a terminating endpoint gets no new call");
+}
+
+#[test]
+fn routes_and_policies_are_in_force_as_they_are_applied() {
+    let world = World::new(3, &[]);
+    let ip = world
+        .node
+        .service("other", 80, HTTP_PORT, &[&world.servers[2]])
+        .unwrap()
+        .ip()
+        .to_string();
+    let other = &world.servers[2..].iter().collect::<Vec<_>>();
+    world.apply(&[
+        objects::service("other", &ip, "grpc"),
+        objects::slice("other", "other-1", ("grpc", HTTP_PORT), &objects::ready(other)),
+        objects::policy("p", "echo", json!({"loadBalancer": {"algorithm": "roundRobin"}})),
+    ]);
+    let algorithm = |world: &World| world.shown("echo")["algorithm"].clone();
+    eventually("the policy is in force", SOON, || {
+        algorithm(&world) == "roundRobin"
+    })
+    .unwrap();
+    let even = calls(&world, 300);
+    assert!(even.values().all(|count| (99..=101).contains(count)), "{even:?}");
+
+    let rules = json!([{"matches": [{"method": {"service": "derny.test.v1.Echo"}}],
+        "backendRefs": [{"group": "", "kind": "Service", "name": "other", "port": 80, "weight": 1}]}]);
+    world.apply(&[objects::route("GRPCRoute", "r", "echo", rules.clone())]);
+    eventually("the route is in force", SOON, || {
+        world.shown("echo")["routes"] == 1
+    })
+    .unwrap();
+    let routed = calls(&world, 100);
+    assert_eq!(routed.keys().collect::<Vec<_>>(), ["server-3"]);
+
+    // To another namespace without a grant: refused; and the policy of another object has a fault.
+    let mut far = rules.clone();
+    far[0]["backendRefs"][0]["namespace"] = json!("far");
+    world.apply(&[objects::route("GRPCRoute", "r", "echo", far)]);
+    let refused = || {
+        let load = Load::grpc_calls(&world.client, &world.target(), 1).unwrap();
+        !load.finish(SOON).unwrap()[0].ok
+    };
+    eventually("a reference without a grant leads nowhere", SOON, refused).unwrap();
+    world
+        .cluster
+        .delete(&objects::route("GRPCRoute", "r", "echo", rules))
+        .unwrap();
+    eventually("the route is gone", SOON, || world.shown("echo")["routes"] == 0).unwrap();
+    world
+        .cluster
+        .delete(&objects::policy("p", "echo", json!({})))
+        .unwrap();
+    eventually("the policy is gone", SOON, || algorithm(&world) == "peakEwma").unwrap();
+}
+
+#[test]
+fn a_faulty_object_is_refused_alone() {
+    let world = World::new(2, &[]);
+    let policy = |name: &str, sections| objects::policy(name, "echo", sections);
+    // What the server's own schema finds never comes to the agent.
+    for (sections, says) in [
+        (
+            json!({"loadBalancer": {"algorithm": "fastest"}}),
+            "Unsupported value",
+        ),
+        (json!({"loadBalancer": {"algorithm": "maglev"}}), "need hashOn"),
+        (json!({"detectTimeout": "2h"}), "use 10ms to 1m"),
+        (json!({"connectionPool": {"tcpKeepalive": "1"}}), "should match"),
+        (json!({"retry": {"attempts": 101}}), "less than or equal to 100"),
+        (
+            json!({"retry": {"budget": {}}, "circuitBreaking": {"maxRetries": 1}}),
+            "keep one of the two",
+        ),
+        (
+            json!({"healthCheck": {"tcp": {}, "grpc": {}}}),
+            "name one of http, grpc and tcp",
+        ),
+    ] {
+        let said = world.cluster.refusal(&policy("bad", sections.clone())).unwrap();
+        assert!(said.contains(says), "{sections}: {said}");
+    }
+    // What no schema can say does: a table's size that is no prime.
+    let maglev = |size: u64| json!({"loadBalancer": {"algorithm": "maglev", "hashOn": {"sourceAddress": true}, "tableSize": size}});
+    world.apply(&[policy("p", maglev(2003))]);
+    eventually("it is in force", SOON, || {
+        world.shown("echo")["algorithm"] == "maglev"
+    })
+    .unwrap();
+    world.apply(&[policy("p", maglev(2000))]);
+    let rejected = || world.sum("derny_kube_objects_rejected", &[("resource", "trafficpolicies")]) == 1.0;
+    eventually("it is refused", SOON, rejected).unwrap();
+    let status = world.agent.cli(&["status"]).unwrap().success().unwrap();
+    assert!(
+        status.contains("trafficpolicies demo/p was refused; its last good version is in force"),
+        "{status}"
+    );
+    assert!(
+        status.contains("spec.loadBalancer.tableSize: `2000` is not a prime"),
+        "{status}"
+    );
+    assert_eq!(world.shown("echo")["algorithm"], "maglev");
+    // Others are taken meanwhile.
+    world.apply(&[objects::service("late", "10.96.0.200", "http")]);
+    eventually("others are taken", SOON, || {
+        world.shown("late")["protocol"] == "http"
+    })
+    .unwrap();
+    world.apply(&[policy("p", maglev(3001))]);
+    eventually("it is good again", SOON, || !rejected()).unwrap();
+}
+
+#[test]
+fn what_is_not_used_is_not_watched_any_more() {
+    let world = World::new(2, &["--endpoints-idle", "1s"]);
+    calls(&world, 10);
+    let watches = || world.sum("derny_kube_watches", &[("resource", "endpointslices")]);
+    assert_eq!(watches(), 1.0);
+    eventually("the watch is dropped", SOON, || watches() == 0.0).unwrap();
+    eventually("and said", SOON, || world.shown("echo")["note"] != "").unwrap();
+    assert_eq!(calls(&world, 100).len(), 2, "and begun again");
+}
+
+#[test]
+fn services_that_cannot_be_served_are_said_and_left_alone() {
+    let world = World::new(1, &[]);
+    let mut external = objects::service("db", "", "tcp");
+    external["spec"] =
+        json!({"type": "ExternalName", "externalName": "db.example", "sessionAffinity": "None"});
+    world.apply(&[external]);
+    eventually("it is said", SOON, || {
+        world.shown("db")["note"]
+            .as_str()
+            .is_some_and(|note| note.contains("db.example"))
+    })
+    .unwrap();
+}

@@ -1,0 +1,181 @@
+use std::time::Duration;
+
+use derny_tests::{
+    eventually,
+    kube::{Fault, objects},
+    load::{Call, Load, unix_now},
+};
+use serde_json::json;
+
+use crate::world::{SOON, World};
+
+/// Calls at a thousand a second, of which none may fail.
+fn load(world: &World) -> Load {
+    let load = Load::grpc(&world.client, &world.target()).unwrap();
+    load.wait_for("calls pass", 100, 0.0, SOON, Call::by_derny)
+        .unwrap();
+    load
+}
+
+fn unharmed(load: Load) -> Vec<Call> {
+    let calls = load.end().unwrap();
+    let failed: Vec<_> = calls.iter().filter(|call| !call.by_derny()).collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {}: {failed:?}",
+        failed.len(),
+        calls.len()
+    );
+    calls
+}
+
+fn reaches(load: &Load, server: &str, since: f64) {
+    let what = format!("calls reach {server}");
+    load.wait_for(&what, 1, since, Duration::from_secs(60), |call| {
+        call.endpoint == server
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_server_that_is_killed_costs_no_call_and_is_caught_up_with() {
+    let mut world = World::new(3, &[]);
+    world.endpoints(&[0, 1]);
+    let load = load(&world);
+    world.cluster.kill9().unwrap();
+    eventually("the agent knows", SOON, || world.sum("derny_kube_up", &[]) == 0.0).unwrap();
+    let status = world.agent.cli(&["status"]).unwrap().success().unwrap();
+    assert!(status.contains("AWAY"), "{status}");
+    load.wait_for("calls go on", 2000, unix_now(), SOON, Call::by_derny)
+        .unwrap();
+
+    world.cluster.start_again().unwrap();
+    world.endpoints(&[2]);
+    reaches(&load, "server-3", unix_now());
+    eventually("the agent knows", SOON, || world.sum("derny_kube_up", &[]) == 1.0).unwrap();
+    unharmed(load);
+}
+
+#[test]
+fn an_agent_that_starts_alone_goes_on_with_what_was_saved() {
+    let mut world = World::with(
+        2,
+        &[],
+        &[objects::policy(
+            "p",
+            "echo",
+            json!({"loadBalancer": {"algorithm": "roundRobin"}}),
+        )],
+    );
+    unharmed(load(&world));
+    let path = world.node.host().run_directory().join("state.json");
+    let saved =
+        || std::fs::read_to_string(&path).is_ok_and(|text| text.contains(&world.servers[0].ip().to_string()));
+    eventually("the endpoints are saved", SOON, saved).unwrap();
+    world.cluster.kill9().unwrap();
+    world.agent.kill9().unwrap();
+    world.agent.start_again().unwrap();
+    assert_eq!(world.sum("derny_kube_up", &[]), 0.0);
+    assert_eq!(world.shown("echo")["algorithm"], "roundRobin");
+    let calls = unharmed(load(&world));
+    assert!(
+        ["server-1", "server-2"]
+            .iter()
+            .all(|s| calls.iter().any(|call| call.endpoint == *s))
+    );
+    // The server comes back, and is listened to.
+    world.cluster.start_again().unwrap();
+    world
+        .cluster
+        .delete(&objects::policy("p", "echo", json!({})))
+        .unwrap();
+    let gone = || world.shown("echo")["algorithm"] == "peakEwma";
+    eventually("what changed meanwhile is seen", Duration::from_secs(60), gone).unwrap();
+}
+
+#[test]
+fn watches_that_are_cut_forgotten_and_refused_are_taken_up() {
+    let world = World::new(3, &[]);
+    world.endpoints(&[0]);
+    let load = load(&world);
+    for (round, server) in [1, 2, 0, 1].into_iter().enumerate() {
+        match round {
+            0 => {}
+            1 => world.cluster.proxy.fault("endpointslices", Fault::Gone, 2),
+            2 => world.cluster.proxy.fault("endpointslices", Fault::Broken, 3),
+            _ => world.cluster.proxy.fault("endpointslices", Fault::Cut, 2),
+        }
+        world.cluster.proxy.cut_watches();
+        let since = unix_now();
+        world.endpoints(&[server]);
+        reaches(&load, &format!("server-{}", server + 1), since);
+    }
+    unharmed(load);
+    let counted = |result: &str| {
+        let labels = [("resource", "endpointslices"), ("result", result)];
+        world.sum("derny_kube_requests_total", &labels)
+    };
+    assert!(counted("gone") >= 2.0 && counted("unavailable") >= 3.0 && counted("unreachable") >= 2.0);
+    assert!(world.sum("derny_kube_relists_total", &[("resource", "endpointslices")]) >= 1.0);
+}
+
+#[test]
+fn endpoints_that_do_not_come_leave_the_choice_to_the_service() {
+    let world = World::new(2, &["--endpoints-wait", "300ms"]);
+    world
+        .cluster
+        .proxy
+        .fault("endpointslices", Fault::Broken, usize::MAX);
+    let load = Load::grpc_calls(&world.client, &world.target(), 50).unwrap();
+    let calls = load.finish(SOON).unwrap();
+    assert!(calls.iter().all(Call::by_derny), "{calls:?}");
+    let waited = calls.iter().filter(|call| call.took > 250.0).count();
+    assert!((1..=4).contains(&waited), "only those that came first: {waited}");
+    let line = world
+        .agent
+        .access_line("a call", |line| line["flags"] == "EU")
+        .unwrap();
+    assert_eq!(line["endpoint"], world.target(), "{line}");
+    world
+        .agent
+        .metric("derny_requests_total", &[("flag", "EU")], |n| n == 50.0)
+        .unwrap();
+
+    world.cluster.proxy.heal();
+    let load = self::load(&world);
+    let endpoints = ["server-1", "server-2"];
+    for endpoint in endpoints {
+        reaches(&load, endpoint, unix_now());
+    }
+    let known = || {
+        world.shown("echo")["endpoints"]
+            .as_array()
+            .is_some_and(|known| known.len() == 2)
+    };
+    eventually("the endpoints are known", Duration::from_secs(60), known).unwrap();
+    unharmed(load);
+}
+
+#[test]
+fn a_slow_server_holds_nobody_up_for_longer_than_said() {
+    let world = World::new(1, &[]);
+    world
+        .cluster
+        .proxy
+        .fault("endpointslices", Fault::Slow(Duration::from_millis(200)), 1);
+    let calls = Load::grpc_calls(&world.client, &world.target(), 10)
+        .unwrap()
+        .finish(SOON)
+        .unwrap();
+    assert!(calls.iter().all(Call::by_derny), "{calls:?}");
+    let longest = calls.iter().map(|call| call.took).fold(0.0, f64::max);
+    assert!((200.0..1000.0).contains(&longest), "{longest} ms");
+    let flagged = world
+        .agent
+        .access_log()
+        .unwrap()
+        .into_iter()
+        .filter(|line| line["flags"] == "EU")
+        .count();
+    assert_eq!(flagged, 0);
+}

@@ -1,0 +1,13 @@
+//! The agent beside a real Kubernetes API server. Needs root, and one of the servers that `harness/kube/server.rs`
+//! looks for.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+/// A node, an API server, a client, servers and an agent.
+mod world;
+/// Services, endpoints, routes and policies from the API.
+mod discovery;
+/// The API server answers badly, or not at all.
+mod faults;
+/// How much a large cluster costs, and how fast a change is seen.
+mod scale;
