@@ -204,7 +204,7 @@ fn a_faulty_object_is_refused_alone() {
 
 #[test]
 fn what_is_not_used_is_not_watched_any_more() {
-    let world = World::new(2, &["--endpoints-idle", "1s"]);
+    let world = World::new(2, &["--endpoints-idle", "3s"]);
     calls(&world, 10);
     let watches = || world.sum("derny_kube_watches", &[("resource", "endpointslices")]);
     assert_eq!(watches(), 1.0);

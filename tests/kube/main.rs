@@ -9,5 +9,7 @@ mod world;
 mod discovery;
 /// The API server answers badly, or not at all.
 mod faults;
+/// What the leader writes into objects.
+mod status;
 /// How much a large cluster costs, and how fast a change is seen.
 mod scale;

@@ -71,17 +71,20 @@ pub(super) fn sample(board: &KubeBoard) -> KubeSample {
 
 type Services = watch::Receiver<Arc<BTreeSet<ServiceName>>>;
 
-/// `taken` are the services that a file gives, when there is one.
+/// `taken` are the services that a file gives, when there is one; `zone` is the node's, when a flag or the file says
+/// it.
 pub(super) fn source(
     cluster: Cluster,
     args: &KubernetesArgs,
     demand: KubeDemand,
     taken: Option<Services>,
+    zone: Option<Arc<str>>,
 ) -> KubeSource {
     let options = Options {
         endpoints_idle: args.endpoints_idle,
         state_file: args.state_file.clone(),
         node_name: args.node_name.clone(),
+        zone,
     };
     let none = || watch::Sender::new(Arc::default()).subscribe();
     let mut taken = taken.unwrap_or_else(none);

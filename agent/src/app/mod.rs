@@ -40,7 +40,11 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// a bad file fails the start.
 pub fn run(args: RunArgs) -> Result<()> {
     let zone = args.zone.as_deref().map(Into::into);
-    let source = args.config.as_deref().map(|path| FileSource::open(path, zone)).transpose()?;
+    let source = args
+        .config
+        .as_deref()
+        .map(|path| FileSource::open(path, zone))
+        .transpose()?;
     threads::raise_file_limit();
     let cgroup = match &args.cgroup {
         Some(path) => path.clone(),
@@ -133,8 +137,12 @@ pub fn run(args: RunArgs) -> Result<()> {
     let current = source.as_ref().map(FileSource::current);
     let empty = current.is_none_or(|current| current.pods.is_empty() && current.services.is_empty());
     let first = (!empty).then(|| ready.task("the first configuration to be in force"));
+    let said_zone = source.as_ref().map_or_else(
+        || args.zone.as_deref().map(Into::into),
+        |source| source.current().zone.clone(),
+    );
     let taken = source.as_ref().map(FileSource::services);
-    let kube = cluster.map(|cluster| cluster::source(cluster, &args.kubernetes, demand, taken));
+    let kube = cluster.map(|cluster| cluster::source(cluster, &args.kubernetes, demand, taken, said_zone));
     let windows = Arc::new(windows::Windows {
         config_path: args.config.clone().unwrap_or_default(),
         published: publisher.published(),

@@ -119,7 +119,7 @@ pub struct KubernetesArgs {
     #[arg(long, value_name = "FILE", env = "DERNY_STATE_FILE")]
     pub state_file: Option<PathBuf>,
 
-    /// The endpoints of a service that no pod has used for so long are not watched, 1s to 24h
+    /// The endpoints of a service that no pod has used for so long are not watched, 3s to 24h
     #[arg(long, value_name = "DURATION", env = "DERNY_ENDPOINTS_IDLE", default_value = "10m", value_parser = endpoints_idle)]
     pub endpoints_idle: Duration,
 
@@ -183,8 +183,8 @@ fn stale_after(text: &str) -> Result<Duration, String> {
 fn endpoints_idle(text: &str) -> Result<Duration, String> {
     within(
         text,
-        Duration::from_secs(1)..=Duration::from_secs(24 * 3600),
-        "1s to 24h",
+        Duration::from_secs(3)..=Duration::from_secs(24 * 3600),
+        "3s to 24h",
     )
 }
 
@@ -278,7 +278,7 @@ mod tests {
         for bad in [
             "--dns-server dns.example",
             "--endpoints-wait 2m",
-            "--endpoints-idle 0s",
+            "--endpoints-idle 2s",
             "--stale-after 1",
             "--stale-after 99ms",
             "--stale-after 2m",

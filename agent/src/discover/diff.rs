@@ -83,7 +83,7 @@ mod tests {
             },
             protocol: Protocol::Http,
             endpoints: vec![endpoint].into(),
-            policy: crate::model::Policy::default(),
+            policy: Arc::default(),
             routes: Vec::new(),
         };
         Arc::new(Service {

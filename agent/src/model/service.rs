@@ -45,7 +45,8 @@ pub struct ServicePort {
     pub name: ServicePortName,
     pub protocol: Protocol,
     pub endpoints: Endpoints,
-    pub policy: Policy,
+    /// Ports of which nobody says anything share one.
+    pub policy: Arc<Policy>,
     /// Empty: requests go to the endpoints. Otherwise where they say, and nowhere when none matches.
     pub routes: Vec<Arc<Route>>,
 }

@@ -261,7 +261,7 @@ fn single(name: ServicePortName, protocol: Protocol, address: SocketAddr) -> Ser
         name,
         protocol,
         endpoints: vec![Endpoint::new(address)].into(),
-        policy,
+        policy: policy.into(),
         routes: Vec::new(),
     }
 }

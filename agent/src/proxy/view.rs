@@ -93,7 +93,11 @@ impl Upstream {
             endpoints,
             balancer,
             used: Cell::new(false),
-            asked_at: Cell::new(before.and_then(|before| before.asked_at.get())),
+            asked_at: Cell::new(
+                before
+                    .filter(|before| !before.port.endpoints.is_known())
+                    .and_then(|before| before.asked_at.get()),
+            ),
         })
     }
 
@@ -322,8 +326,9 @@ mod tests {
                 endpoint(2, "a"),
                 endpoint(3, "b"),
                 endpoint(4, "b"),
-            ],
-            policy,
+            ]
+            .into(),
+            policy: policy.into(),
             routes: vec![],
         }
     }
@@ -435,7 +440,7 @@ mod tests {
         let mut published = Published::new(port(balanced(algorithm.clone())), None);
         let before = published.upstream();
         let mut fewer = port(balanced(algorithm));
-        fewer.endpoints.truncate(1);
+        fewer.endpoints = fewer.endpoints[..1].to_vec().into();
         published.publish(fewer, None);
         for key in 0..100 {
             let chosen = before.choose(Some(key), &[], &mut published.rng).unwrap();

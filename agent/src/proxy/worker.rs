@@ -39,7 +39,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How often series of pods and services that have gone are forgotten: late enough for a last scrape.
 const FORGET: Duration = Duration::from_secs(120);
 /// How often discovery is told what is in use; what it watches for that it keeps for minutes.
-const USED: Duration = Duration::from_secs(5);
+const USED: Duration = Duration::from_secs(1);
 /// How long a withdrawn pod's listeners, and those of an agent that ends, go on accepting: connections that the
 /// kernel redirected before it was told are in their backlog.
 const LINGER: Duration = Duration::from_secs(1);

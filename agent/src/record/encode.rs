@@ -13,6 +13,7 @@ use super::{
     cells::{BOUNDS, Cell, DurationsSum},
     guarded::{self, GuardSample},
     hub::{Hub, WorkerShard},
+    kube::KubeSample,
     labels::{Outcome, ScopeKey, Spoken, TimeLimit},
     names::{self, Name},
     scope::{ScopeShard, SpokenShard},
@@ -45,22 +46,6 @@ pub struct NodeSample {
     pub kube: Option<KubeSample>,
 }
 
-/// The conversation with the API server.
-#[derive(Clone, Debug, Default)]
-pub struct KubeSample {
-    pub up: bool,
-    /// Since the server last said anything; `None` when it never has.
-    pub silence: Option<Duration>,
-    /// ([resource, verb, result], requests).
-    pub requests: Vec<([&'static str; 3], u64)>,
-    /// (resource, open watches).
-    pub watches: Vec<(&'static str, u64)>,
-    /// (resource, lists read again).
-    pub relists: Vec<(&'static str, u64)>,
-    /// (resource, objects whose newest version is not in force).
-    pub rejected: Vec<(&'static str, u64)>,
-}
-
 /// Whether the newest configuration is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rejected {
@@ -80,33 +65,6 @@ pub fn encode(hub: &Hub, node: NodeSample) -> String {
     // Writing into a string does not fail; an encoder's own error leaves what was written so far.
     let _ = text::encode(&mut text, &registry);
     text
-}
-
-impl KubeSample {
-    fn encode(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let mut metric = describe(encoder, names::KUBE_REQUESTS, MetricType::Counter)?;
-        for ([resource, verb, result], n) in &self.requests {
-            let labels = [("resource", *resource), ("verb", *verb), ("result", *result)];
-            count(&mut metric, &labels, *n)?;
-        }
-        let mut metric = describe(encoder, names::KUBE_RELISTS, MetricType::Counter)?;
-        for (resource, n) in &self.relists {
-            count(&mut metric, &[("resource", *resource)], *n)?;
-        }
-        let gauges = [
-            (names::KUBE_WATCHES, &self.watches),
-            (names::KUBE_REJECTED, &self.rejected),
-        ];
-        for (name, values) in gauges {
-            let mut metric = describe(encoder, name, MetricType::Gauge)?;
-            for (resource, n) in values {
-                gauge(&mut metric, &[("resource", *resource)], *n)?;
-            }
-        }
-        let mut metric = describe(encoder, names::KUBE_UP, MetricType::Gauge)?;
-        gauge(&mut metric, &[], self.up.into())?;
-        seconds(encoder, names::KUBE_SILENCE, self.silence)
-    }
 }
 
 #[derive(Debug)]
@@ -393,7 +351,7 @@ pub(super) fn gauge(metric: &mut MetricEncoder, labels: &[(&'static str, &str)],
     metric.encode_family(&labels)?.encode_gauge(&n)
 }
 
-fn seconds(encoder: &mut DescriptorEncoder, name: Name, value: Option<Duration>) -> fmt::Result {
+pub(super) fn seconds(encoder: &mut DescriptorEncoder, name: Name, value: Option<Duration>) -> fmt::Result {
     let mut metric = describe(encoder, name, MetricType::Gauge)?;
     value.map_or(Ok(()), |v| metric.encode_gauge(&v.as_secs_f64()))
 }

@@ -10,14 +10,16 @@ mod json;
 mod access_log;
 mod encode;
 mod guarded;
+mod kube;
 
 use std::rc::Rc;
 
 pub use access_log::{Relayed, Sink, Writer};
-pub use encode::{KubeSample, NodeSample, Rejected, encode};
+pub use encode::{NodeSample, Rejected, encode};
 pub use exchange::{Exchange, Line};
 pub use guarded::{BoundSample, GuardSample};
 pub use hub::{Counters, Hub, PodConnection};
+pub use kube::KubeSample;
 pub use labels::{Direction, Flag, ScopeKey, Source, Spoken, TimeLimit};
 pub use scope::{OpenConnection, Scope};
 

@@ -124,10 +124,10 @@ mod tests {
             name: name(),
             protocol: Protocol::Http,
             endpoints: endpoints.collect(),
-            policy: Policy {
+            policy: Arc::new(Policy {
                 health_check: (checks == Checks::On).then_some(check),
                 ..Policy::default()
-            },
+            }),
             routes: vec![],
         };
         Update::Service(Arc::new(Service {

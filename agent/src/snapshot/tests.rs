@@ -28,7 +28,7 @@ fn service(service: &str, addresses: &[&str], endpoints: &[&str]) -> Arc<Service
                 .iter()
                 .map(|a| Endpoint::new(a.parse().unwrap()))
                 .collect(),
-            policy: Policy::default(),
+            policy: Policy::default().into(),
             routes: vec![],
         })],
     })

@@ -23,9 +23,9 @@ pub(super) struct Attached {
 }
 
 impl Attached {
-    pub(super) fn of(&self, port: &ServicePortName) -> Policy {
+    pub(super) fn of(&self, port: &ServicePortName) -> Arc<Policy> {
         let policy = self.ports.get(port).or_else(|| self.services.get(&port.service));
-        policy.map(|policy| Policy::clone(policy)).unwrap_or_default()
+        policy.cloned().unwrap_or_default()
     }
 }
 

@@ -113,7 +113,7 @@ fn what_is_left_out_has_its_default() {
     let checked = good(&with_port("endpoints: [{address: '10.0.0.1:80'}]"));
     let port = &checked.services[0].ports[0];
     assert_eq!(port.name.to_string(), "default/echo:80");
-    assert_eq!(port.policy, crate::model::Policy::default());
+    assert_eq!(*port.policy, crate::model::Policy::default());
     assert_eq!(port.endpoints[0].weight, 1);
     assert_eq!(good("{}"), Checked::default());
 }

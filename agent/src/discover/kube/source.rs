@@ -50,6 +50,8 @@ pub struct Options {
     pub state_file: Option<PathBuf>,
     /// Of the own Node, for its zone.
     pub node_name: Option<String>,
+    /// The node's zone, where somebody else has said it: that goes before the Node's label.
+    pub zone: Option<Arc<str>>,
 }
 
 /// What comes to a source from its own process.
@@ -68,7 +70,6 @@ pub struct KubeSource {
     cluster: Cluster,
     options: Options,
     inputs: Inputs,
-    zone: watch::Sender<Option<Arc<str>>>,
 }
 
 #[derive(Debug)]
@@ -88,17 +89,11 @@ impl KubeSource {
             cluster,
             options,
             inputs,
-            zone: watch::Sender::new(None),
         }
     }
 
     pub fn board(&self) -> KubeBoard {
         self.cluster.board()
-    }
-
-    /// The zone of the own Node, once it is known.
-    pub fn zone(&self) -> watch::Receiver<Option<Arc<str>>> {
-        self.zone.subscribe()
     }
 
     /// Tells all changes until the drain begins or nobody receives. `first` is dropped when all that there is at the
@@ -107,6 +102,7 @@ impl KubeSource {
         let (send, news) = mpsc::channel(NEWS);
         let verdicts = watch::Sender::new(Arc::default());
         let writing = leader::run(self.cluster.clone(), self.identity(), verdicts.subscribe());
+        let zone = self.options.zone.clone();
         let mut running = Running {
             _kinds: self.kinds(&send),
             source: self,
@@ -115,6 +111,8 @@ impl KubeSource {
             watches: BTreeMap::new(),
             send,
             listed_at: None,
+            zone,
+            told_zone: None,
             unsaved: false,
             saving: None,
             verdicts,
@@ -145,7 +143,9 @@ impl KubeSource {
             Watch::start(&self.cluster, all(), news.clone(), News::GrpcRoute),
             Watch::start(&self.cluster, all(), news.clone(), News::Grant),
         ];
-        if let Some(name) = &self.options.node_name {
+        if let Some(name) = &self.options.node_name
+            && self.options.zone.is_none()
+        {
             let own = Selection {
                 fields: Some(format!("metadata.name={name}")),
                 ..all()
@@ -165,6 +165,9 @@ struct Running {
     send: mpsc::Sender<News>,
     _kinds: Vec<Watch>,
     listed_at: Option<Instant>,
+    zone: Option<Arc<str>>,
+    /// The zone that was told last.
+    told_zone: Option<Arc<str>>,
     unsaved: bool,
     saving: Option<JoinHandle<()>>,
     /// For whoever writes statuses.
@@ -210,7 +213,11 @@ impl Running {
             if !may_tell {
                 continue;
             }
-            let changes = self.world.changes();
+            let mut changes = self.world.changes();
+            if self.told_zone != self.zone {
+                self.told_zone = self.zone.clone();
+                changes.push(Update::Zone(self.zone.clone()));
+            }
             if !changes.is_empty() && updates.send(changes).await.is_err() {
                 break;
             }
@@ -233,7 +240,7 @@ impl Running {
                     .labels
                     .get(ZONE)
                     .map(|zone| Arc::from(zone.as_str()));
-                self.set_zone(zone);
+                self.zone = zone;
             }
             News::Node(_) => {}
             News::Slice(service, event) => {
@@ -242,15 +249,6 @@ impl Running {
             }
         }
         true
-    }
-
-    fn set_zone(&self, zone: Option<Arc<str>>) {
-        let set = |known: &mut Option<Arc<str>>| {
-            let changed = *known != zone;
-            *known = zone;
-            changed
-        };
-        self.source.zone.send_if_modified(set);
     }
 
     /// Watches the endpoints of what is in use, and of nothing else.
@@ -355,7 +353,9 @@ impl Running {
         };
         match Saved::read(&path) {
             Ok(Some(mut saved)) => {
-                self.set_zone(saved.zone.take().map(Arc::from));
+                if self.source.options.zone.is_none() {
+                    self.zone = saved.zone.take().map(Arc::from);
+                }
                 let watched = saved.restore(&mut self.world);
                 tracing::info!(path = %path.display(), services = self.world.services.len(), "state of an earlier agent in force");
                 self.in_use.touch(watched, Instant::now());
@@ -378,7 +378,7 @@ impl Running {
             return;
         }
         self.unsaved = false;
-        let zone = self.source.zone.borrow().as_deref().map(str::to_owned);
+        let zone = self.zone.as_deref().map(str::to_owned);
         let saved = Saved::of(&self.world, zone);
         self.saving = Some(tokio::task::spawn_blocking(move || {
             if let Err(error) = saved.write(&path) {

@@ -193,7 +193,9 @@ impl<M, F> Course<M, F> {
                     continue;
                 }
                 Ok(WatchEvent::Error(status)) => {
-                    return ControlFlow::Continue(Ended::Failed(kube::Error::Api(status).into()));
+                    let failure = Failure::from(kube::Error::Api(status));
+                    board.request(T::OF.plural, "watch", failure.as_str());
+                    return ControlFlow::Continue(Ended::Failed(failure));
                 }
                 // One object that is not understood is no reason to lose the others.
                 Err(Failure::Undecodable(error)) => {
@@ -205,7 +207,11 @@ impl<M, F> Course<M, F> {
                     board.request(T::OF.plural, "watch", "undecodable");
                     continue;
                 }
-                Err(failure) => return ControlFlow::Continue(Ended::Failed(failure)),
+                // Also an answer that was no watch at all.
+                Err(failure) => {
+                    board.request(T::OF.plural, "watch", failure.as_str());
+                    return ControlFlow::Continue(Ended::Failed(failure));
+                }
             };
             object.version().clone_into(version);
             self.worked::<T>();

@@ -1,8 +1,9 @@
 //! All that the API server has told → the services as the engine wants them. Pure: events in, updates out.
 
+mod assemble;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::SocketAddr,
     sync::Arc,
 };
 
@@ -17,10 +18,7 @@ use super::{
 };
 use crate::{
     config::{self, PolicyObject, RouteObject},
-    model::{
-        Endpoints, Policy, Protocol, Route, RouteKind, Service, ServiceName, ServicePort, ServicePortName,
-        Update,
-    },
+    model::{Policy, RouteKind, Service, ServiceName},
 };
 
 #[derive(Debug, Default)]
@@ -39,6 +37,8 @@ pub(super) struct World {
     /// What was told last.
     shown: HashMap<ServiceName, Arc<Service>>,
     dirty: BTreeSet<ServiceName>,
+    /// Of all ports that none is for.
+    no_policy: Arc<Policy>,
 }
 
 #[derive(Debug, Default)]
@@ -247,115 +247,6 @@ impl World {
                 && declared.is_some_and(|declared| !matches!(declared.kind, Kind::External(_)))
         });
         wanted
-    }
-
-    /// What has changed since the last call.
-    pub(super) fn changes(&mut self) -> Vec<Update> {
-        let mut updates = Vec::new();
-        for name in std::mem::take(&mut self.dirty) {
-            match self.assemble(&name) {
-                Some(service) => {
-                    if self.shown.get(&name).is_none_or(|before| **before != service) {
-                        let service = Arc::new(service);
-                        self.shown.insert(name, service.clone());
-                        updates.push(Update::Service(service));
-                    }
-                }
-                None => {
-                    if self.shown.remove(&name).is_some() {
-                        updates.push(Update::ServiceGone(name));
-                    }
-                }
-            }
-        }
-        updates
-    }
-
-    fn assemble(&self, name: &ServiceName) -> Option<Service> {
-        let declared = self.services.get(name).filter(|_| !self.taken.contains(name))?;
-        if matches!(declared.kind, Kind::External(_)) {
-            return None;
-        }
-        let endpoints = self
-            .endpoints
-            .get(name)
-            .filter(|watched| watched.seen.is_answered());
-        let ports = declared.ports.iter().map(|port| {
-            let full_name = ServicePortName {
-                service: declared.name.clone(),
-                port: port.port,
-            };
-            let endpoints = match endpoints {
-                Some(watched) => Endpoints::Known(watched.slices.endpoints(port.name.as_deref())),
-                None => Endpoints::Unknown {
-                    instead: declared
-                        .addresses()
-                        .first()
-                        .map(|ip| SocketAddr::new(*ip, port.port)),
-                },
-            };
-            Arc::new(ServicePort {
-                policy: self.policy_of(declared, port).unwrap_or_default(),
-                routes: match port.protocol {
-                    Protocol::Tcp | Protocol::Tls => Vec::new(),
-                    _ => self.routes_of(declared, port),
-                },
-                name: full_name,
-                protocol: port.protocol,
-                endpoints,
-            })
-        });
-        Some(Service {
-            name: declared.name.clone(),
-            addresses: declared.addresses().to_vec(),
-            ports: ports.collect(),
-        })
-    }
-
-    /// A policy for this port before one for the whole service.
-    fn policy_of(&self, service: &Declared, port: &services::DeclaredPort) -> Option<Policy> {
-        let of = |own: bool| {
-            self.policies.of(&service.name).find_map(|(_, object)| {
-                let mut targets = object
-                    .targets
-                    .iter()
-                    .filter(|target| target.service == service.name);
-                let is_own = |section: &str| service.port(section) == Some(port);
-                let matches = targets.any(|target| match &target.section {
-                    Some(section) => own && is_own(section),
-                    None => !own,
-                });
-                matches.then(|| Policy::clone(&object.policy))
-            })
-        };
-        of(true).or_else(|| of(false))
-    }
-
-    /// Routes of one kind: where both are there, those of the kind of the oldest (Gateway API, `GRPCRoute`).
-    fn routes_of(&self, service: &Declared, port: &services::DeclaredPort) -> Vec<Arc<Route>> {
-        let of = |routes: &Attached<RouteObject>| -> Vec<Arc<Route>> {
-            let objects = routes.of(&service.name).map(|(_, object)| object);
-            let attached = objects.filter(|object| {
-                let mut parents = object
-                    .parents
-                    .iter()
-                    .filter(|parent| parent.service == service.name);
-                parents.any(|parent| {
-                    parent.port.is_none_or(|number| number == port.port)
-                        && parent
-                            .section
-                            .as_deref()
-                            .is_none_or(|name| port.name.as_deref() == Some(name))
-                })
-            });
-            attached.map(|object| self.grants.apply(&object.route)).collect()
-        };
-        let (http, grpc) = (of(&self.http_routes), of(&self.grpc_routes));
-        match (http.first(), grpc.first()) {
-            (Some(h), Some(g)) if (g.created, &g.name) < (h.created, &h.name) => grpc,
-            (Some(_), _) => http,
-            (None, _) => grpc,
-        }
     }
 }
 

@@ -103,10 +103,10 @@ fn service(endpoints: &[SocketAddr], check: Option<HealthCheck>) -> Update {
         name: name(),
         protocol: Protocol::Http,
         endpoints: endpoints.iter().copied().map(ModelEndpoint::new).collect(),
-        policy: Policy {
+        policy: Arc::new(Policy {
             health_check: check,
             ..Policy::default()
-        },
+        }),
         routes: vec![],
     };
     Update::Service(Arc::new(Service {

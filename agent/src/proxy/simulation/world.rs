@@ -122,6 +122,8 @@ impl World {
                 local_ports: LocalPorts::default(),
                 rng: RefCell::new(fastrand::Rng::with_seed(seed)),
                 drain: drain.clone(),
+                demand: Arc::new(()),
+                endpoints_wait: std::time::Duration::ZERO,
             })
         };
         let mut this = Self {
@@ -193,7 +195,7 @@ impl World {
             name: name(),
             protocol: self.protocol,
             endpoints: endpoints.collect(),
-            policy: self.policy.clone(),
+            policy: self.policy.clone().into(),
             routes: Vec::new(),
         };
         let service = Service {

@@ -23,7 +23,7 @@ fn yaml(policy: &str) -> String {
 #[track_caller]
 fn good(policy: &str) -> Policy {
     let checked = from_yaml(yaml(policy).as_bytes()).unwrap_or_else(|error| panic!("{error}\n{policy}"));
-    checked.services[0].ports[0].policy.clone()
+    Policy::clone(&checked.services[0].ports[0].policy)
 }
 
 /// `expect` are the faults, all of them, without `policies[0].` at their beginning.

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::{Endpoints, ServicePort, Update};
 
 /// A world that has listed all kinds, with what is told of it.
 #[derive(Default)]
@@ -197,7 +198,7 @@ fn the_oldest_policy_counts_and_a_ports_own_before_all() {
         ["random", "random"],
     );
     check(
-        Some(policy("c", 6, whole.clone(), "maglev")),
+        Some(policy("c", 6, whole.clone(), "roundRobin")),
         ["random", "random"],
     );
     check(

@@ -1,0 +1,126 @@
+//! What is known of a service → the service with its endpoints, policies and routes.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use super::World;
+use crate::{
+    config::RouteObject,
+    discover::kube::{
+        attached::Attached,
+        services::{Declared, DeclaredPort, Kind},
+    },
+    model::{Endpoints, Policy, Protocol, Route, Service, ServiceName, ServicePort, ServicePortName, Update},
+};
+
+impl World {
+    /// What has changed since the last call.
+    pub(in crate::discover::kube) fn changes(&mut self) -> Vec<Update> {
+        let mut updates = Vec::new();
+        for name in std::mem::take(&mut self.dirty) {
+            match self.assemble(&name) {
+                Some(service) => {
+                    if self.shown.get(&name).is_none_or(|before| **before != service) {
+                        let service = Arc::new(service);
+                        self.shown.insert(name, service.clone());
+                        updates.push(Update::Service(service));
+                    }
+                }
+                None => {
+                    if self.shown.remove(&name).is_some() {
+                        updates.push(Update::ServiceGone(name));
+                    }
+                }
+            }
+        }
+        updates
+    }
+
+    fn assemble(&self, name: &ServiceName) -> Option<Service> {
+        let declared = self.services.get(name).filter(|_| !self.taken.contains(name))?;
+        if matches!(declared.kind, Kind::External(_)) {
+            return None;
+        }
+        let endpoints = self
+            .endpoints
+            .get(name)
+            .filter(|watched| watched.seen.is_answered());
+        let ports = declared.ports.iter().map(|port| {
+            let full_name = ServicePortName {
+                service: declared.name.clone(),
+                port: port.port,
+            };
+            let endpoints = match endpoints {
+                Some(watched) => Endpoints::Known(watched.slices.endpoints(port.name.as_deref())),
+                None => Endpoints::Unknown {
+                    instead: declared
+                        .addresses()
+                        .first()
+                        .map(|ip| SocketAddr::new(*ip, port.port)),
+                },
+            };
+            Arc::new(ServicePort {
+                policy: self
+                    .policy_of(declared, port)
+                    .unwrap_or_else(|| self.no_policy.clone()),
+                routes: match port.protocol {
+                    Protocol::Tcp | Protocol::Tls => Vec::new(),
+                    _ => self.routes_of(declared, port),
+                },
+                name: full_name,
+                protocol: port.protocol,
+                endpoints,
+            })
+        });
+        Some(Service {
+            name: declared.name.clone(),
+            addresses: declared.addresses().to_vec(),
+            ports: ports.collect(),
+        })
+    }
+
+    /// A policy for this port before one for the whole service.
+    fn policy_of(&self, service: &Declared, port: &DeclaredPort) -> Option<Arc<Policy>> {
+        let of = |own: bool| {
+            self.policies.of(&service.name).find_map(|(_, object)| {
+                let mut targets = object
+                    .targets
+                    .iter()
+                    .filter(|target| target.service == service.name);
+                let is_own = |section: &str| service.port(section) == Some(port);
+                let matches = targets.any(|target| match &target.section {
+                    Some(section) => own && is_own(section),
+                    None => !own,
+                });
+                matches.then(|| object.policy.clone())
+            })
+        };
+        of(true).or_else(|| of(false))
+    }
+
+    /// Routes of one kind: where both are there, those of the kind of the oldest (Gateway API, `GRPCRoute`).
+    fn routes_of(&self, service: &Declared, port: &DeclaredPort) -> Vec<Arc<Route>> {
+        let of = |routes: &Attached<RouteObject>| -> Vec<Arc<Route>> {
+            let objects = routes.of(&service.name).map(|(_, object)| object);
+            let attached = objects.filter(|object| {
+                let mut parents = object
+                    .parents
+                    .iter()
+                    .filter(|parent| parent.service == service.name);
+                parents.any(|parent| {
+                    parent.port.is_none_or(|number| number == port.port)
+                        && parent
+                            .section
+                            .as_deref()
+                            .is_none_or(|name| port.name.as_deref() == Some(name))
+                })
+            });
+            attached.map(|object| self.grants.apply(&object.route)).collect()
+        };
+        let (http, grpc) = (of(&self.http_routes), of(&self.grpc_routes));
+        match (http.first(), grpc.first()) {
+            (Some(h), Some(g)) if (g.created, &g.name) < (h.created, &h.name) => grpc,
+            (Some(_), _) => http,
+            (None, _) => grpc,
+        }
+    }
+}
