@@ -27,6 +27,7 @@ pub mod proto {
                 Self::Unspecified => "unknown",
                 Self::Enrolled => "enrolled",
                 Self::Waiting => "waiting",
+                Self::LeftAlone => "left alone",
             }
         }
     }

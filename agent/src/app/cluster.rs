@@ -71,13 +71,14 @@ pub(super) fn sample(board: &KubeBoard) -> KubeSample {
 
 type Services = watch::Receiver<Arc<BTreeSet<ServiceName>>>;
 
-/// `taken` are the services that a file gives, when there is one; `zone` is the node's, when a flag or the file says
-/// it.
+/// `taken` are the services that a file gives, when there is one; `declared` those that pods say they dial; `zone` is the
+/// node's, when a flag or the file says it.
 pub(super) fn source(
     cluster: Cluster,
     args: &KubernetesArgs,
     demand: KubeDemand,
     taken: Option<Services>,
+    declared: Option<Services>,
     zone: Option<Arc<str>>,
 ) -> KubeSource {
     let options = Options {
@@ -93,7 +94,7 @@ pub(super) fn source(
     let inputs = Inputs {
         demand,
         taken,
-        declared: none(),
+        declared: declared.unwrap_or_else(none),
     };
     KubeSource::new(cluster, options, inputs)
 }

@@ -5,6 +5,7 @@ mod cluster;
 mod windows;
 mod guarded;
 mod endpoints;
+mod pods;
 mod explain;
 mod forwarded;
 mod policy_words;
@@ -80,6 +81,13 @@ pub fn run(args: RunArgs) -> Result<()> {
         false => None,
     };
     let demand = kube::KubeDemand::default();
+    let pods = match (&cluster, &args.kubernetes.node_name) {
+        (Some(cluster), Some(node)) => {
+            let open = async { kube::PodSource::open(cluster.clone(), node.clone(), &cgroup) };
+            Some(control.block_on(open)?)
+        }
+        _ => None,
+    };
 
     let started = Instant::now();
     let workers = args.worker_count().get();
@@ -142,12 +150,16 @@ pub fn run(args: RunArgs) -> Result<()> {
         |source| source.current().zone.clone(),
     );
     let taken = source.as_ref().map(FileSource::services);
-    let kube = cluster.map(|cluster| cluster::source(cluster, &args.kubernetes, demand, taken, said_zone));
+    let kube = cluster.map(|cluster| {
+        let declared = pods.as_ref().map(kube::PodSource::declared);
+        cluster::source(cluster, &args.kubernetes, demand, taken, declared, said_zone)
+    });
     let windows = Arc::new(windows::Windows {
         config_path: args.config.clone().unwrap_or_default(),
         published: publisher.published(),
         source: source.as_ref().map(FileSource::state),
         kube: kube.as_ref().map(kube::KubeSource::board),
+        pods: pods.as_ref().map(kube::PodSource::board),
         health: prober.board(),
         dns: names.board(),
         hub,
@@ -168,6 +180,10 @@ pub fn run(args: RunArgs) -> Result<()> {
     if let Some(kube) = kube {
         let first = ready.task("the services of the API server");
         control.spawn(kube.run(updates.clone(), first, drain.clone()));
+    }
+    if let Some(pods) = pods {
+        let first = ready.task("the pods of this node in the API");
+        control.spawn(pods.run(updates.clone(), first, drain.clone()));
     }
     if let Some(source) = source {
         control.spawn(source.run(names, updates, reload.clone(), drain.clone()));

@@ -10,10 +10,13 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     admin::{Unanswered, View, proto},
-    discover::{DnsBoard, SourceState, kube::KubeBoard},
+    discover::{
+        DnsBoard, SourceState,
+        kube::{KubeBoard, PodBoard},
+    },
     health::Board,
     intercept::{InterceptError, Observer, SlotCounters},
-    model::{EndpointState, PodState, ServicePort, ServicePortName, Slot},
+    model::{EndpointState, ServicePort, ServicePortName},
     proxy::{Progress, Registry},
     publish::Published,
     ready::Ready,
@@ -21,7 +24,7 @@ use crate::{
     snapshot::Target,
 };
 
-use super::{cluster, endpoints, explain, guarded, policy_words};
+use super::{cluster, endpoints, explain, guarded, pods, policy_words};
 
 pub(super) struct Windows {
     pub(super) config_path: PathBuf,
@@ -30,6 +33,8 @@ pub(super) struct Windows {
     pub(super) source: Option<watch::Receiver<SourceState>>,
     /// `None` without a cluster.
     pub(super) kube: Option<KubeBoard>,
+    /// `None` when the pods are the file's alone.
+    pub(super) pods: Option<PodBoard>,
     pub(super) health: Board,
     pub(super) dns: DnsBoard,
     pub(super) hub: Hub,
@@ -64,14 +69,8 @@ impl Windows {
         self.observer.heartbeat_age().ok().flatten()
     }
 
-    /// Enrolled and waiting.
-    fn pod_counts(&self) -> (usize, usize) {
-        let pods = self.published.pods.borrow();
-        let enrolled = pods
-            .iter()
-            .filter(|p| matches!(p.state, PodState::Enrolled { .. }))
-            .count();
-        (enrolled, pods.len() - enrolled)
+    fn pod_counts(&self) -> pods::Counts {
+        pods::counts(&self.published.pods.borrow(), self.pods.as_ref())
     }
 
     fn destinations(&self) -> usize {
@@ -110,7 +109,7 @@ impl Windows {
 
 impl View for Windows {
     fn status(&self) -> proto::Status {
-        let (enrolled, waiting) = self.pod_counts();
+        let pods = self.pod_counts();
         let snapshot = self.published.snapshot.borrow().clone();
         let source = self.source.as_ref().map(|source| source.borrow().clone());
         proto::Status {
@@ -133,8 +132,9 @@ impl View for Windows {
             snapshot_version: snapshot.version,
             snapshot_age_ms: millis(self.snapshot_age()),
             heartbeat_age_ms: self.heartbeat_age().map(millis),
-            pods_enrolled: count(enrolled),
-            pods_waiting: count(waiting),
+            pods_enrolled: whole(pods.enrolled),
+            pods_waiting: whole(pods.waiting),
+            pods_left_alone: whole(pods.left_alone),
             services: count(snapshot.ports.len()),
             destinations: count(self.destinations()),
             not_ready: self.not_ready(),
@@ -144,41 +144,8 @@ impl View for Windows {
     }
 
     fn pods(&self) -> Vec<proto::Pod> {
-        let pods = self.published.pods.borrow().clone();
-        let mut list: Vec<proto::Pod> = pods
-            .iter()
-            .map(|status| {
-                let pod = &status.pod;
-                let (state, cookie, addresses, reason) = match &status.state {
-                    PodState::Enrolled {
-                        netns_cookie,
-                        addresses,
-                    } => (
-                        proto::PodState::Enrolled,
-                        Some(*netns_cookie),
-                        addresses.clone(),
-                        String::new(),
-                    ),
-                    PodState::Waiting { reason } => {
-                        (proto::PodState::Waiting, None, Vec::new(), reason.clone())
-                    }
-                };
-                proto::Pod {
-                    namespace: pod.name.namespace.to_string(),
-                    name: pod.name.name.to_string(),
-                    workload: pod.workload.to_string(),
-                    slot: status.slot.get().into(),
-                    netns: pod.netns.display().to_string(),
-                    netns_cookie: cookie,
-                    addresses: addresses.iter().map(ToString::to_string).collect(),
-                    state: state.into(),
-                    reason,
-                    open_connections: self.hub.open_connections(status.slot),
-                }
-            })
-            .collect();
-        list.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-        list
+        let placed = self.published.pods.borrow().clone();
+        pods::list(&placed, self.pods.as_ref(), &self.hub)
     }
 
     fn services(&self) -> Vec<proto::Service> {
@@ -254,20 +221,15 @@ impl View for Windows {
     }
 
     fn metrics(&self) -> String {
-        let (enrolled, waiting) = self.pod_counts();
-        let names: BTreeMap<Slot, (String, String)> = (self.published.pods.borrow().iter())
-            .map(|p| {
-                (
-                    p.slot,
-                    (p.pod.name.namespace.to_string(), p.pod.name.name.to_string()),
-                )
-            })
-            .collect();
+        let pods = self.pod_counts();
+        let names = pods::names(&self.published.pods.borrow());
         // Each look at a channel ends with its line: two at once can lock out the publisher, and it the second.
         let snapshot_version = self.published.snapshot.borrow().version;
         let mut sample = NodeSample {
-            pods_enrolled: enrolled as u64,
-            pods_waiting: waiting as u64,
+            pods_enrolled: pods.enrolled,
+            pods_waiting: pods.waiting,
+            pods_left_alone: pods.left_alone,
+            enrolments: (self.pods.as_ref()).map(|_| pods::histogram(&self.published.enrolments)),
             destinations: self.destinations() as u64,
             snapshot_version,
             snapshot_age: self.snapshot_age(),
@@ -334,7 +296,7 @@ fn decisions(c: &SlotCounters) -> impl Iterator<Item = (&'static str, u64)> {
     .into_iter()
 }
 
-fn unix_ms(time: SystemTime) -> u64 {
+pub(super) fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map(millis).unwrap_or_default()
 }
 
@@ -343,5 +305,9 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn whole(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use clap::ValueEnum;
@@ -84,6 +84,12 @@ pub(super) fn age(milliseconds: u64) -> String {
         _ => Duration::from_secs(seconds / 60 * 60),
     };
     duration::Display(shown).to_string()
+}
+
+/// The present, in milliseconds since the Unix epoch.
+pub(super) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// `-` for what is not there.

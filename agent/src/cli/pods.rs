@@ -2,15 +2,16 @@
 
 use super::{
     Failure,
-    output::{self, Output, or_dash},
+    output::{self, Output, age, or_dash},
 };
 use crate::admin::proto::Pod;
 
 pub(super) fn show(pods: &[Pod], output: Output) -> Result<(), Failure> {
-    output::print(output, pods, table)
+    output::print(output, pods, |pods| table(pods, output::now()))
 }
 
-fn table(pods: &[Pod]) -> String {
+/// `now` in milliseconds since the Unix epoch.
+fn table(pods: &[Pod], now: u64) -> String {
     let header = [
         "NAMESPACE",
         "NAME",
@@ -20,19 +21,25 @@ fn table(pods: &[Pod]) -> String {
         "CONNECTIONS",
         "STATE",
     ];
-    output::table(header, pods.iter().map(row))
+    output::table(header, pods.iter().map(|pod| row(pod, now)))
 }
 
-fn row(pod: &Pod) -> [String; 7] {
-    let state = match pod.reason.as_str() {
-        "" => pod.state().word().to_owned(),
-        reason => format!("{}: {reason}", pod.state().word()),
-    };
+fn row(pod: &Pod, now: u64) -> [String; 7] {
+    let mut state = pod.state().word().to_owned();
+    if let Some(at) = pod.enrolled_at_ms {
+        state = format!("{state} for {}", age(now.saturating_sub(at)));
+    }
+    for said in [&pod.reason, &pod.note]
+        .into_iter()
+        .filter(|said| !said.is_empty())
+    {
+        state = format!("{state}: {said}");
+    }
     [
         pod.namespace.clone(),
         pod.name.clone(),
         pod.workload.clone(),
-        pod.slot.to_string(),
+        or_dash(pod.slot.map(|slot| slot.to_string()).unwrap_or_default()),
         or_dash(pod.addresses.join(" ")),
         pod.open_connections.to_string(),
         state,
@@ -45,21 +52,39 @@ mod tests {
     use crate::admin::proto::PodState;
 
     #[test]
-    fn a_waiting_pod_says_why() {
+    fn a_pod_that_is_not_enrolled_says_why() {
         let pod = Pod {
             namespace: "demo".to_owned(),
             name: "echo-1".to_owned(),
             workload: "echo".to_owned(),
-            slot: 4,
+            slot: Some(4),
             state: PodState::Waiting.into(),
             reason: "no such file".to_owned(),
             ..Pod::default()
         };
-        let text = table(&[pod]);
+        let enrolled = Pod {
+            name: "echo-2".to_owned(),
+            slot: Some(5),
+            state: PodState::Enrolled.into(),
+            reason: String::new(),
+            enrolled_at_ms: Some(1_000),
+            note: "odd".to_owned(),
+            ..pod.clone()
+        };
+        let alone = Pod {
+            name: "echo-3".to_owned(),
+            slot: None,
+            state: PodState::LeftAlone.into(),
+            reason: "it has finished".to_owned(),
+            ..pod.clone()
+        };
+        let text = table(&[pod, enrolled, alone], 61_000);
         assert_eq!(
             text,
             "NAMESPACE  NAME    WORKLOAD  SLOT  ADDRESSES  CONNECTIONS  STATE\n\
-             demo       echo-1  echo      4     -          0            waiting: no such file"
+             demo       echo-1  echo      4     -          0            waiting: no such file\n\
+             demo       echo-2  echo      5     -          0            enrolled for 1m: odd\n\
+             demo       echo-3  echo      -     -          0            left alone: it has finished"
         );
     }
 }

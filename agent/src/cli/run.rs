@@ -111,7 +111,7 @@ pub struct KubernetesArgs {
     #[arg(long, value_name = "FILE", requires = "kubernetes")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// This node's name in the cluster, for its zone
+    /// This node's name in the cluster: for its pods, which are taken from the API then, and its zone
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub node_name: Option<String>,
 

@@ -1,7 +1,5 @@
 //! `derny status`
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::{
     Failure,
     output::{self, Output, age},
@@ -10,8 +8,7 @@ use crate::admin::proto::{Kubernetes, Status};
 
 /// Prints it; a finding when the agent is not ready.
 pub(super) fn show(status: &Status, output: Output) -> Result<(), Failure> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let now = output::now();
     output::print(output, status, |status| table(status, now))?;
     if status.not_ready.is_empty() {
         Ok(())
@@ -60,10 +57,16 @@ fn table(status: &Status, now: u64) -> String {
         ("heartbeat", heartbeat),
         (
             "pods",
-            format!(
-                "{} enrolled, {} waiting",
-                status.pods_enrolled, status.pods_waiting
-            ),
+            match status.pods_left_alone {
+                0 => format!(
+                    "{} enrolled, {} waiting",
+                    status.pods_enrolled, status.pods_waiting
+                ),
+                others => format!(
+                    "{} enrolled, {} waiting, {others} left alone",
+                    status.pods_enrolled, status.pods_waiting
+                ),
+            },
         ),
         (
             "services",

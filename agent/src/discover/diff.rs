@@ -61,6 +61,7 @@ mod tests {
             },
             workload: "w".into(),
             netns: format!("/run/netns/{name}-{version}").into(),
+            since: None,
             inbound: Vec::new(),
         })
     }

@@ -5,6 +5,7 @@ mod lookup;
 mod dns;
 mod merge;
 mod file;
+mod node;
 pub mod kube;
 
 pub use diff::diff;

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr, TcpListener},
-    path::PathBuf,
     sync::Arc,
 };
 
@@ -17,10 +16,10 @@ use derny_ebpf_common::{AddressKey, Counters, Listener, PATHS, Pod as PodEntry};
 use super::{
     EnrolError, InterceptError, Kernel, Listeners, Netns,
     listen::{self, Opened},
-    netns::{Identity, Interfaces, interfaces},
+    netns::{Interfaces, identity_of, identity_of_this_thread, interfaces},
     tables::{address_key, full_or, to_label},
 };
-use crate::model::{Pod, PodName, Slot};
+use crate::model::{Pod, PodName, PodNetns, Slot};
 
 /// What workers need of an enrolled pod.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub struct Enrolled {
 /// What the kernel has been told of a pod, in the order in which it is told; taken back from the end.
 pub(super) struct Enrolment {
     name: PodName,
-    path: PathBuf,
+    found: PodNetns,
     netns: Arc<Netns>,
     v6_port: Option<u16>,
     listeners: Vec<u32>,
@@ -62,16 +61,17 @@ impl Kernel {
                 by: taken.name.clone(),
             });
         }
+        let path = || pod.netns.path().to_owned();
         let netns_error = |source| EnrolError::Netns {
             pod: name(),
-            path: pod.netns.clone(),
+            path: path(),
             source,
         };
-        let netns = Netns::open(&pod.netns).map_err(netns_error)?;
-        if netns.identity() == Identity::of_this_thread().map_err(netns_error)? {
+        let netns = Netns::of_pod(&pod.netns).map_err(netns_error)?;
+        if netns.identity() == identity_of_this_thread().map_err(netns_error)? {
             return Err(EnrolError::HostNetwork {
                 pod: name(),
-                path: pod.netns.clone(),
+                path: path(),
             });
         }
         if let Some(other) = self
@@ -83,7 +83,7 @@ impl Kernel {
             return Err(EnrolError::NetnsTaken {
                 pod: name(),
                 other,
-                path: pod.netns.clone(),
+                path: path(),
             });
         }
 
@@ -105,7 +105,7 @@ impl Kernel {
 
         let mut enrolment = Enrolment {
             name: name(),
-            path: pod.netns.clone(),
+            found: pod.netns.clone(),
             netns: Arc::new(netns),
             v6_port: opened.v6_port,
             listeners: Vec::new(),
@@ -134,11 +134,14 @@ impl Kernel {
     }
 
     /// Does the pod's path name nothing, or another namespace than the one that was enrolled? `false` for an
-    /// empty slot.
+    /// empty slot, and for a namespace that was found open: who found it says when it has gone.
     pub fn netns_gone(&self, slot: Slot) -> bool {
         self.enrolled
             .get(&slot)
-            .is_some_and(|enrolment| Identity::of(&enrolment.path).ok() != Some(enrolment.netns.identity()))
+            .is_some_and(|enrolment| match &enrolment.found {
+                PodNetns::Path(path) => identity_of(path).ok() != Some(enrolment.netns.identity()),
+                PodNetns::Open(_) => false,
+            })
     }
 
     /// Tells the kernel. `enrolment` records each step as soon as it is done.

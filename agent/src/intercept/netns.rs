@@ -1,7 +1,7 @@
 //! A network namespace: entered by one thread for a moment, and sockets made in it.
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io,
     net::{IpAddr, SocketAddr},
     os::{
@@ -20,6 +20,8 @@ use nix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::model::{NetnsIdentity, PodNetns};
+
 /// `asm-generic/socket.h`; since Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 /// `linux/nsfs.h`: `_IO(0xb7, 0x3)`.
@@ -29,30 +31,23 @@ const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 #[derive(Debug)]
 pub struct Netns {
     file: File,
-    identity: Identity,
+    identity: NetnsIdentity,
     cookie: u64,
 }
 
-/// Device and inode of a namespace: the same for every path that names it, and not given out again while one
-/// of them is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
-    dev: u64,
-    ino: u64,
+/// Of the namespace that `path` names at this moment.
+pub(super) fn identity_of(path: &Path) -> io::Result<NetnsIdentity> {
+    Ok(identity(&std::fs::metadata(path)?))
 }
 
-impl Identity {
-    /// Of the namespace that `path` names at this moment.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let metadata = std::fs::metadata(path)?;
-        Ok(Self {
-            dev: metadata.dev(),
-            ino: metadata.ino(),
-        })
-    }
+pub(super) fn identity_of_this_thread() -> io::Result<NetnsIdentity> {
+    identity_of(Path::new("/proc/thread-self/ns/net"))
+}
 
-    pub(super) fn of_this_thread() -> io::Result<Self> {
-        Self::of(Path::new("/proc/thread-self/ns/net"))
+fn identity(metadata: &Metadata) -> NetnsIdentity {
+    NetnsIdentity {
+        dev: metadata.dev(),
+        ino: metadata.ino(),
     }
 }
 
@@ -63,7 +58,18 @@ impl Netns {
     /// Those of the system calls, `ENOTTY` when the file names no namespace; `InvalidInput` when it names one of
     /// another kind.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Self::from_file(File::open(path)?)
+    }
+
+    /// That of a pod, by its name or from what holds it open.
+    pub(super) fn of_pod(netns: &PodNetns) -> io::Result<Self> {
+        match netns {
+            PodNetns::Path(path) => Self::open(path),
+            PodNetns::Open(open) => Self::from_file(open.file.try_clone()?),
+        }
+    }
+
+    fn from_file(file: File) -> io::Result<Self> {
         // SAFETY: the descriptor is open, and the request takes no argument.
         let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
         if kind < 0 {
@@ -75,11 +81,7 @@ impl Netns {
                 "not a network namespace",
             ));
         }
-        let metadata = file.metadata()?;
-        let identity = Identity {
-            dev: metadata.dev(),
-            ino: metadata.ino(),
-        };
+        let identity = identity(&file.metadata()?);
         let mut netns = Self {
             file,
             identity,
@@ -94,7 +96,7 @@ impl Netns {
         self.cookie
     }
 
-    pub(super) fn identity(&self) -> Identity {
+    pub(super) fn identity(&self) -> NetnsIdentity {
         self.identity
     }
 

@@ -19,7 +19,9 @@ pub use dns::{Dns, DnsMode, TtlBounds};
 pub use endpoint::{Endpoint, EndpointState, Endpoints};
 pub use health_check::{HealthCheck, Probe};
 pub use origin::Origins;
-pub use pod::{InboundPort, Pod, PodName, PodState, PodStatus};
+pub use pod::{
+    Bystander, InboundPort, NetnsIdentity, OpenNetns, Pod, PodName, PodNetns, PodState, PodStatus, Standing,
+};
 pub use policy::{
     Algorithm, Backoff, CircuitBreaking, ConnectionPool, FailurePercentage, HashKey, InboundLimits,
     LoadBalancer, OutlierDetection, Policy, RequestTimeout, Retry, RetryBudget, RetryOn, SuccessRate,

@@ -1,6 +1,13 @@
 //! A pod of this node: one network namespace.
 
-use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    fs::File,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use super::{InboundLimits, Protocol, Slot};
 
@@ -21,10 +28,62 @@ pub struct Pod {
     pub name: PodName,
     /// What the pod is a replica of; the label of its metrics.
     pub workload: Arc<str>,
-    /// A file that names the network namespace: `/run/netns/x` or `/proc/PID/ns/net`.
-    pub netns: PathBuf,
+    pub netns: PodNetns,
     /// Ports on which calls to this pod pass the engine, in ascending order, each once.
     pub inbound: Vec<InboundPort>,
+    /// Since when there is a pod that is to be enrolled like this, where somebody watched it come. Enrolment is
+    /// timed from here.
+    pub since: Option<Instant>,
+}
+
+/// How a pod's network namespace is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodNetns {
+    /// A file that names it: `/run/netns/x` or `/proc/PID/ns/net`. It may come to name another one, or none.
+    Path(PathBuf),
+    /// The namespace itself. Discovery says when it is the pod's no more.
+    Open(Arc<OpenNetns>),
+}
+
+impl PodNetns {
+    /// What it is called; for an open one, where it was found.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Path(path) => path,
+            Self::Open(open) => &open.found,
+        }
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for PodNetns {
+    fn from(path: P) -> Self {
+        Self::Path(path.into())
+    }
+}
+
+/// A network namespace that this value keeps alive, so that its identity is given to no other.
+#[derive(Debug)]
+pub struct OpenNetns {
+    pub file: File,
+    pub identity: NetnsIdentity,
+    /// Under which name it was opened, for people: by now that may name another.
+    pub found: PathBuf,
+}
+
+impl PartialEq for OpenNetns {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+}
+
+impl Eq for OpenNetns {}
+
+/// Device and inode of a namespace: the same for every path that names it, and not given out again while one of them
+/// is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NetnsIdentity {
+    pub dev: u64,
+    pub ino: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +107,26 @@ pub enum PodState {
     Enrolled {
         netns_cookie: u64,
         addresses: Vec<IpAddr>,
+        at: SystemTime,
     },
     /// It is left alone; enrolment is tried again. The reason is a sentence for an operator.
     Waiting { reason: String },
+}
+
+/// A pod of this node that a source knows and the snapshot does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bystander {
+    pub name: PodName,
+    pub workload: Arc<str>,
+    pub standing: Standing,
+    /// A sentence for an operator.
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is to be enrolled, and cannot be yet.
+    Waiting,
+    /// It is not to be enrolled.
+    LeftAlone,
 }

@@ -82,6 +82,7 @@ mod tests {
                 },
                 workload: "w".into(),
                 netns: "/n".into(),
+                since: None,
                 inbound: vec![],
             };
             (Slot::new(*slot).unwrap(), Arc::new(pod))

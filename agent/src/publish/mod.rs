@@ -1,13 +1,20 @@
 //! A view → the workers and the kernel's tables. The one place that has both in hand.
 
 mod changes;
+mod times;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use changes::Changes;
+pub use times::EnrolmentTimes;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior},
+    time::Instant,
 };
 
 use crate::{
@@ -20,6 +27,8 @@ use crate::{
 
 /// How often waiting pods are tried again and enrolled ones are looked after.
 const LOOK: Duration = Duration::from_millis(500);
+/// The same while a pod has begun to wait within [`LOOK`]: its network is being made.
+const SHORT_LOOK: Duration = Duration::from_millis(10);
 
 /// The workers, as far as enrolment goes.
 pub trait Workers {
@@ -36,6 +45,8 @@ pub struct Published {
     pub pods: watch::Receiver<Arc<Vec<PodStatus>>>,
     /// When the snapshot last changed.
     pub changed_at: watch::Receiver<Instant>,
+    /// How long it took to enrol pods.
+    pub enrolments: Arc<EnrolmentTimes>,
 }
 
 /// Owns the kernel's tables and the newest view.
@@ -49,6 +60,9 @@ pub struct Publisher<W> {
     snapshot: watch::Sender<Arc<Snapshot>>,
     pods: watch::Sender<Arc<Vec<PodStatus>>>,
     changed_at: watch::Sender<Instant>,
+    enrolments: Arc<EnrolmentTimes>,
+    /// Until when to look often.
+    hurry_until: Instant,
 }
 
 impl<W: Workers> Publisher<W> {
@@ -69,6 +83,8 @@ impl<W: Workers> Publisher<W> {
             snapshot,
             pods: watch::Sender::default(),
             changed_at: watch::Sender::new(Instant::now()),
+            enrolments: Arc::default(),
+            hurry_until: Instant::now(),
         }
     }
 
@@ -77,6 +93,7 @@ impl<W: Workers> Publisher<W> {
             snapshot: self.snapshot.subscribe(),
             pods: self.pods.subscribe(),
             changed_at: self.changed_at.subscribe(),
+            enrolments: self.enrolments.clone(),
         }
     }
 
@@ -88,9 +105,12 @@ impl<W: Workers> Publisher<W> {
         mut first: Option<ready::Guard>,
         drain: drain::Watch,
     ) {
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looked = Instant::now();
         loop {
+            let pause = match looked < self.hurry_until {
+                true => SHORT_LOOK,
+                false => LOOK,
+            };
             tokio::select! {
                 batch = updates.recv() => match batch {
                     Some(batch) => {
@@ -100,7 +120,10 @@ impl<W: Workers> Publisher<W> {
                     // Discovery has ended, and so will the process.
                     None => drain.signaled().await,
                 },
-                _ = looks.tick() => self.look(),
+                () = tokio::time::sleep_until(looked + pause) => {
+                    self.look();
+                    looked = Instant::now();
+                }
                 () = drain.signaled() => break,
             }
         }
@@ -147,15 +170,22 @@ impl<W: Workers> Publisher<W> {
                 let netns_cookie = enrolled.netns.cookie();
                 tracing::info!(pod = %pod.name, %slot, ?addresses, "pod enrolled");
                 self.workers.enrol(slot, pod, enrolled);
+                if let Some(since) = pod.since {
+                    self.enrolments.observe(Instant::now().into_std() - since);
+                }
                 PodState::Enrolled {
                     netns_cookie,
                     addresses,
+                    at: SystemTime::now(),
                 }
             }
             Err(error) => {
                 let reason = error.to_string();
                 let known =
                     matches!(self.states.get(&slot), Some(PodState::Waiting { reason: r }) if *r == reason);
+                if !matches!(self.states.get(&slot), Some(PodState::Waiting { .. })) {
+                    self.hurry_until = Instant::now() + LOOK;
+                }
                 if !known {
                     tracing::warn!(pod = %pod.name, error = reason, "pod not enrolled; trying again");
                 }
@@ -183,7 +213,7 @@ impl<W: Workers> Publisher<W> {
                     self.withdraw(slot);
                     let reason = format!(
                         "{} no longer names the pod's network namespace",
-                        pod.netns.display()
+                        pod.netns.path().display()
                     );
                     self.states.insert(slot, PodState::Waiting { reason });
                     changed = true;

@@ -29,6 +29,10 @@ pub struct NodeSample {
     pub node_decisions: Vec<(&'static str, u64)>,
     pub pods_enrolled: u64,
     pub pods_waiting: u64,
+    /// Known, and not to be enrolled.
+    pub pods_left_alone: u64,
+    /// `None` when nothing tells the agent of pods as they come.
+    pub enrolments: Option<Histogram>,
     pub destinations: u64,
     pub snapshot_version: u64,
     pub snapshot_age: Duration,
@@ -44,6 +48,15 @@ pub struct NodeSample {
     pub guards: Vec<GuardSample>,
     /// `None` without a cluster.
     pub kube: Option<KubeSample>,
+}
+
+/// Durations by bucket.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    /// (upper bound in seconds, how many were in this bucket); the last bound is infinite.
+    pub buckets: Vec<(f64, u64)>,
+    /// Of all durations, in seconds.
+    pub sum: f64,
 }
 
 /// Whether the newest configuration is in use.
@@ -306,6 +319,12 @@ impl Scrape {
         let mut metric = describe(encoder, names::PODS, MetricType::Gauge)?;
         gauge(&mut metric, &[("state", "enrolled")], node.pods_enrolled)?;
         gauge(&mut metric, &[("state", "waiting")], node.pods_waiting)?;
+        gauge(&mut metric, &[("state", "left_alone")], node.pods_left_alone)?;
+        if let Some(times) = &node.enrolments {
+            let mut metric = describe(encoder, names::ENROLMENT, MetricType::Histogram)?;
+            let total = times.buckets.iter().map(|(_, n)| n).sum();
+            metric.encode_histogram::<NoLabelSet>(times.sum, total, &times.buckets, None)?;
+        }
         let rejected = u64::from(node.config_rejected == Rejected::Yes);
         for (name, value) in [
             (names::DESTINATIONS, node.destinations),

@@ -15,7 +15,7 @@ mod kube;
 use std::rc::Rc;
 
 pub use access_log::{Relayed, Sink, Writer};
-pub use encode::{NodeSample, Rejected, encode};
+pub use encode::{Histogram, NodeSample, Rejected, encode};
 pub use exchange::{Exchange, Line};
 pub use guarded::{BoundSample, GuardSample};
 pub use hub::{Counters, Hub, PodConnection};

@@ -138,4 +138,8 @@ pub(super) const KUBE_SILENCE: Name = (
     "derny_kube_silence_seconds",
     "Since the API server last said anything",
 );
+pub(super) const ENROLMENT: Name = (
+    "derny_enrolment_seconds",
+    "From a pod's first process, or from the change that brought it into the mesh, until its connections are redirected",
+);
 pub(super) const BUILD_INFO: Name = ("derny_build_info", "1, labelled with the version");

@@ -42,6 +42,7 @@ fn pod(pod: &str) -> Arc<Pod> {
         },
         workload: pod.into(),
         netns: "/run/netns/x".into(),
+        since: None,
         inbound: vec![],
     })
 }

@@ -71,8 +71,9 @@ fn one(pod: &schema::Pod, at: At<'_>, faults: &mut Faults) -> Option<Pod> {
     absolute.then_some(Pod {
         name,
         workload: workload?,
-        netns: (&pod.netns).into(),
+        netns: pod.netns.as_str().into(),
         inbound,
+        since: None,
     })
 }
 

@@ -1,6 +1,9 @@
 //! Requests to the API server, each counted.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http::Request;
 use kube::{
@@ -36,6 +39,8 @@ pub enum Error {
     NotInCluster(Box<kube::config::InferConfigError>),
     #[error("kubernetes client: {0}")]
     Client(Box<kube::Error>),
+    #[error("the control groups of pods, below {path}, cannot be watched: {source}")]
+    ControlGroups { path: PathBuf, source: std::io::Error },
 }
 
 /// Why a request brought nothing.

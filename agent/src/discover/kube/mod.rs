@@ -6,6 +6,8 @@
 //!                           ▲               │
 //!                           └── source ◀────┴── demand ◀── workers
 //! ```
+//! `pods` does the same for the pods of this node.
+//!
 //! Services, routes, policies and grants are watched from the start; the endpoints of a service only while a pod of
 //! this node uses it. Nothing keeps a whole object: what is read of one is what its type in `objects` names, and that
 //! becomes a smaller form at once.
@@ -25,8 +27,10 @@ mod state;
 mod status;
 mod leader;
 mod source;
+mod pods;
 
 pub use board::{KubeBoard, ObjectFault, RequestCount};
 pub use client::{Cluster, Error};
 pub use demand::KubeDemand;
+pub use pods::{PodBoard, PodSource};
 pub use source::{Inputs, KubeSource, Options};

@@ -1,0 +1,118 @@
+//! What the agent keeps of a pod object. Pure.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{inbound, objects, workload::workload};
+use crate::{
+    discover::node::PodUid,
+    model::{InboundPort, PodName, ServiceName},
+};
+
+/// Opt in or out, on a pod or its namespace.
+pub(super) const LABEL: &str = "derny.dev/mesh";
+/// Services that the pod dials, by commas: `name` in its own namespace, or `namespace/name`.
+const SERVICES: &str = "derny.dev/services";
+/// A static pod's mirror in the API has a UID of its own; its control group is named by this.
+const STATIC_UID: &str = "kubernetes.io/config.hash";
+/// Runtimes whose containers are not in the network namespace that the node sees, or do not use its kernel's sockets.
+const SANDBOXED: [&str; 4] = ["gvisor", "runsc", "kata", "firecracker"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mesh {
+    Enabled,
+    Disabled,
+}
+
+impl Mesh {
+    /// Of a label that is there.
+    pub(super) fn parse(value: &str) -> Result<Self, String> {
+        match value {
+            "enabled" => Ok(Self::Enabled),
+            "disabled" => Ok(Self::Disabled),
+            other => Err(format!(
+                "label {LABEL}: `{other}` is neither enabled nor disabled"
+            )),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Facts {
+    pub(super) name: PodName,
+    pub(super) uid: PodUid,
+    pub(super) workload: Arc<str>,
+    pub(super) inbound: Vec<InboundPort>,
+    /// Services that it says it dials.
+    pub(super) services: BTreeSet<ServiceName>,
+    /// Its own label.
+    pub(super) mesh: Option<Mesh>,
+    pub(super) host_network: bool,
+    /// The name of a runtime class whose pods cannot be enrolled.
+    pub(super) sandboxed: Option<String>,
+    pub(super) finished: bool,
+    /// What is wrong with its labels and annotations, for an operator.
+    pub(super) faults: Vec<String>,
+}
+
+impl Facts {
+    pub(super) fn of(pod: &objects::Pod) -> Self {
+        let meta = &pod.metadata;
+        let (inbound, mut faults) = inbound::inbound(pod);
+        let mesh = match meta.labels.get(LABEL).map(|value| Mesh::parse(value)) {
+            Some(Err(fault)) => {
+                faults.push(fault);
+                None
+            }
+            Some(Ok(mesh)) => Some(mesh),
+            None => None,
+        };
+        let services = services(meta, &mut faults);
+        let class = pod.spec.runtime_class_name.as_deref();
+        let is_sandboxed = |class: &&str| {
+            let class = class.to_ascii_lowercase();
+            SANDBOXED
+                .iter()
+                .any(|runtime| class.split('-').next() == Some(*runtime))
+        };
+        Self {
+            name: name(meta),
+            uid: PodUid::new(meta.annotations.get(STATIC_UID).unwrap_or(&meta.uid)),
+            workload: workload(pod).into(),
+            inbound,
+            services,
+            mesh,
+            host_network: pod.spec.host_network,
+            sandboxed: class.filter(is_sandboxed).map(str::to_owned),
+            finished: matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            faults,
+        }
+    }
+}
+
+pub(super) fn name(meta: &objects::Meta) -> PodName {
+    PodName {
+        namespace: meta.namespace.as_str().into(),
+        name: meta.name.as_str().into(),
+    }
+}
+
+fn services(meta: &objects::Meta, faults: &mut Vec<String>) -> BTreeSet<ServiceName> {
+    let text = meta.annotations.get(SERVICES).map_or("", String::as_str);
+    let mut services = BTreeSet::new();
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        let (namespace, name) = word.split_once('/').unwrap_or((&meta.namespace, word));
+        let is_name = |text: &str| {
+            let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+            !text.is_empty() && text.bytes().all(inner)
+        };
+        if is_name(namespace) && is_name(name) {
+            services.insert(ServiceName {
+                namespace: namespace.into(),
+                name: name.into(),
+            });
+        } else {
+            faults.push(format!("{SERVICES}: `{word}` is not NAME or NAMESPACE/NAME"));
+        }
+    }
+    services
+}

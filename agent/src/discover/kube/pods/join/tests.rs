@@ -1,0 +1,265 @@
+use std::{fs::File, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::{NetnsIdentity, OpenNetns};
+
+/// The join with what runs beside it.
+struct Node {
+    join: Join,
+    sandboxes: HashMap<PodUid, Sandbox>,
+    now: Instant,
+}
+
+fn pod(name: &str, uid: &str, label: &str) -> objects::Pod {
+    with(name, uid, label, json!({}))
+}
+
+fn with(name: &str, uid: &str, label: &str, annotations: Value) -> objects::Pod {
+    let labels = match label {
+        "" => json!({}),
+        label => json!({LABEL: label}),
+    };
+    let metadata =
+        json!({"name": name, "namespace": "demo", "uid": uid, "labels": labels, "annotations": annotations});
+    serde_json::from_value(json!({"metadata": metadata})).unwrap()
+}
+
+fn namespace(name: &str, label: &str) -> objects::Namespace {
+    serde_json::from_value(json!({"metadata": {"name": name, "labels": {LABEL: label}}})).unwrap()
+}
+
+impl Node {
+    /// Both kinds have been listed, and `demo` is enabled.
+    fn new() -> Self {
+        let mut node = Self::unlisted();
+        node.join.namespace(Event::Listing);
+        node.join.namespace(Event::Applied(namespace("demo", "enabled")));
+        node.join.namespace(Event::Listed);
+        node.join.pod(Event::Listing);
+        node.join.pod(Event::Listed);
+        node
+    }
+
+    fn unlisted() -> Self {
+        Self {
+            join: Join::default(),
+            sandboxes: HashMap::new(),
+            now: Instant::now(),
+        }
+    }
+
+    /// A process runs in the pod's network `ino`, or in the node's.
+    fn runs(&mut self, uid: &str, ino: Option<u64>) {
+        let open = |ino| {
+            Arc::new(OpenNetns {
+                file: File::open("/dev/null").unwrap(),
+                identity: NetnsIdentity { dev: 4, ino },
+                found: "/proc/7/ns/net".into(),
+            })
+        };
+        let uid = PodUid::new(uid);
+        let sandbox = Sandbox {
+            netns: ino.map(open),
+            since: Some(self.now),
+        };
+        self.sandboxes.insert(uid.clone(), sandbox);
+        self.join.processes(&uid);
+    }
+
+    fn ends(&mut self, uid: &str) {
+        let uid = PodUid::new(uid);
+        self.sandboxes.remove(&uid);
+        self.join.processes(&uid);
+    }
+
+    fn apply(&mut self, pod: objects::Pod) {
+        self.join.pod(Event::Applied(pod));
+    }
+
+    /// `+name@network` and `-name`, a millisecond later.
+    fn told(&mut self) -> Vec<String> {
+        self.updates().iter().map(word).collect()
+    }
+
+    fn updates(&mut self) -> Vec<Update> {
+        self.now += Duration::from_millis(1);
+        self.join.changes(|uid| self.sandboxes.get(uid), self.now)
+    }
+
+    /// `name: reason` of those that are not told.
+    fn bystanders(&self) -> Vec<String> {
+        let shown = self.join.shown(|uid| self.sandboxes.get(uid));
+        let lines = shown.bystanders.iter();
+        lines
+            .map(|it| format!("{} {:?}: {}", it.name.name, it.standing, it.reason))
+            .collect()
+    }
+}
+
+fn word(update: &Update) -> String {
+    match update {
+        Update::Pod(pod) => match &pod.netns {
+            PodNetns::Open(open) => format!("+{}@{}", pod.name.name, open.identity.ino),
+            PodNetns::Path(path) => panic!("{path:?}"),
+        },
+        Update::PodGone(name) => format!("-{}", name.name),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_api_may_be_first() {
+    let mut node = Node::new();
+    node.apply(pod("a", "u1", ""));
+    assert!(node.told().is_empty());
+    assert_eq!(node.bystanders(), ["a Waiting: no process of it runs yet"]);
+    node.runs("u1", None);
+    assert!(node.told().is_empty());
+    assert_eq!(
+        node.bystanders(),
+        ["a Waiting: its processes are in the node's network so far"]
+    );
+    node.runs("u1", Some(5));
+    assert_eq!(node.told(), ["+a@5"]);
+    assert!(node.bystanders().is_empty());
+}
+
+#[test]
+fn the_sandbox_may_be_first() {
+    let mut node = Node::new();
+    let began = node.now;
+    node.runs("u1", Some(5));
+    assert!(node.told().is_empty());
+    node.apply(pod("a", "u1", ""));
+    let updates = node.updates();
+    let Update::Pod(told) = &updates[0] else {
+        panic!("{updates:?}")
+    };
+    assert_eq!(
+        told.since,
+        Some(began.into_std()),
+        "timed from the sandbox, not from the API's word"
+    );
+    node.apply(pod("a", "u1", ""));
+    assert!(node.told().is_empty(), "nothing new");
+}
+
+#[test]
+fn a_pod_without_a_label_waits_for_its_namespaces() {
+    let mut node = Node::unlisted();
+    node.runs("u1", Some(5));
+    node.runs("u2", Some(6));
+    node.apply(pod("a", "u1", ""));
+    node.apply(pod("own", "u2", "enabled"));
+    assert_eq!(node.told(), ["+own@6"]);
+    assert_eq!(
+        node.bystanders(),
+        ["a Waiting: the labels of its namespace are not known yet"]
+    );
+    node.join.namespace(Event::Listing);
+    node.join.namespace(Event::Listed);
+    assert!(node.told().is_empty());
+    assert!(node.bystanders()[0].starts_with("a LeftAlone: no label"));
+    node.join.namespace(Event::Applied(namespace("demo", "enabled")));
+    assert_eq!(node.told(), ["+a@5"]);
+}
+
+#[test]
+fn labels_count_at_once() {
+    let mut node = Node::new();
+    node.runs("u1", Some(5));
+    node.apply(pod("a", "u1", "disabled"));
+    assert!(node.told().is_empty());
+    node.apply(pod("a", "u1", ""));
+    let updates = node.updates();
+    let Update::Pod(told) = &updates[0] else {
+        panic!("{updates:?}")
+    };
+    assert_eq!(told.since, Some(node.now.into_std()), "timed from the change");
+    node.join.namespace(Event::Applied(namespace("demo", "disabled")));
+    assert_eq!(node.told(), ["-a"]);
+    node.join.namespace(Event::Applied(namespace("demo", "enabled")));
+    assert_eq!(node.told(), ["+a@5"]);
+    // The label is gone, or the namespace.
+    node.join.namespace(Event::Gone(namespace("demo", "enabled")));
+    assert_eq!(node.told(), ["-a"]);
+}
+
+#[test]
+fn a_sandbox_that_is_made_anew_is_another_network() {
+    let mut node = Node::new();
+    node.runs("u1", Some(5));
+    node.apply(pod("a", "u1", ""));
+    assert_eq!(node.told(), ["+a@5"]);
+    node.runs("u1", Some(6));
+    assert_eq!(node.told(), ["+a@6"]);
+    node.ends("u1");
+    assert_eq!(node.told(), ["-a"]);
+    node.runs("u1", Some(7));
+    assert_eq!(node.told(), ["+a@7"]);
+}
+
+#[test]
+fn a_name_may_come_back_as_another_pod() {
+    let mut node = Node::new();
+    node.runs("u1", Some(5));
+    node.apply(pod("db-0", "u1", ""));
+    assert_eq!(node.told(), ["+db-0@5"]);
+    // As a list that was read again tells it: the new one, and nothing of the old.
+    node.apply(pod("db-0", "u2", ""));
+    assert_eq!(node.told(), ["-db-0"]);
+    node.ends("u1");
+    node.runs("u2", Some(6));
+    assert_eq!(node.told(), ["+db-0@6"]);
+    node.join.pod(Event::Gone(pod("db-0", "u2", "")));
+    assert_eq!(node.told(), ["-db-0"]);
+}
+
+#[test]
+fn what_a_list_no_longer_has_goes() {
+    let mut node = Node::new();
+    for (name, uid) in [("a", "u1"), ("b", "u2")] {
+        node.runs(uid, Some(u64::from(uid.as_bytes()[1])));
+        node.apply(pod(name, uid, ""));
+    }
+    assert_eq!(node.told().len(), 2);
+    node.join.pod(Event::Listing);
+    node.apply(pod("b", "u2", ""));
+    assert!(node.told().is_empty());
+    node.join.pod(Event::Listed);
+    assert_eq!(node.told(), ["-a"]);
+}
+
+#[test]
+fn annotations_count_at_once_and_their_faults_are_said() {
+    let mut node = Node::new();
+    node.runs("u1", Some(5));
+    node.apply(pod("a", "u1", ""));
+    assert_eq!(node.told(), ["+a@5"]);
+    let annotations = json!({"derny.dev/inbound": "8080=grpc,x", "derny.dev/services": "db"});
+    node.apply(with("a", "u1", "", annotations));
+    let updates = node.updates();
+    let Update::Pod(told) = &updates[0] else {
+        panic!("{updates:?}")
+    };
+    assert_eq!((told.inbound.len(), told.since), (1, Some(node.now.into_std())));
+    assert_eq!(
+        node.join
+            .declared()
+            .into_iter()
+            .map(|s| s.to_string())
+            .collect::<Vec<_>>(),
+        ["demo/db"]
+    );
+    let notes = node.join.shown(|uid| node.sandboxes.get(uid)).notes;
+    assert!(
+        notes
+            .values()
+            .next()
+            .unwrap()
+            .contains("`x` is not PORT=PROTOCOL"),
+        "{notes:?}"
+    );
+}

@@ -1,0 +1,20 @@
+//! The pods of this node: what the API says of them, joined with the processes that run here.
+//!
+//! ```text
+//! API server ── pods of this node, labelled namespaces ──▶ facts ──▶ decide ──┐
+//!                                                                             ├─▶ join ──▶ publisher
+//! kernel ────── control groups, processes, namespaces ──▶ node::Sandboxes ────┘     └────▶ board, for `derny pods`
+//! ```
+//! Either may be first. A pod's UID, which is in the name of its control group, is what they have in common.
+
+mod objects;
+mod inbound;
+mod workload;
+mod facts;
+mod decide;
+mod join;
+mod board;
+mod source;
+
+pub use board::PodBoard;
+pub use source::PodSource;

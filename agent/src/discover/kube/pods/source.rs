@@ -1,0 +1,140 @@
+//! The task that keeps what is known of this node's pods, and tells the publisher what changes.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use super::{board::PodBoard, facts::LABEL, join::Join, objects};
+use crate::{
+    discover::{
+        kube::{
+            client::{Cluster, Error, Selection},
+            watch::{Event, Watch},
+        },
+        node::Sandboxes,
+    },
+    drain,
+    model::{ServiceName, Update},
+    ready,
+};
+
+/// Events on their way from the watches; a full channel holds the watches up.
+const NEWS: usize = 256;
+/// Events that are taken together, at most.
+const AT_ONCE: usize = 1024;
+/// After control groups could not be read.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The API server and this machine's control groups as a source of pods.
+#[derive(Debug)]
+pub struct PodSource {
+    cluster: Cluster,
+    node_name: String,
+    sandboxes: Sandboxes,
+    join: Join,
+    board: PodBoard,
+    declared: watch::Sender<Arc<BTreeSet<ServiceName>>>,
+}
+
+#[derive(Debug)]
+enum News {
+    Pod(Event<objects::Pod>),
+    Namespace(Event<objects::Namespace>),
+}
+
+impl PodSource {
+    /// `cgroup` is the lowest control group that holds all pods. Reads what is there. Must be called inside a runtime.
+    pub fn open(cluster: Cluster, node_name: String, cgroup: &Path) -> Result<Self, Error> {
+        let sandboxes = Sandboxes::open(cgroup).map_err(|source| Error::ControlGroups {
+            path: cgroup.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            cluster,
+            node_name,
+            sandboxes,
+            join: Join::default(),
+            board: PodBoard::default(),
+            declared: watch::Sender::default(),
+        })
+    }
+
+    pub fn board(&self) -> PodBoard {
+        self.board.clone()
+    }
+
+    /// The services that pods of this node declare to use.
+    pub fn declared(&self) -> watch::Receiver<Arc<BTreeSet<ServiceName>>> {
+        self.declared.subscribe()
+    }
+
+    /// Tells all changes until the drain begins or nobody receives. `first` is dropped when the pods that there are at
+    /// the start have been told.
+    pub async fn run(mut self, updates: mpsc::Sender<Vec<Update>>, first: ready::Guard, drain: drain::Watch) {
+        let (send, mut news) = mpsc::channel(NEWS);
+        let own = Selection {
+            fields: Some(format!("spec.nodeName={}", self.node_name)),
+            ..Selection::default()
+        };
+        let labelled = Selection {
+            labels: Some(LABEL.to_owned()),
+            ..Selection::default()
+        };
+        let _watches = [
+            Watch::start(&self.cluster, own, send.clone(), News::Pod),
+            Watch::start(&self.cluster, labelled, send, News::Namespace),
+        ];
+        let mut first = Some(first);
+        loop {
+            tokio::select! {
+                () = drain.signaled() => break,
+                Some(event) = news.recv() => {
+                    self.take(event);
+                    for _ in 1..AT_ONCE {
+                        let Ok(event) = news.try_recv() else { break };
+                        self.take(event);
+                    }
+                }
+                changed = self.sandboxes.changed() => match changed {
+                    Ok(pods) => pods.iter().for_each(|uid| self.join.processes(uid)),
+                    Err(error) => {
+                        tracing::error!(%error, "the control groups of pods cannot be watched; trying again");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
+            }
+            let sandboxes = &self.sandboxes;
+            let changes = self.join.changes(|uid| sandboxes.get(uid), Instant::now());
+            self.board.show(self.join.shown(|uid| sandboxes.get(uid)));
+            self.declare();
+            if !changes.is_empty() && updates.send(changes).await.is_err() {
+                break;
+            }
+            if self.join.is_whole() {
+                first = None;
+            }
+        }
+        drop(first);
+    }
+
+    fn take(&mut self, event: News) {
+        match event {
+            News::Pod(event) => self.join.pod(event),
+            News::Namespace(event) => self.join.namespace(event),
+        }
+    }
+
+    fn declare(&self) {
+        let declared = self.join.declared();
+        self.declared.send_if_modified(|known| {
+            let changed = **known != declared;
+            if changed {
+                *known = Arc::new(declared);
+            }
+            changed
+        });
+    }
+}

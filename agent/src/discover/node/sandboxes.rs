@@ -1,0 +1,237 @@
+//! Which pods have processes on this machine, and the network namespaces of these. It keeps the namespaces open.
+//!
+//! A runtime puts the first process of a sandbox into the pod's control group and lets it enter the pod's network
+//! after that, a few milliseconds later. The kernel tells of the first and not of the second, so a pod whose processes
+//! are all in the node's network is looked at again, at growing intervals, for some seconds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    layout::PodUid,
+    procs::{self, Found, NodeNetworks},
+    tree::Tree,
+};
+use crate::model::OpenNetns;
+
+/// Before the second look at a pod in the node's network; then doubled.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+/// The last: they span some eight seconds. Whatever happens to the pod's control group later begins them anew.
+const LOOKS: u32 = 13;
+
+/// A pod that has processes.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::discover) struct Sandbox {
+    /// `None` while all are in the node's network.
+    pub(in crate::discover) netns: Option<Arc<OpenNetns>>,
+    /// When the first process of this network was seen; `None` when it was there before the agent.
+    pub(in crate::discover) since: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(in crate::discover) struct Sandboxes {
+    tree: Tree,
+    node: NodeNetworks,
+    known: HashMap<PodUid, Sandbox>,
+    /// When to look again, and how often that has been done.
+    again: BTreeMap<PodUid, (Instant, u32)>,
+}
+
+impl Sandboxes {
+    /// Takes what is below `root`, the lowest control group that holds all pods, and watches it.
+    pub(in crate::discover) fn open(root: &Path) -> io::Result<Self> {
+        let mut sandboxes = Self {
+            tree: Tree::open(root)?,
+            node: NodeNetworks::read()?,
+            known: HashMap::new(),
+            again: BTreeMap::new(),
+        };
+        let pods: Vec<PodUid> = sandboxes.tree.pods().cloned().collect();
+        for uid in pods {
+            sandboxes.look(&uid, None);
+        }
+        Ok(sandboxes)
+    }
+
+    /// `None`: no process of it runs.
+    pub(in crate::discover) fn get(&self, pod: &PodUid) -> Option<&Sandbox> {
+        self.known.get(pod)
+    }
+
+    /// Pods whose processes or network have changed, one at least. Nothing is lost when this is dropped while it waits.
+    pub(in crate::discover) async fn changed(&mut self) -> io::Result<BTreeSet<PodUid>> {
+        loop {
+            let due = self.again.values().map(|(at, _)| *at).min();
+            let look_again = async {
+                match due {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let touched = tokio::select! {
+                touched = self.tree.changed() => {
+                    let touched = touched?;
+                    self.again.retain(|uid, _| !touched.contains(uid));
+                    touched
+                }
+                () = look_again => {
+                    let now = Instant::now();
+                    let due = self.again.iter().filter(|(_, (at, _))| *at <= now);
+                    due.map(|(uid, _)| uid.clone()).collect()
+                }
+            };
+            let now = Instant::now();
+            let changed: BTreeSet<PodUid> = touched
+                .into_iter()
+                .filter(|uid| self.look(uid, Some(now)))
+                .collect();
+            if !changed.is_empty() {
+                return Ok(changed);
+            }
+        }
+    }
+
+    /// Looks at a pod's processes; whether something is otherwise than before.
+    fn look(&mut self, uid: &PodUid, now: Option<Instant>) -> bool {
+        let before = self.known.get(uid).cloned();
+        let known = before.as_ref().and_then(|sandbox| sandbox.netns.clone());
+        let found = match self.tree.directory(uid) {
+            Some(directory) => procs::look(directory, known.as_ref(), &self.node),
+            None => Found::Nobody,
+        };
+        let netns = match found {
+            Found::Nobody => {
+                self.again.remove(uid);
+                return self.known.remove(uid).is_some();
+            }
+            Found::InNodeNetwork => {
+                self.look_again(uid);
+                None
+            }
+            Found::Netns(netns) => {
+                self.again.remove(uid);
+                Some(netns)
+            }
+        };
+        let since = match &before {
+            Some(before) if before.netns == netns || before.netns.is_none() => before.since,
+            Some(_) | None => now,
+        };
+        let sandbox = Sandbox { netns, since };
+        let changed = before.as_ref() != Some(&sandbox);
+        self.known.insert(uid.clone(), sandbox);
+        changed
+    }
+
+    fn look_again(&mut self, uid: &PodUid) {
+        let tries = self.again.get(uid).map_or(0, |(_, tries)| tries + 1);
+        if tries >= LOOKS {
+            self.again.remove(uid);
+            return;
+        }
+        let at = Instant::now() + FIRST_LOOK * (1 << tries);
+        self.again.insert(uid.clone(), (at, tries));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const POD: &str = "8f3c1f0a-5d2e-4b6f-9c0d-1a2b3c4d5e6f";
+
+    /// Directories that look like control groups; writing to a file is what the kernel's notice looks like.
+    struct Groups(TempDir);
+
+    impl Groups {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("burstable")).unwrap();
+            Self(dir)
+        }
+
+        fn pod(&self, uid: &str) -> std::path::PathBuf {
+            let pod = self.0.path().join(format!("burstable/pod{uid}"));
+            fs::create_dir_all(&pod).unwrap();
+            pod
+        }
+
+        fn container(&self, uid: &str, pid: u32) {
+            let pod = self.pod(uid);
+            fs::create_dir_all(pod.join("c1")).unwrap();
+            fs::write(pod.join("c1/cgroup.procs"), format!("0\n{pid}\n")).unwrap();
+        }
+    }
+
+    async fn soon(sandboxes: &mut Sandboxes) -> Vec<String> {
+        let changed = tokio::time::timeout(Duration::from_secs(10), sandboxes.changed()).await;
+        changed
+            .expect("a change in time")
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_process_in_the_nodes_network_is_no_sandbox_and_its_end_is_seen() {
+        let groups = Groups::new();
+        let mut sandboxes = Sandboxes::open(groups.0.path()).unwrap();
+        groups.container(POD, std::process::id());
+        let uid = PodUid::new(POD);
+        assert_eq!(soon(&mut sandboxes).await, [POD]);
+        let sandbox = sandboxes.get(&uid).unwrap();
+        assert!(sandbox.netns.is_none() && sandbox.since.is_some(), "{sandbox:?}");
+
+        fs::remove_dir_all(groups.pod(POD)).unwrap();
+        assert_eq!(soon(&mut sandboxes).await, [POD]);
+        assert!(sandboxes.get(&uid).is_none());
+        assert!(sandboxes.again.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_there_before_has_no_beginning() {
+        let groups = Groups::new();
+        groups.container(POD, std::process::id());
+        let sandboxes = Sandboxes::open(groups.0.path()).unwrap();
+        assert_eq!(sandboxes.get(&PodUid::new(POD)).unwrap().since, None);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_enters_later_is_seen_by_the_groups_events() {
+        let groups = Groups::new();
+        let pod = groups.pod(POD);
+        fs::create_dir(pod.join("c1")).unwrap();
+        fs::write(pod.join("cgroup.events"), "populated 0\n").unwrap();
+        let mut sandboxes = Sandboxes::open(groups.0.path()).unwrap();
+        assert!(sandboxes.get(&PodUid::new(POD)).is_none());
+        groups.container(POD, std::process::id());
+        fs::write(pod.join("cgroup.events"), "populated 1\n").unwrap();
+        assert_eq!(soon(&mut sandboxes).await, [POD]);
+    }
+
+    #[tokio::test]
+    async fn pods_come_and_go_in_a_level_that_is_made_later() {
+        let groups = Groups::new();
+        let mut sandboxes = Sandboxes::open(groups.0.path()).unwrap();
+        let level = groups.0.path().join("kubepods-besteffort.slice");
+        fs::create_dir_all(level.join("kubepods-besteffort-pod0123abcd.slice/x")).unwrap();
+        fs::write(
+            level.join("kubepods-besteffort-pod0123abcd.slice/x/cgroup.procs"),
+            std::process::id().to_string(),
+        )
+        .unwrap();
+        assert_eq!(soon(&mut sandboxes).await, ["0123abcd"]);
+    }
+}
