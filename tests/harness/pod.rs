@@ -75,6 +75,15 @@ impl Pod {
         Process::spawn(command)
     }
 
+    /// Like [`Pod::spawn`], in a control group of choice below the one that holds all pods, made when missing. As with a
+    /// container runtime, the process enters the group first and the pod's network after that.
+    pub fn spawn_in(&self, cgroup: &Path, mut command: Command) -> Result<Process> {
+        cgroup::create(cgroup)?;
+        cgroup::enter(cgroup, &mut command)?;
+        self.netns.enter(&mut command)?;
+        Process::spawn(command)
+    }
+
     /// Runs a program to its end, at most a minute.
     pub fn run(&self, command: Command) -> Result<Output> {
         self.run_within(command, RUN_DEADLINE)

@@ -11,5 +11,7 @@ mod discovery;
 mod faults;
 /// What the leader writes into objects.
 mod status;
+/// This node's pods, from the API and the kernel.
+mod pods;
 /// How much a large cluster costs, and how fast a change is seen.
 mod scale;

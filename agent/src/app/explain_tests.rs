@@ -311,6 +311,7 @@ routes:
         state: PodState::Enrolled {
             netns_cookie: 4097,
             addresses: vec![[10, 1, 0, 5].into()],
+            at: std::time::UNIX_EPOCH,
         },
     }];
     let header = |name: &str, value: &str| proto::Header {

@@ -296,6 +296,7 @@ mod tests {
             name: pod("web-1"),
             workload: "web".into(),
             netns: "/n".into(),
+            since: None,
             inbound: vec![InboundPort {
                 port: 80,
                 protocol: Protocol::Http,

@@ -124,6 +124,7 @@ mod tests {
             },
             workload: "web".into(),
             netns: "/n".into(),
+            since: None,
             inbound: vec![InboundPort {
                 port: 80,
                 protocol: Protocol::Http,

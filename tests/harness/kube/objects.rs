@@ -74,3 +74,29 @@ pub fn route(kind: &str, name: &str, service: &str, rules: Value) -> Value {
     let spec = json!({"parentRefs": [parent], "rules": rules});
     object("gateway.networking.k8s.io/v1", kind, name, spec)
 }
+
+/// A namespace with the label `derny.dev/mesh`, unless that is empty.
+pub fn namespace(name: &str, mesh: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels(mesh)}})
+}
+
+/// A pod with one container, on a node, or on none when that is empty. The server gives it a UID.
+pub fn pod(name: &str, node: &str, mesh: &str) -> Value {
+    let container = json!({
+        "name": "main", "image": "main",
+        "ports": [{"name": "grpc", "containerPort": 8080, "protocol": "TCP"}],
+    });
+    let mut pod = object("v1", "Pod", name, json!({"containers": [container]}));
+    pod["metadata"]["labels"] = labels(mesh);
+    if !node.is_empty() {
+        pod["spec"]["nodeName"] = node.into();
+    }
+    pod
+}
+
+fn labels(mesh: &str) -> Value {
+    match mesh {
+        "" => json!({}),
+        mesh => json!({"derny.dev/mesh": mesh}),
+    }
+}

@@ -170,6 +170,7 @@ impl World {
                 },
                 workload: workload.into(),
                 netns: "/nowhere".into(),
+                since: None,
                 inbound: Vec::new(),
             }),
             addresses: vec![[127, 0, 0, 1].into()],
