@@ -100,3 +100,33 @@ fn labels(mesh: &str) -> Value {
         mesh => json!({"derny.dev/mesh": mesh}),
     }
 }
+
+/// Definitions of the Gateway API's kinds that take whatever is written: for machines without the upstream ones.
+pub(super) fn gateway_definitions() -> Vec<Value> {
+    let kinds = [
+        ("HTTPRoute", "httproutes", "v1"),
+        ("GRPCRoute", "grpcroutes", "v1"),
+        ("ReferenceGrant", "referencegrants", "v1beta1"),
+    ];
+    let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let definition = |(kind, plural, version): (&str, &str, &str)| {
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {
+                "name": format!("{plural}.gateway.networking.k8s.io"),
+                "annotations": {"api-approved.kubernetes.io": "unapproved, for tests"},
+            },
+            "spec": {
+                "group": "gateway.networking.k8s.io",
+                "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+                "scope": "Namespaced",
+                "versions": [{
+                    "name": version, "served": true, "storage": true, "subresources": {"status": {}},
+                    "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": anything, "status": anything}}},
+                }],
+            },
+        })
+    };
+    kinds.map(definition).to_vec()
+}

@@ -1,4 +1,5 @@
-//! The API server itself: the first that is to be had of a running one, `mk8s`, and kube-apiserver with etcd.
+//! The API server itself: the first that is to be had of a running one, `mk8s`, kube-apiserver with etcd, and a small
+//! one in this process.
 
 use std::{
     net::TcpListener,
@@ -7,8 +8,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use tokio::runtime::Handle;
 
+use super::small::Small;
 use crate::{Node, Process, observe::eventually};
 
 const READY_DEADLINE: Duration = Duration::from_secs(30);
@@ -22,25 +25,45 @@ enum Source {
     Mk8s(PathBuf),
     /// The directory of `kube-apiserver` and `etcd`.
     Envtest(PathBuf),
+    /// None is to be had.
+    InProcess,
 }
 
 /// The one place that knows where servers are looked for.
-fn find() -> Result<Source> {
+fn find() -> Source {
     if let Some(kubeconfig) = std::env::var_os("DERNY_TEST_APISERVER") {
-        return Ok(Source::Running(kubeconfig.into()));
+        return Source::Running(kubeconfig.into());
     }
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/bin/mk8s");
-    let mk8s = std::env::var_os("DERNY_MK8S").map_or(beside, PathBuf::from);
+    let mk8s = std::env::var_os("DERNY_MK8S").map_or(shared().join("bin/mk8s"), PathBuf::from);
     if mk8s.is_file() {
-        return Ok(Source::Mk8s(mk8s));
+        return Source::Mk8s(mk8s);
     }
-    if let Some(directory) = std::env::var_os("KUBEBUILDER_ASSETS") {
-        return Ok(Source::Envtest(directory.into()));
+    match std::env::var_os("KUBEBUILDER_ASSETS") {
+        Some(directory) => Source::Envtest(directory.into()),
+        None => Source::InProcess,
     }
-    bail!(
-        "no Kubernetes API server for tests: set DERNY_TEST_APISERVER (a kubeconfig), DERNY_MK8S (a program) or \
-         KUBEBUILDER_ASSETS (a directory with kube-apiserver and etcd)"
-    )
+}
+
+/// Where a machine may have a server and the definitions of the Gateway API: `DERNY_TEST_SHARED`, else a directory
+/// beside the repository.
+fn shared() -> PathBuf {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    std::env::var_os("DERNY_TEST_SHARED").map_or(beside, PathBuf::from)
+}
+
+/// The upstream definitions of HTTPRoute, GRPCRoute and ReferenceGrant, where this machine has them.
+pub(super) fn gateway_definitions() -> Vec<PathBuf> {
+    let Ok(directories) = std::fs::read_dir(shared().join("kube")) else {
+        return Vec::new();
+    };
+    let directories = directories.filter_map(Result::ok).map(|entry| entry.path());
+    let gateway = directories.filter(|path| path.to_string_lossy().contains("gateway-api"));
+    let files = gateway.filter_map(|path| std::fs::read_dir(path).ok()).flatten();
+    files
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect()
 }
 
 #[derive(Debug)]
@@ -51,24 +74,28 @@ pub(super) struct Server {
     port: u16,
     etcd_port: u16,
     processes: Vec<Process>,
+    small: Option<Small>,
 }
 
 impl Server {
-    pub(super) fn start(node: &Node) -> Result<Self> {
-        let source = find()?;
+    pub(super) fn start(node: &Node, runtime: &Handle) -> Result<Self> {
+        let source = find();
         let directory = node.host().run_directory().join("apiserver");
         std::fs::create_dir_all(&directory).context("creating the API server's directory")?;
         let kubeconfig = match &source {
             Source::Running(kubeconfig) => kubeconfig.clone(),
-            Source::Mk8s(_) | Source::Envtest(_) => directory.join("kubeconfig"),
+            Source::Mk8s(_) | Source::Envtest(_) | Source::InProcess => directory.join("kubeconfig"),
         };
+        let port = free_port()?;
+        let small = matches!(source, Source::InProcess).then(|| Small::new(runtime, port));
         let mut server = Self {
             source,
             kubeconfig,
-            port: free_port()?,
+            port,
             etcd_port: free_port()?,
             directory,
             processes: Vec::new(),
+            small,
         };
         server.start_again()?;
         Ok(server)
@@ -89,6 +116,12 @@ impl Server {
                 self.spawn(command)?;
             }
             Source::Envtest(assets) => self.envtest(&assets)?,
+            Source::InProcess => {
+                if let Some(small) = &mut self.small {
+                    std::fs::write(&self.kubeconfig, small.kubeconfig()).context("writing the kubeconfig")?;
+                    small.start()?;
+                }
+            }
         }
         let kubeconfig = self.kubeconfig.clone();
         eventually("the API server is ready", READY_DEADLINE, || {
@@ -174,7 +207,16 @@ impl Server {
         Ok(())
     }
 
+    /// Whether objects are held to the schemas of their kinds.
+    pub(super) fn validates(&self) -> bool {
+        self.small.is_none()
+    }
+
     pub(super) fn kill9(&mut self) -> Result<()> {
+        if let Some(small) = &mut self.small {
+            small.stop();
+            return Ok(());
+        }
         anyhow::ensure!(
             !self.processes.is_empty(),
             "the API server is not this test's own"
