@@ -62,7 +62,8 @@ impl Kubelet {
         cluster.apply(&[namespace.clone(), service, slice]).unwrap();
         let mut options = AgentOptions::new(Config::default());
         options.arguments = cluster.arguments();
-        let more = ["--node-name", NODE_NAME].map(str::to_owned);
+        let state = state_file(&node).display().to_string();
+        let more = ["--node-name", NODE_NAME, "--state-file", &state].map(str::to_owned);
         options.arguments.extend(more);
         let agent = Agent::start(&node, options).unwrap();
         Self {
@@ -142,6 +143,10 @@ impl Kubelet {
         let calls = calls.finish(SOON).unwrap();
         calls.iter().all(|call| call.by_derny())
     }
+}
+
+fn state_file(node: &Node) -> PathBuf {
+    node.host().run_directory().join("state.json")
 }
 
 fn unix_ms() -> u64 {
@@ -246,6 +251,7 @@ fn labels_decide_and_count_at_once() {
 #[test]
 fn an_agent_that_starts_again_enrols_what_runs() {
     let mut kubelet = Kubelet::enabled(Driver::Systemd);
+    let saved = state_file(&kubelet.node).with_added_extension("pods");
     let pods: Vec<(Pod, Running)> = ["a", "b"]
         .map(|name| {
             let uid = kubelet.apply(&objects::pod(name, NODE_NAME, ""));
@@ -270,6 +276,19 @@ fn an_agent_that_starts_again_enrols_what_runs() {
         .unwrap()
         .sum("derny_enrolment_seconds_count", &[]);
     assert_eq!(timed, 0.0);
+
+    // The same while the API server is away.
+    let is_saved = || {
+        let text = std::fs::read_to_string(&saved).unwrap_or_default();
+        text.contains("\"a\"") && text.contains("\"b\"")
+    };
+    eventually("the pods are saved", SOON, is_saved).unwrap();
+    kubelet.cluster.kill9().unwrap();
+    kubelet.agent.kill9().unwrap();
+    kubelet.agent.start_again().unwrap();
+    for (pod, _) in &pods {
+        kubelet.stands(pod.name(), "enrolled", "");
+    }
 }
 
 /// Each pod's time is taken from before its first process was begun until its connections are redirected.

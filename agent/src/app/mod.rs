@@ -83,7 +83,8 @@ pub fn run(args: RunArgs) -> Result<()> {
     let demand = kube::KubeDemand::default();
     let pods = match (&cluster, &args.kubernetes.node_name) {
         (Some(cluster), Some(node)) => {
-            let open = async { kube::PodSource::open(cluster.clone(), node.clone(), &cgroup) };
+            let state_file = args.kubernetes.state_file.as_deref();
+            let open = async { kube::PodSource::open(cluster.clone(), node.clone(), &cgroup, state_file) };
             Some(control.block_on(open)?)
         }
         _ => None,

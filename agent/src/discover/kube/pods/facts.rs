@@ -11,9 +11,9 @@ use crate::{
 /// Opt in or out, on a pod or its namespace.
 pub(super) const LABEL: &str = "derny.dev/mesh";
 /// Services that the pod dials, by commas: `name` in its own namespace, or `namespace/name`.
-const SERVICES: &str = "derny.dev/services";
+pub(super) const SERVICES: &str = "derny.dev/services";
 /// A static pod's mirror in the API has a UID of its own; its control group is named by this.
-const STATIC_UID: &str = "kubernetes.io/config.hash";
+pub(super) const STATIC_UID: &str = "kubernetes.io/config.hash";
 /// Runtimes whose containers are not in the network namespace that the node sees, or do not use its kernel's sockets.
 const SANDBOXED: [&str; 4] = ["gvisor", "runsc", "kata", "firecracker"];
 
@@ -24,6 +24,13 @@ pub(super) enum Mesh {
 }
 
 impl Mesh {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+        }
+    }
+
     /// Of a label that is there.
     pub(super) fn parse(value: &str) -> Result<Self, String> {
         match value {

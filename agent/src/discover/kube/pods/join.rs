@@ -11,8 +11,10 @@ use tokio::time::Instant;
 use super::{
     board::Shown,
     decide::{Decision, decide},
-    facts::{self, Facts, LABEL, Mesh},
-    objects,
+    facts::{self, Facts, LABEL, Mesh, SERVICES, STATIC_UID},
+    inbound, objects,
+    saved::Saved,
+    workload::TEMPLATE_HASH,
 };
 use crate::{
     discover::{
@@ -37,6 +39,8 @@ pub(super) struct Join {
 
 #[derive(Debug)]
 struct Entry {
+    /// What of the object is worth saving.
+    object: objects::Pod,
     facts: Facts,
     /// What was decided last; nothing yet while its namespace is not known.
     decision: Option<Decision>,
@@ -52,7 +56,7 @@ impl Join {
             Event::Applied(object) => {
                 let facts = Facts::of(&object);
                 self.seen_pods.see(facts.name.clone());
-                self.set(facts);
+                self.set(facts, trimmed(object));
             }
             Event::Gone(object) => {
                 let name = facts::name(&object.metadata);
@@ -97,6 +101,31 @@ impl Join {
     /// The pod's processes or network have changed.
     pub(super) fn processes(&mut self, uid: &PodUid) {
         self.dirty.extend(self.by_uid.get(uid).cloned());
+    }
+
+    /// Takes what an earlier agent knew, until the API server tells what there is.
+    pub(super) fn restore(&mut self, saved: Saved) {
+        self.namespace(Event::Listing);
+        saved
+            .namespaces
+            .into_iter()
+            .for_each(|it| self.namespace(Event::Applied(it)));
+        self.namespace(Event::Listed);
+        self.pod(Event::Listing);
+        saved.pods.into_iter().for_each(|it| self.pod(Event::Applied(it)));
+        self.pod(Event::Listed);
+    }
+
+    pub(super) fn to_save(&self) -> Saved {
+        let namespaces = self.namespaces.iter().map(|(name, mesh)| objects::Namespace {
+            metadata: objects::Meta {
+                name: name.to_string(),
+                labels: BTreeMap::from([(LABEL.to_owned(), mesh.as_str().to_owned())]),
+                ..objects::Meta::default()
+            },
+        });
+        let pods = self.pods.values().map(|entry| entry.object.clone());
+        Saved::new(pods.collect(), namespaces.collect())
     }
 
     /// Whether everything has been listed.
@@ -169,7 +198,7 @@ impl Join {
         shown
     }
 
-    fn set(&mut self, facts: Facts) {
+    fn set(&mut self, facts: Facts, object: objects::Pod) {
         let name = facts.name.clone();
         let before = self.pods.remove(&name);
         if before.as_ref().is_some_and(|before| before.facts != facts) || before.is_none() {
@@ -186,6 +215,7 @@ impl Join {
         self.by_uid.insert(facts.uid.clone(), name.clone());
         let (decision, turned) = before.map_or((None, None), |before| (before.decision, before.turned));
         let entry = Entry {
+            object,
             facts,
             decision,
             turned,
@@ -225,6 +255,17 @@ impl Join {
         }
         entry.decision = Some(decision);
     }
+}
+
+/// Without what nobody here reads: annotations may be long.
+fn trimmed(mut pod: objects::Pod) -> objects::Pod {
+    let meta = &mut pod.metadata;
+    meta.resource_version.clear();
+    let wanted = [inbound::ANNOTATION, SERVICES, STATIC_UID];
+    meta.annotations.retain(|name, _| wanted.contains(&name.as_str()));
+    meta.labels
+        .retain(|name, _| [LABEL, TEMPLATE_HASH].contains(&name.as_str()));
+    pod
 }
 
 impl Entry {

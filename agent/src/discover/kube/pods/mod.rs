@@ -13,6 +13,7 @@ mod workload;
 mod facts;
 mod decide;
 mod join;
+mod saved;
 mod board;
 mod source;
 

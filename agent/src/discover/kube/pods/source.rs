@@ -1,13 +1,19 @@
 //! The task that keeps what is known of this node's pods, and tells the publisher what changes.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
-    time::Instant,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
 };
 
-use super::{board::PodBoard, facts::LABEL, join::Join, objects};
+use super::{board::PodBoard, facts::LABEL, join::Join, objects, saved::Saved};
 use crate::{
     discover::{
         kube::{
@@ -27,6 +33,8 @@ const NEWS: usize = 256;
 const AT_ONCE: usize = 1024;
 /// After control groups could not be read.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often what is known is saved, when it has changed.
+const SAVE: Duration = Duration::from_secs(2);
 
 /// The API server and this machine's control groups as a source of pods.
 #[derive(Debug)]
@@ -37,6 +45,10 @@ pub struct PodSource {
     join: Join,
     board: PodBoard,
     declared: watch::Sender<Arc<BTreeSet<ServiceName>>>,
+    /// Where what is known is saved; nowhere without it.
+    saved_at: Option<PathBuf>,
+    unsaved: bool,
+    saving: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -46,19 +58,29 @@ enum News {
 }
 
 impl PodSource {
-    /// `cgroup` is the lowest control group that holds all pods. Reads what is there. Must be called inside a runtime.
-    pub fn open(cluster: Cluster, node_name: String, cgroup: &Path) -> Result<Self, Error> {
+    /// `cgroup` is the lowest control group that holds all pods. Reads what is there, and what an earlier agent saved
+    /// beside `state_file`. Must be called inside a runtime.
+    pub fn open(
+        cluster: Cluster,
+        node_name: String,
+        cgroup: &Path,
+        state_file: Option<&Path>,
+    ) -> Result<Self, Error> {
         let sandboxes = Sandboxes::open(cgroup).map_err(|source| Error::ControlGroups {
             path: cgroup.to_owned(),
             source,
         })?;
+        let saved_at = state_file.map(Saved::path);
         Ok(Self {
             cluster,
             node_name,
             sandboxes,
-            join: Join::default(),
+            join: saved_at.as_deref().map(restored).unwrap_or_default(),
             board: PodBoard::default(),
             declared: watch::Sender::default(),
+            saved_at,
+            unsaved: false,
+            saving: None,
         })
     }
 
@@ -88,6 +110,8 @@ impl PodSource {
             Watch::start(&self.cluster, labelled, send, News::Namespace),
         ];
         let mut first = Some(first);
+        let mut saves = tokio::time::interval(SAVE);
+        saves.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = drain.signaled() => break,
@@ -97,7 +121,10 @@ impl PodSource {
                         let Ok(event) = news.try_recv() else { break };
                         self.take(event);
                     }
+                    self.unsaved = true;
                 }
+                // The first comes at once: what was restored is told then.
+                _ = saves.tick() => self.save(),
                 changed = self.sandboxes.changed() => match changed {
                     Ok(pods) => pods.iter().for_each(|uid| self.join.processes(uid)),
                     Err(error) => {
@@ -127,6 +154,22 @@ impl PodSource {
         }
     }
 
+    /// Writes what has changed since the last time, on a thread of its own.
+    fn save(&mut self) {
+        let Some(path) = self.saved_at.clone() else { return };
+        let busy = self.saving.as_ref().is_some_and(|saving| !saving.is_finished());
+        if !self.unsaved || busy || !self.join.is_whole() {
+            return;
+        }
+        self.unsaved = false;
+        let saved = self.join.to_save();
+        self.saving = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = saved.write(&path) {
+                tracing::warn!(path = %path.display(), %error, "the pods of this node not saved");
+            }
+        }));
+    }
+
     fn declare(&self) {
         let declared = self.join.declared();
         self.declared.send_if_modified(|known| {
@@ -137,4 +180,17 @@ impl PodSource {
             changed
         });
     }
+}
+
+fn restored(path: &Path) -> Join {
+    let mut join = Join::default();
+    match Saved::read(path) {
+        Ok(Some(saved)) => {
+            tracing::info!(path = %path.display(), pods = saved.pods.len(), "pods that an earlier agent knew");
+            join.restore(saved);
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(path = %path.display(), %error, "pods of an earlier agent not read"),
+    }
+    join
 }

@@ -3,7 +3,7 @@
 use super::objects::Pod;
 
 /// A Deployment's ReplicaSets are named after it and this label.
-const TEMPLATE_HASH: &str = "pod-template-hash";
+pub(super) const TEMPLATE_HASH: &str = "pod-template-hash";
 /// A CronJob's Jobs are named after it and the minute, since the epoch, for which they were made.
 const MINUTE_DIGITS: std::ops::RangeInclusive<usize> = 8..=10;
 

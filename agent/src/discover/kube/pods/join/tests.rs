@@ -263,3 +263,29 @@ fn annotations_count_at_once_and_their_faults_are_said() {
         "{notes:?}"
     );
 }
+
+#[test]
+fn what_was_saved_is_in_force_until_the_api_says_otherwise() {
+    let mut node = Node::new();
+    let long =
+        json!({"kubectl.kubernetes.io/last-applied-configuration": "{}", "derny.dev/inbound": "8080=grpc"});
+    node.apply(with("a", "u1", "", long));
+    node.apply(pod("gone", "u2", "enabled"));
+    let dir = tempfile::tempdir().unwrap();
+    let path = Saved::path(&dir.path().join("state.json"));
+    node.join.to_save().write(&path).unwrap();
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("last-applied"));
+
+    let mut next = Node::unlisted();
+    next.join.restore(Saved::read(&path).unwrap().unwrap());
+    next.runs("u1", Some(5));
+    let updates = next.updates();
+    let Update::Pod(told) = &updates[0] else {
+        panic!("{updates:?}")
+    };
+    assert_eq!((updates.len(), told.inbound.len()), (1, 1));
+    next.join.pod(Event::Listing);
+    next.join.pod(Event::Listed);
+    assert_eq!(next.told(), ["-a"]);
+    assert!(next.bystanders().is_empty());
+}
