@@ -12,6 +12,7 @@ use anyhow::Result;
 use crate::{
     cgroup,
     netns::Netns,
+    node::Host,
     process::{Output, Process, capture},
 };
 
@@ -75,10 +76,11 @@ impl Pod {
         Process::spawn(command)
     }
 
-    /// Like [`Pod::spawn`], in a control group of choice below the one that holds all pods, made when missing. As with a
-    /// container runtime, the process enters the group first and the pod's network after that.
-    pub fn spawn_in(&self, cgroup: &Path, mut command: Command) -> Result<Process> {
+    /// Like [`Pod::spawn`], as a container runtime does it: the process is a daemon's of the `host` first, then enters
+    /// a control group of choice, which is made when missing, and then the pod's network.
+    pub fn spawn_from(&self, host: &Host, cgroup: &Path, mut command: Command) -> Result<Process> {
         cgroup::create(cgroup)?;
+        host.netns().enter(&mut command)?;
         cgroup::enter(cgroup, &mut command)?;
         self.netns.enter(&mut command)?;
         Process::spawn(command)

@@ -112,7 +112,9 @@ impl Kubelet {
         let group = self.group(uid);
         let begun = unix_ms();
         Running {
-            _pause: pod.spawn_in(&group.join(container), pause).unwrap(),
+            _pause: pod
+                .spawn_from(self.node.host(), &group.join(container), pause)
+                .unwrap(),
             group,
             begun,
         }

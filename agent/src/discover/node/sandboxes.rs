@@ -1,8 +1,8 @@
 //! Which pods have processes on this machine, and the network namespaces of these. It keeps the namespaces open.
 //!
 //! A runtime puts the first process of a sandbox into the pod's control group and lets it enter the pod's network
-//! after that, a few milliseconds later. The kernel tells of the first and not of the second, so a pod whose processes
-//! are all in the node's network is looked at again, at growing intervals, for some seconds.
+//! after that, a few milliseconds later. The kernel tells of the first and not of the second, so a pod that has changed
+//! is looked at again, at growing intervals, for some seconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::model::OpenNetns;
 
-/// Before the second look at a pod in the node's network; then doubled.
+/// Before the second look at a pod that has changed; then doubled.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 /// The last: they span some eight seconds. Whatever happens to the pod's control group later begins them anew.
 const LOOKS: u32 = 13;
@@ -111,15 +111,10 @@ impl Sandboxes {
                 self.again.remove(uid);
                 return self.known.remove(uid).is_some();
             }
-            Found::InNodeNetwork => {
-                self.look_again(uid);
-                None
-            }
-            Found::Netns(netns) => {
-                self.again.remove(uid);
-                Some(netns)
-            }
+            Found::InNodeNetwork => None,
+            Found::Netns(netns) => Some(netns),
         };
+        self.look_again(uid);
         let since = match &before {
             Some(before) if before.netns == netns || before.netns.is_none() => before.since,
             Some(_) | None => now,
