@@ -189,7 +189,7 @@ fn a_pod_is_enrolled_whoever_tells_of_it_first() {
         kubelet.stands("early", "waiting", "no process of it runs yet");
         kubelet
             .cluster
-            .delete(&objects::pod("early", NODE_NAME, ""))
+            .delete_at_once(&objects::pod("early", NODE_NAME, ""))
             .unwrap();
         eventually("the pod is forgotten", SOON, || {
             kubelet.shown("early") == Value::Null

@@ -118,9 +118,18 @@ impl Cluster {
     }
 
     pub fn delete(&self, object: &Value) -> Result<()> {
+        self.delete_with(object, &DeleteParams::default())
+    }
+
+    /// As a kubelet deletes a pod when its containers have ended.
+    pub fn delete_at_once(&self, object: &Value) -> Result<()> {
+        self.delete_with(object, &DeleteParams::default().grace_period(0))
+    }
+
+    fn delete_with(&self, object: &Value, params: &DeleteParams) -> Result<()> {
         let (api, name) = api(&self.client, object)?;
         self.runtime
-            .block_on(api.delete(&name, &DeleteParams::default()))
+            .block_on(api.delete(&name, params))
             .with_context(|| format!("deleting {name}"))?;
         Ok(())
     }
