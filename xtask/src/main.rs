@@ -15,6 +15,8 @@ mod test;
 mod bench;
 /// The repository's own rules.
 mod tidy;
+/// The container image.
+mod image;
 /// Derny on a node of this machine, step by step.
 mod demo;
 
@@ -60,6 +62,21 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Builds a static program and packs it as a container image: an OCI layout in one tar file
+    Image {
+        #[arg(long, value_enum, default_value = "derny")]
+        program: image::Program,
+        #[arg(long, value_name = "FILE", default_value = "target/derny-image.tar")]
+        output: PathBuf,
+        #[arg(long, default_value = "dist")]
+        profile: String,
+        /// The compiler's target [default: x86-64 with musl where that is installed, else with glibc]
+        #[arg(long, value_name = "TRIPLE")]
+        target: Option<String>,
+        /// Registry, repository and tag [default: localhost/PROGRAM:VERSION]
+        #[arg(long)]
+        name: Option<String>,
+    },
     /// Checks import rules, file lengths and that maps and metrics are documented
     Tidy {
         /// Write the table of import rules into docs/architecture.md
@@ -78,6 +95,20 @@ fn main() -> ExitCode {
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Bench { quick: true } => bench::run(bench::Rounds::One).map(|()| ExitCode::SUCCESS),
         Task::Bench { quick: false } => bench::run(bench::Rounds::Three).map(|()| ExitCode::SUCCESS),
+        Task::Image {
+            program,
+            output,
+            profile,
+            target,
+            name,
+        } => image::run(&image::Options {
+            program,
+            output,
+            profile,
+            target,
+            name,
+        })
+        .map(|()| ExitCode::SUCCESS),
         Task::Tidy { write: true } => tidy::run(tidy::Table::Write).map(|()| ExitCode::SUCCESS),
         Task::Tidy { write: false } => tidy::run(tidy::Table::Check).map(|()| ExitCode::SUCCESS),
     };

@@ -12,7 +12,7 @@ use derny_tests::clients;
 use crate::shell::{on_path, run as run_command, succeeds};
 
 /// Programs that the build, the demo and the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("cc", "gcc"),
     ("c++", "g++"),
     ("ip", "iproute2"),
@@ -25,6 +25,8 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("dnsmasq", "dnsmasq-base"),
     ("node", "nodejs"),
     ("npm", "npm"),
+    ("containerd", "containerd"),
+    ("runc", "runc"),
 ];
 
 /// A compiler with a prebuilt `core` for the BPF target.

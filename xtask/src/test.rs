@@ -8,13 +8,17 @@ use std::{
 use anyhow::{Context, Result};
 use derny_tests::clients;
 
-use crate::{build, setup, shell};
+use crate::{build, image, setup, shell};
 
 /// Runs what the README's test command promises, and ends with a line `N passed, N failed`.
 pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     setup::run()?;
     clients::envoy().context("installing Envoy, beside which Derny is measured")?;
     build::binaries()?;
+    // A static build of the agent of its own, for the tests that run the image.
+    if filter.is_none_or(|word| word.contains("image")) {
+        image::run(&image::Options::for_tests())?;
+    }
     let mut cargo = shell::cargo();
     cargo
         .args([

@@ -1,6 +1,7 @@
 //! Which cgroups the programs are attached to.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File},
     path::{Path, PathBuf},
 };
@@ -26,15 +27,19 @@ pub fn find_pods_cgroup() -> Result<PathBuf, InterceptError> {
     pods_below(&mounts()?)
 }
 
-/// The agent's own. In a container with a cgroup namespace of its own, `/proc/self/cgroup` says `/`, and the
-/// host's root is attached to: that holds the agent too.
+/// The agent's own: the one that lists it. `/proc/self/cgroup` names it, but in a container with a cgroup namespace of
+/// its own that says `/`, which below the host's mount is the root with every process of the node in it. Then the
+/// tree is searched.
+///
+/// # Errors
+/// [`InterceptError::NoCgroup2`], or [`InterceptError::NoOwnCgroup`] when no mount shows it.
 pub(super) fn find_own() -> Result<PathBuf, InterceptError> {
     let text = read("/proc/self/cgroup")?;
-    let path = own_path(&text).unwrap_or_default().trim_start_matches('/');
-    mounts()?
-        .first()
-        .map(|mount| mount.join(path))
-        .ok_or(InterceptError::NoCgroup2)
+    own_below(
+        &mounts()?,
+        own_path(&text).unwrap_or_default(),
+        std::process::id(),
+    )
 }
 
 pub(super) fn open(path: &Path) -> Result<File, InterceptError> {
@@ -59,13 +64,48 @@ fn pods_below(mounts: &[PathBuf]) -> Result<PathBuf, InterceptError> {
     candidates
         .find(|path| path.is_dir())
         .ok_or_else(|| InterceptError::NoPodsCgroup {
-            mounts: mounts
-                .iter()
-                .map(|mount| mount.display().to_string())
-                .collect::<Vec<_>>()
-                .join(", "),
+            mounts: list(mounts),
             looked_for: PODS.join(", "),
         })
+}
+
+/// `named` is what the kernel says of process `pid`, in whose namespace its number is read too.
+fn own_below(mounts: &[PathBuf], named: &str, pid: u32) -> Result<PathBuf, InterceptError> {
+    let named = named.trim_start_matches('/');
+    let mut candidates = mounts.iter().map(|mount| mount.join(named));
+    candidates
+        .find(|path| holds(path, pid))
+        .or_else(|| mounts.iter().find_map(|mount| search(mount, pid)))
+        .ok_or_else(|| InterceptError::NoOwnCgroup {
+            pid,
+            mounts: list(mounts),
+        })
+}
+
+/// A walk over some hundred directories, once at the start.
+fn search(mount: &Path, pid: u32) -> Option<PathBuf> {
+    let mut left = VecDeque::from([mount.to_owned()]);
+    while let Some(path) = left.pop_front() {
+        if holds(&path, pid) {
+            return Some(path);
+        }
+        // A group that ends while it is looked at holds nobody.
+        let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+        let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        left.extend(directories.map(|entry| entry.path()));
+    }
+    None
+}
+
+/// Whether the process is in this very group, not in one below.
+fn holds(path: &Path, pid: u32) -> bool {
+    let listed = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    listed.lines().any(|line| line.parse() == Ok(pid))
+}
+
+fn list(mounts: &[PathBuf]) -> String {
+    let mounts: Vec<String> = mounts.iter().map(|mount| mount.display().to_string()).collect();
+    mounts.join(", ")
 }
 
 /// In `/proc/self/mounts`, a line is device, mount point, type and options.
@@ -110,6 +150,37 @@ mod tests {
         let hybrid = "4:memory:/a\n1:cpu:/b\n0::/system.slice/derny.service\n";
         assert_eq!(own_path(hybrid), Some("/system.slice/derny.service"));
         assert_eq!(own_path("1:cpu:/b\n"), None);
+    }
+
+    fn group(path: &Path, processes: &str) -> PathBuf {
+        fs::create_dir_all(path).unwrap();
+        fs::write(path.join("cgroup.procs"), processes).unwrap();
+        path.to_owned()
+    }
+
+    #[test]
+    fn the_own_cgroup_is_the_one_that_lists_the_process() {
+        let host = tempfile::tempdir().unwrap();
+        let root = group(host.path(), "1\n2\n");
+        let pod = group(&host.path().join("kubepods/besteffort/pod1"), "");
+        group(&pod.join("pause"), "420\n");
+        let own = group(&pod.join("agent"), "41\n42\n");
+        let named = |path: &str| own_below(&[root.clone()], path, 42).unwrap();
+        assert_eq!(named("/kubepods/besteffort/pod1/agent"), own);
+        assert_eq!(named("/"), own, "in a namespace of its own");
+        assert_eq!(named("/../../elsewhere"), own, "seen from another's namespace");
+
+        // The container's own mount is as good: the group is the same.
+        let container = group(&tempfile::tempdir().unwrap().keep(), "42\n");
+        let mounts = [container.clone(), root.clone()];
+        assert_eq!(own_below(&mounts, "/", 42).unwrap(), container);
+        fs::remove_dir_all(container).unwrap();
+
+        let error = own_below(&[root], "/", 43).unwrap_err().to_string();
+        assert!(
+            error.contains("43") && error.contains(&*host.path().to_string_lossy()),
+            "{error}"
+        );
     }
 
     #[test]

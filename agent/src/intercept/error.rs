@@ -17,6 +17,10 @@ pub enum InterceptError {
         "no cgroup that holds all pods below {mounts}: none of {looked_for} is there; name it in the configuration"
     )]
     NoPodsCgroup { mounts: String, looked_for: String },
+    #[error(
+        "the agent's own cgroup is not below {mounts}: none there lists process {pid}; a container needs the host's /sys/fs/cgroup"
+    )]
+    NoOwnCgroup { pid: u32, mounts: String },
     #[error("cgroup {path} cannot be opened: {source}")]
     Cgroup { path: PathBuf, source: io::Error },
     #[error("{path} cannot be read: {source}")]

@@ -80,6 +80,11 @@ impl Cluster {
             .to_vec()
     }
 
+    /// For clients other than the agent.
+    pub fn kubeconfig(&self) -> &std::path::Path {
+        self.server.kubeconfig()
+    }
+
     /// `kill -9` of the server, where it is this test's own.
     pub fn kill9(&mut self) -> Result<()> {
         self.server.kill9()

@@ -28,9 +28,11 @@ mod status;
 mod leader;
 mod source;
 mod pods;
+mod rights;
 
 pub use board::{KubeBoard, ObjectFault, RequestCount};
 pub use client::{Cluster, Error};
 pub use demand::KubeDemand;
 pub use pods::{PodBoard, PodSource};
+pub use rights::{RIGHTS, Right};
 pub use source::{Inputs, KubeSource, Options};
