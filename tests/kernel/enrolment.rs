@@ -147,7 +147,7 @@ fn what_cannot_be_enrolled_says_why_and_changes_nothing() {
     assert_eq!(enrol(1, word(&b, &[])), "slot 1 of shop/b is taken by shop/a");
 
     let mut same = word(&b, &[]);
-    same.netns = a.netns_path().to_owned();
+    same.netns = a.netns_path().into();
     let path = a.netns_path().display();
     assert_eq!(
         enrol(2, same),

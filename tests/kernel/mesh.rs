@@ -138,7 +138,8 @@ pub(crate) fn word(pod: &Pod, inbound: &[u16]) -> PodWord {
             name: pod.name().into(),
         },
         workload: pod.name().into(),
-        netns: pod.netns_path().to_owned(),
+        netns: pod.netns_path().into(),
+        since: None,
         inbound: inbound
             .iter()
             .map(|port| InboundPort {
