@@ -52,8 +52,6 @@ fn the_roles_grant_what_the_agent_asks_and_nothing_else() {
     assert_eq!(lease["resourceNames"], json!(["derny-status"]));
 }
 
-/// Kinds that are asked for by who looks for the node's pods, and that an agent with its pods in a file does not need.
-const OF_PODS: [&str; 2] = ["namespaces", "pods"];
 /// The lease is renewed every twenty seconds.
 const RENEWED: Duration = Duration::from_secs(60);
 
@@ -100,7 +98,6 @@ fn an_agent_asks_for_all_of_its_rights_and_for_no_more() {
         let metrics = agent.metrics().unwrap();
         missing = RIGHTS
             .iter()
-            .filter(|right| !OF_PODS.contains(&right.resource))
             .flat_map(|right| right.verbs.iter().map(move |verb| (right.resource, *verb)))
             .filter(|(resource, verb)| {
                 let kind = resource.trim_end_matches("/status");
