@@ -1,7 +1,7 @@
 //! What `deploy/` gives to a cluster, and the agent with what it is given there. Needs root, and a Kubernetes API
 //! server as `harness/kube/server.rs` looks for.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 /// The objects of the manifests, rendered as users render them.
 mod rendered;

@@ -46,7 +46,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent of this node
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// How the agent is: ready, configuration in force, heartbeat, workers
     Status,
     /// The pods of this node and whether their connections are redirected
@@ -163,7 +163,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         command,
     } = cli;
     match command {
-        Command::Run(args) => run::run(RunArgs { admin_socket, ..args }),
+        Command::Run(args) => run::run(RunArgs {
+            admin_socket,
+            ..*args
+        }),
         Command::Status => asking(async {
             let status = Client::connect(&admin_socket).await?.status().await?;
             status::show(&status, output)

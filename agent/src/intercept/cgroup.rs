@@ -165,7 +165,7 @@ mod tests {
         let pod = group(&host.path().join("kubepods/besteffort/pod1"), "");
         group(&pod.join("pause"), "420\n");
         let own = group(&pod.join("agent"), "41\n42\n");
-        let named = |path: &str| own_below(&[root.clone()], path, 42).unwrap();
+        let named = |path: &str| own_below(std::slice::from_ref(&root), path, 42).unwrap();
         assert_eq!(named("/kubepods/besteffort/pod1/agent"), own);
         assert_eq!(named("/"), own, "in a namespace of its own");
         assert_eq!(named("/../../elsewhere"), own, "seen from another's namespace");

@@ -99,7 +99,9 @@ fn of_policy(world: &World, name: &ObjectName, entry: &Entry<PolicyObject>) -> C
     for target in &good.targets {
         let section = target.section.as_deref();
         let found = world.services.get(&target.service);
-        if !found.is_some_and(|service| section.is_none_or(|section| service.port(section).is_some())) {
+        let is_there =
+            found.is_some_and(|service| section.is_none_or(|section| service.port(section).is_some()));
+        if !is_there {
             missing.insert(words(&target.service, section));
         }
         let same = |object: &PolicyObject| {

@@ -139,8 +139,8 @@ impl World {
             }
             Event::Listed => {
                 let gone = seen.end(self.grants.names());
-                gone.iter()
-                    .fold(false, |changed, name| self.grants.remove(name) || changed)
+                // Each is removed, so this must not stop at the first.
+                gone.iter().filter(|name| self.grants.remove(name)).count() > 0
             }
         };
         if changed {

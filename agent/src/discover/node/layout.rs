@@ -203,7 +203,7 @@ mod tests {
         #[test]
         fn a_uid_survives_both_drivers(uid in "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}") {
             let expect = Directory::Pod(PodUid::new(&uid));
-            prop_assert_eq!(Directory::of(&format!("pod{uid}")), expect.clone());
+            prop_assert_eq!(&Directory::of(&format!("pod{uid}")), &expect);
             let slice = format!("kubepods-besteffort-pod{}.slice", uid.replace('-', "_"));
             prop_assert_eq!(Directory::of(&slice), expect);
         }

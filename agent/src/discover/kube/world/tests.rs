@@ -55,9 +55,12 @@ impl Told {
     fn new() -> Self {
         let mut told = Self::default();
         let world = &mut told.world;
-        (world.service(Event::Listing), world.service(Event::Listed));
-        (world.policy(Event::Absent), world.http_route(Event::Absent));
-        (world.grpc_route(Event::Absent), world.grant(Event::Absent));
+        world.service(Event::Listing);
+        world.service(Event::Listed);
+        world.policy(Event::Absent);
+        world.http_route(Event::Absent);
+        world.grpc_route(Event::Absent);
+        world.grant(Event::Absent);
         assert!(told.world.is_whole());
         told
     }
