@@ -14,7 +14,9 @@ use tokio::runtime::Handle;
 use super::small::Small;
 use crate::{Node, Process, observe::eventually};
 
-const READY_DEADLINE: Duration = Duration::from_secs(30);
+const READY_DEADLINE: Duration = Duration::from_secs(15);
+/// Starts that are tried: between the choice of a port and its use another process may take it.
+const STARTS: usize = 4;
 
 /// Where a server comes from.
 #[derive(Clone, Debug)]
@@ -97,6 +99,17 @@ impl Server {
             processes: Vec::new(),
             small,
         };
+        for _ in 1..STARTS {
+            if server.start_again().is_ok() {
+                return Ok(server);
+            }
+            let _ = server.kill9();
+            let _ = std::fs::remove_dir_all(&server.directory);
+            std::fs::create_dir_all(&server.directory).context("creating the API server's directory")?;
+            if server.small.is_none() {
+                (server.port, server.etcd_port) = (free_port()?, free_port()?);
+            }
+        }
         server.start_again()?;
         Ok(server)
     }
