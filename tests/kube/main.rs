@@ -1,7 +1,7 @@
 //! The agent beside a real Kubernetes API server. Needs root, and one of the servers that `harness/kube/server.rs`
 //! looks for.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 /// A node, an API server, a client, servers and an agent.
 mod world;

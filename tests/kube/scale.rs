@@ -86,12 +86,7 @@ fn a_large_cluster_costs_what_this_node_uses_of_it() {
     let world = World::new(1, &[]);
     let idle = world.agent.resident().unwrap();
     world.cluster.apply(&cluster_of(SERVICES)).unwrap();
-    let all = || {
-        world.agent.cli_json(&["status"]).unwrap()["services"]
-            .as_u64()
-            .unwrap() as usize
-            == SERVICES + 1
-    };
+    let all = || world.agent.cli_json(&["status"]).unwrap()["services"] == SERVICES + 1;
     eventually("all services are known", Duration::from_secs(60), all).unwrap();
     let requests = || world.sum("derny_kube_requests_total", &[]);
     let before = requests();
