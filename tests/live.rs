@@ -30,19 +30,6 @@ fn wait(loads: &[Load], what: &str, since: f64, wanted: impl Fn(&Call) -> bool +
     }
 }
 
-/// Ends a load, of which no call may have failed.
-fn unharmed(load: Load) -> Vec<Call> {
-    let calls = load.end().unwrap();
-    let failed: Vec<_> = calls.iter().filter(|call| !call.ok).collect();
-    assert!(
-        failed.is_empty(),
-        "{} of {}: {failed:?}",
-        failed.len(),
-        calls.len()
-    );
-    calls
-}
-
 #[test]
 fn a_reload_under_load_costs_no_request() {
     let mut world = World::new(3).unwrap();
@@ -73,7 +60,7 @@ fn a_reload_under_load_costs_no_request() {
     wait(&loads, "calls go on otherwise", unix_now(), Call::by_derny);
 
     for load in loads {
-        let calls = unharmed(load);
+        let calls = load.end_unharmed().unwrap();
         assert!(calls.iter().all(Call::by_derny), "nothing passed the engine by");
         let within = |call: &&Call| call.begun > removed && call.ended() < back;
         let of_two: Vec<_> = calls.iter().filter(within).collect();
@@ -190,7 +177,7 @@ fn a_pod_is_enrolled_and_withdrawn_while_its_traffic_flows() {
         .wait_for("redirected calls", 100, withdrawn, SOON, Call::by_derny)
         .unwrap();
     for load in [standing, new, redirected] {
-        unharmed(load);
+        load.end_unharmed().unwrap();
     }
 }
 

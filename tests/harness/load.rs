@@ -155,8 +155,13 @@ impl Load {
 
     /// [`Load::end`] for a load of which no call may have failed.
     pub fn end_unharmed(self) -> Result<Vec<Call>> {
+        self.end_with_all(|call| call.ok)
+    }
+
+    /// [`Load::end`] for a load whose calls must all be `good`.
+    pub fn end_with_all(self, good: impl Fn(&Call) -> bool) -> Result<Vec<Call>> {
         let calls = self.end()?;
-        let failed: Vec<_> = calls.iter().filter(|call| !call.ok).collect();
+        let failed: Vec<_> = calls.iter().filter(|call| !good(call)).collect();
         let first = &failed[..failed.len().min(10)];
         anyhow::ensure!(
             failed.is_empty(),

@@ -37,13 +37,7 @@ fn a_service_is_balanced_over_the_endpoints_of_its_slices() {
 
     let by_endpoint = calls(&world, 300);
     assert_eq!(by_endpoint.len(), 3, "{by_endpoint:?}");
-    let flagged = world
-        .agent
-        .access_log()
-        .unwrap()
-        .into_iter()
-        .filter(|line| line["flags"] == "EU")
-        .count();
+    let flagged = world.sent_on_unknown();
     assert_eq!(flagged, 0, "the first call waited for the endpoints");
     assert_eq!(
         world.sum("derny_kube_watches", &[("resource", "endpointslices")]),

@@ -17,18 +17,6 @@ fn load(world: &World) -> Load {
     load
 }
 
-fn unharmed(load: Load) -> Vec<Call> {
-    let calls = load.end().unwrap();
-    let failed: Vec<_> = calls.iter().filter(|call| !call.by_derny()).collect();
-    assert!(
-        failed.is_empty(),
-        "{} of {}: {failed:?}",
-        failed.len(),
-        calls.len()
-    );
-    calls
-}
-
 fn reaches(load: &Load, server: &str, since: f64) {
     let what = format!("calls reach {server}");
     load.wait_for(&what, 1, since, Duration::from_secs(60), |call| {
@@ -53,7 +41,7 @@ fn a_server_that_is_killed_costs_no_call_and_is_caught_up_with() {
     world.endpoints(&[2]);
     reaches(&load, "server-3", unix_now());
     eventually("the agent knows", SOON, || world.sum("derny_kube_up", &[]) == 1.0).unwrap();
-    unharmed(load);
+    load.end_with_all(Call::by_derny).unwrap();
 }
 
 #[test]
@@ -67,7 +55,7 @@ fn an_agent_that_starts_alone_goes_on_with_what_was_saved() {
             json!({"loadBalancer": {"algorithm": "roundRobin"}}),
         )],
     );
-    unharmed(load(&world));
+    load(&world).end_with_all(Call::by_derny).unwrap();
     let path = world.node.host().run_directory().join("state.json");
     let saved =
         || std::fs::read_to_string(&path).is_ok_and(|text| text.contains(&world.servers[0].ip().to_string()));
@@ -77,7 +65,7 @@ fn an_agent_that_starts_alone_goes_on_with_what_was_saved() {
     world.agent.start_again().unwrap();
     assert_eq!(world.sum("derny_kube_up", &[]), 0.0);
     assert_eq!(world.shown("echo")["algorithm"], "roundRobin");
-    let calls = unharmed(load(&world));
+    let calls = load(&world).end_with_all(Call::by_derny).unwrap();
     assert!(
         ["server-1", "server-2"]
             .iter()
@@ -110,7 +98,7 @@ fn watches_that_are_cut_forgotten_and_refused_are_taken_up() {
         world.endpoints(&[server]);
         reaches(&load, &format!("server-{}", server + 1), since);
     }
-    unharmed(load);
+    load.end_with_all(Call::by_derny).unwrap();
     let counted = |result: &str| {
         let labels = [("resource", "endpointslices"), ("result", result)];
         world.sum("derny_kube_requests_total", &labels)
@@ -153,7 +141,7 @@ fn endpoints_that_do_not_come_leave_the_choice_to_the_service() {
             .is_some_and(|known| known.len() == 2)
     };
     eventually("the endpoints are known", Duration::from_secs(60), known).unwrap();
-    unharmed(load);
+    load.end_with_all(Call::by_derny).unwrap();
 }
 
 #[test]
@@ -170,12 +158,6 @@ fn a_slow_server_holds_nobody_up_for_longer_than_said() {
     assert!(calls.iter().all(Call::by_derny), "{calls:?}");
     let longest = calls.iter().map(|call| call.took).fold(0.0, f64::max);
     assert!((200.0..1000.0).contains(&longest), "{longest} ms");
-    let flagged = world
-        .agent
-        .access_log()
-        .unwrap()
-        .into_iter()
-        .filter(|line| line["flags"] == "EU")
-        .count();
+    let flagged = world.sent_on_unknown();
     assert_eq!(flagged, 0);
 }

@@ -115,7 +115,7 @@ fn a_large_cluster_costs_what_this_node_uses_of_it() {
     // One list and one watch for each service that is used, and some slack for watches that end.
     assert!((40.0..60.0).contains(&asked), "{asked}");
     assert!(
-        now < idle + 45 * 1024 * 1024,
+        now < idle + 30 * 1024 * 1024,
         "{:.1} MiB over {:.1}",
         mib(now - idle),
         mib(idle)

@@ -96,6 +96,12 @@ impl World {
             .unwrap_or_default()
     }
 
+    /// Calls whose choice was left to the service's own address, since its endpoints had not come.
+    pub(crate) fn sent_on_unknown(&self) -> usize {
+        let lines = self.agent.access_log().unwrap();
+        lines.iter().filter(|line| line["flags"] == "EU").count()
+    }
+
     /// The sum of a metric.
     pub(crate) fn sum(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
         self.agent.metrics().unwrap().sum(metric, labels)

@@ -1,8 +1,12 @@
 //! A caller that goes away cancels its request at the endpoint, and nothing of it is left in the engine.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use derny_tests::{World, clients, eventually, observe::now};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::world;
@@ -43,18 +47,31 @@ fn nothing_left(world: &World) {
     }
 }
 
-fn grpcio(world: &World, script: &str) {
-    let mut command = clients::python("grpc_load.py").unwrap();
-    let python = command.get_program().to_owned();
-    command = std::process::Command::new(python);
+/// Python in the client's pod, with a slow `call` of the gRPC service and the signal that [`SIGUSR1`] is.
+///
+/// [`SIGUSR1`]: Signal::SIGUSR1
+fn grpcio(world: &World, script: &str) -> Command {
+    let python = clients::python("grpc_load.py").unwrap();
     let target = world.target("grpc").unwrap();
+    // Threads that grpc starts must not take the signal.
     let script = format!(
-        "import grpc, time\n\
+        "import signal\ntold = [signal.SIGUSR1]\nsignal.pthread_sigmask(signal.SIG_BLOCK, told)\nimport grpc\n\
          call = grpc.insecure_channel('{target}').unary_unary('/derny.test.v1.Echo/Unary')\n\
          slow = [('x-test-delay', '20000')]\n{script}"
     );
+    let mut command = Command::new(python.get_program());
     command.args(["-c", &script]);
-    world.client.run(command).unwrap().success().unwrap();
+    command
+}
+
+/// Waits until one call of a service is under way.
+fn under_way(world: &World, service: &str) {
+    let service = format!("demo/{service}");
+    eventually("it is under way", SOON, || {
+        let endpoints = world.agent.cli_json(&["endpoints", &service]).unwrap();
+        endpoints.to_string().contains("\"inFlight\":1")
+    })
+    .unwrap();
 }
 
 #[test]
@@ -88,32 +105,24 @@ fn however_a_caller_goes_the_endpoint_knows_at_once() {
     ]);
     half.stdout(std::process::Stdio::null());
     let mut half = world.client.spawn(half).unwrap();
-    let under_way = |open: f64| open >= 1.0;
-    world
-        .agent
-        .metric("derny_connections_active", &[], under_way)
-        .unwrap();
-    eventually("it is under way", SOON, || {
-        world
-            .agent
-            .cli_json(&["endpoints", "demo/http"])
-            .unwrap()
-            .to_string()
-            .contains("\"inFlight\":1")
-    })
-    .unwrap();
+    under_way(&world, "http");
     half.kill9().unwrap();
     known(&world, "half a request", 5, now());
     // gRPC: cancelled by the caller, and by its deadline, which the engine keeps as well.
-    grpcio(
-        &world,
-        "one = call.future(b'', metadata=slow)\ntime.sleep(0.5)\none.cancel()\ntime.sleep(0.1)",
-    );
+    let script =
+        "one = call.future(b'', metadata=slow)\nsignal.sigwait(told)\none.cancel()\nsignal.sigwait(told)";
+    let mut caller = world.client.spawn(grpcio(&world, script)).unwrap();
+    under_way(&world, "grpc");
+    caller.signal(Signal::SIGUSR1).unwrap();
     known(&world, "a gRPC call", 6, now());
-    grpcio(
-        &world,
-        "try: call(b'', metadata=slow, timeout=0.5)\nexcept grpc.RpcError as e: assert e.code().name == 'DEADLINE_EXCEEDED', e",
-    );
+    caller.kill9().unwrap();
+    let script = "try: call(b'', metadata=slow, timeout=0.5)\nexcept grpc.RpcError as e: assert e.code().name == 'DEADLINE_EXCEEDED', e";
+    world
+        .client
+        .run(grpcio(&world, script))
+        .unwrap()
+        .success()
+        .unwrap();
     known(&world, "a deadline", 7, now());
 }
 

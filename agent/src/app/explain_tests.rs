@@ -174,35 +174,27 @@ fn the_kernels_tables_decide_whether_it_is_redirected() {
             "the heartbeat is 20ms old, within 1s",
         ]
     );
-    let (redirected, lines) = ask(Ok(kernel(1001)));
-    assert_eq!(
-        (redirected, &*lines[2]),
-        (Some(false), "the heartbeat is 1s1ms old, beyond 1s")
+    let check = |kernel, redirected: Option<bool>, line: usize, says: &str| {
+        let (found, lines) = ask(kernel);
+        assert_eq!((found, &*lines[line]), (redirected, says));
+    };
+    let stale = "the heartbeat is 1s1ms old, beyond 1s";
+    check(Ok(kernel(1001)), Some(false), 2, stale);
+    let (pods, destinations) = (vec![], vec![]);
+    let unknown = "the kernel does not know demo/client: no such file";
+    check(Ok(Kernel { pods, ..kernel(0) }), Some(false), 0, unknown);
+    let elsewhere = "10.96.0.1:80 is no address of the mesh: the connection is left alone";
+    check(
+        Ok(Kernel {
+            destinations,
+            ..kernel(0)
+        }),
+        Some(false),
+        1,
+        elsewhere,
     );
-    let (redirected, lines) = ask(Ok(Kernel {
-        pods: vec![],
-        ..kernel(0)
-    }));
-    assert_eq!(
-        (redirected, &*lines[0]),
-        (Some(false), "the kernel does not know demo/client: no such file")
-    );
-    let (redirected, lines) = ask(Ok(Kernel {
-        destinations: vec![],
-        ..kernel(0)
-    }));
-    assert_eq!(
-        (redirected, &*lines[1]),
-        (
-            Some(false),
-            "10.96.0.1:80 is no address of the mesh: the connection is left alone"
-        )
-    );
-    let (redirected, lines) = ask(Err("no".to_owned()));
-    assert_eq!(
-        (redirected, &*lines[0]),
-        (None, "the kernel's tables cannot be read: no")
-    );
+    let unread = "the kernel's tables cannot be read: no";
+    check(Err("no".to_owned()), None, 0, unread);
 }
 
 #[test]

@@ -58,3 +58,18 @@ pub async fn connect(
     scope.upstream_failed();
     result
 }
+
+/// Sockets of the network namespace that a test runs in.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Here;
+
+#[cfg(test)]
+impl Sockets for Here {
+    fn tcp_socket(&self, to: SocketAddr) -> io::Result<socket2::Socket> {
+        let kind = socket2::Type::STREAM.nonblocking().cloexec();
+        let socket = socket2::Socket::new(socket2::Domain::for_address(to), kind, None)?;
+        socket.set_tcp_nodelay(true)?;
+        Ok(socket)
+    }
+}

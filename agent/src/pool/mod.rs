@@ -17,6 +17,8 @@ use std::{
 
 pub use bounds::{Bounds, Held, Unbounded};
 use bytes::Bytes;
+#[cfg(test)]
+pub(crate) use connect::Here;
 pub use connect::{ConnectError, Sockets, connect};
 use http_body::Body;
 pub use http1::Http1;

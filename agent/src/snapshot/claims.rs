@@ -5,10 +5,12 @@
 //! on the order in which they came.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
+
+use smallvec::SmallVec;
 
 use super::{Destination, Target};
 use crate::model::{DestinationId, ServiceName};
@@ -28,8 +30,9 @@ pub(super) struct Claims {
 #[derive(Debug)]
 struct Claim {
     id: DestinationId,
-    /// Ordered by who wins.
-    claimants: BTreeMap<(Rank, ServiceName), Target>,
+    /// Ordered by who wins: by rank, then by the service's name. Nearly always one, of tens of thousands in a large
+    /// cluster, so it lies in here.
+    claimants: SmallVec<[(Rank, Target); 1]>,
     gone_since: Option<Instant>,
 }
 
@@ -41,9 +44,19 @@ enum Rank {
 
 impl Claim {
     fn destination(&self, address: SocketAddr) -> (DestinationId, Destination) {
-        let target = self.claimants.values().next().cloned().unwrap_or(Target::Gone);
+        let winner = self.claimants.first().map(|(_, target)| target.clone());
+        let target = winner.unwrap_or(Target::Gone);
         (self.id, Destination { address, target })
     }
+
+    fn forget(&mut self, service: &ServiceName) {
+        self.claimants
+            .retain(|(_, target)| service_of(target) != Some(service));
+    }
+}
+
+fn service_of(target: &Target) -> Option<&ServiceName> {
+    target.port().map(|port| &port.service)
 }
 
 impl Claims {
@@ -53,7 +66,7 @@ impl Claims {
         address: SocketAddr,
         target: Target,
     ) -> Option<(DestinationId, Destination)> {
-        let service = target.port()?.service.clone();
+        let service = service_of(&target)?.clone();
         let rank = if matches!(target, Target::Service(_)) {
             Rank::Virtual
         } else {
@@ -65,15 +78,17 @@ impl Claims {
                 address,
                 Claim {
                     id,
-                    claimants: BTreeMap::new(),
+                    claimants: SmallVec::new(),
                     gone_since: None,
                 },
             );
         }
         let claim = self.by_address.get_mut(&address)?;
         claim.gone_since = None;
-        claim.claimants.retain(|(_, name), _| *name != service);
-        claim.claimants.insert((rank, service), target);
+        claim.forget(&service);
+        let before = |(of, other): &(Rank, Target)| (*of, service_of(other)) < (rank, Some(&service));
+        let place = claim.claimants.partition_point(before);
+        claim.claimants.insert(place, (rank, target));
         Some(claim.destination(address))
     }
 
@@ -85,7 +100,7 @@ impl Claims {
         now: Instant,
     ) -> Option<(DestinationId, Destination)> {
         let claim = self.by_address.get_mut(&address)?;
-        claim.claimants.retain(|(_, name), _| name != service);
+        claim.forget(service);
         if claim.claimants.is_empty() && claim.gone_since.is_none() {
             claim.gone_since = Some(now);
             self.gone.push_back((now, address));

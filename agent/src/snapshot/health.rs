@@ -77,7 +77,6 @@ mod tests {
         model::{Endpoint, HealthCheck, Policy, Probe, Protocol, Service, ServiceName, Update},
         snapshot::Reducer,
     };
-    use std::time::Duration;
 
     fn now() -> Instant {
         tokio::time::Instant::now().into_std()
@@ -111,15 +110,7 @@ mod tests {
                 ..Endpoint::new(address(number))
             }
         });
-        let check = HealthCheck {
-            probe: Probe::Tcp,
-            interval: Duration::from_secs(5),
-            timeout: Duration::from_secs(1),
-            unhealthy_threshold: 3,
-            healthy_threshold: 2,
-            jitter: 10,
-            port: None,
-        };
+        let check = HealthCheck::new(Probe::Tcp);
         let port = ServicePort {
             name: name(),
             protocol: Protocol::Http,

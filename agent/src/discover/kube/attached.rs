@@ -73,6 +73,13 @@ pub(super) struct Entry<T> {
     saved: serde_json::Value,
 }
 
+impl<T: Attaches> Entry<T> {
+    /// To which it is attached.
+    fn services(&self) -> BTreeSet<ServiceName> {
+        self.good.as_ref().map(|good| good.services()).unwrap_or_default()
+    }
+}
+
 /// All objects of one kind.
 #[derive(Debug)]
 pub(super) struct Attached<T> {
@@ -148,11 +155,7 @@ impl<T: Attaches + PartialEq> Attached<T> {
     }
 
     fn attach(&mut self, entry: &Entry<T>) -> BTreeSet<ServiceName> {
-        let services = entry
-            .good
-            .as_ref()
-            .map(|good| good.services())
-            .unwrap_or_default();
+        let services = entry.services();
         for service in &services {
             let of = self.by_service.entry(service.clone()).or_default();
             of.insert(entry.precedence.clone());
@@ -164,11 +167,7 @@ impl<T: Attaches + PartialEq> Attached<T> {
         let Some(entry) = entry else {
             return BTreeSet::new();
         };
-        let services = entry
-            .good
-            .as_ref()
-            .map(|good| good.services())
-            .unwrap_or_default();
+        let services = entry.services();
         for service in &services {
             if let Some(of) = self.by_service.get_mut(service) {
                 of.remove(&entry.precedence);

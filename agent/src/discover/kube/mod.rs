@@ -23,6 +23,7 @@ mod attached;
 mod grants;
 mod world;
 mod demand;
+mod saved_file;
 mod state;
 mod status;
 mod leader;

@@ -17,7 +17,7 @@ use super::{
     board::{KubeBoard, ObjectFault},
     client::{Cluster, Selection},
     demand::{InUse, KubeDemand},
-    leader, objects,
+    leader, objects, saved_file,
     services::Kind,
     state::Saved,
     status::{Verdict, verdicts},
@@ -351,7 +351,7 @@ impl Running {
         let Some(path) = self.source.options.state_file.clone() else {
             return;
         };
-        match Saved::read(&path) {
+        match saved_file::read::<Saved>(&path) {
             Ok(Some(mut saved)) => {
                 if self.source.options.zone.is_none() {
                     self.zone = saved.zone.take().map(Arc::from);
@@ -379,9 +379,9 @@ impl Running {
         }
         self.unsaved = false;
         let zone = self.zone.as_deref().map(str::to_owned);
-        let saved = Saved::of(&self.world, zone);
+        let state = Saved::of(&self.world, zone);
         self.saving = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = saved.write(&path) {
+            if let Err(error) = saved_file::write(&path, &state) {
                 tracing::warn!(path = %path.display(), %error, "state not saved");
             }
         }));

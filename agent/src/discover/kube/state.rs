@@ -1,6 +1,4 @@
-//! What is known, on disk: an agent that starts while the API server is away goes on with it.
-
-use std::{fs, io, path::Path};
+//! What is known of services, as it is saved.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,14 +6,10 @@ use serde_json::Value;
 use super::{objects, watch::Event, world::World};
 use crate::model::ServiceName;
 
-/// Of the form of the file. A file of another one is not read.
-const VERSION: u32 = 1;
-
 /// The API's objects in their shortest forms.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Saved {
-    version: u32,
     services: Vec<objects::Service>,
     policies: Vec<Value>,
     http_routes: Vec<Value>,
@@ -41,7 +35,6 @@ impl Saved {
             slices: watched.slices.to_objects(&service.namespace),
         });
         Self {
-            version: VERSION,
             services: world
                 .services
                 .values()
@@ -74,28 +67,6 @@ impl Saved {
             watched.push(service);
         }
         watched
-    }
-
-    /// Puts it in the place of what is at `path`, whole or not at all. Blocks.
-    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        let mut next = path.as_os_str().to_owned();
-        next.push(".next");
-        fs::write(&next, serde_json::to_vec(self)?)?;
-        fs::rename(&next, path)
-    }
-
-    /// `None`: there is none.
-    pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let saved: Self = serde_json::from_slice(&bytes)?;
-        Ok((saved.version == VERSION).then_some(saved))
     }
 }
 

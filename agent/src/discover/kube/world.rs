@@ -183,8 +183,9 @@ impl World {
                 let first = !seen.is_answered();
                 let known: Vec<Box<str>> = slices.names().map(Box::from).collect();
                 let gone = seen.end(known.iter());
-                gone.iter()
-                    .fold(first, |changed, name| slices.remove(name) || changed)
+                // Each is removed, so this must not stop at the first.
+                let removed = gone.iter().filter(|name| slices.remove(name)).count();
+                first || removed > 0
             }
         };
         if changed && seen.is_answered() {

@@ -1,7 +1,5 @@
 //! Single probes against servers that a script tells what to do.
 
-use std::io;
-
 use ::http::{HeaderMap, Response};
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -10,26 +8,12 @@ use tokio::{
 };
 
 use super::*;
-
-#[derive(Debug)]
-struct Here;
-
-impl Sockets for Here {
-    fn tcp_socket(&self, to: SocketAddr) -> io::Result<socket2::Socket> {
-        let kind = socket2::Type::STREAM.nonblocking();
-        socket2::Socket::new(socket2::Domain::for_address(to), kind, None)
-    }
-}
+use crate::pool::Here;
 
 async fn ask(probe_by: Probe, endpoint: SocketAddr) -> Result<(), Failure> {
     let check = HealthCheck {
-        probe: probe_by,
-        interval: Duration::from_secs(5),
         timeout: Duration::from_millis(500),
-        unhealthy_threshold: 3,
-        healthy_threshold: 2,
-        jitter: 10,
-        port: None,
+        ..HealthCheck::new(probe_by)
     };
     probe(&check, endpoint, &Here).await
 }

@@ -1,11 +1,8 @@
 //! The prober against servers of this process: real sockets and short intervals.
 
-use std::{
-    io,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
@@ -18,19 +15,9 @@ use super::*;
 use crate::{
     health::Seen,
     model::{Endpoint as ModelEndpoint, Policy, Probe, Protocol, Service, ServiceName},
+    pool::Here,
     snapshot::Reducer,
 };
-
-/// Sockets of the namespace that the test runs in.
-#[derive(Debug)]
-struct Here;
-
-impl Sockets for Here {
-    fn tcp_socket(&self, to: SocketAddr) -> io::Result<socket2::Socket> {
-        let kind = socket2::Type::STREAM.nonblocking();
-        socket2::Socket::new(socket2::Domain::for_address(to), kind, None)
-    }
-}
 
 /// A server whose answer the test changes.
 #[derive(Clone)]

@@ -10,25 +10,11 @@ use crate::{
         Algorithm, CircuitBreaking, ConnectionPool, DestinationId, HashKey, LoadBalancer, Origins,
         OutlierDetection, Policy, Retry, ServiceName, ServicePortName, Timeouts,
     },
-    pool::Sockets,
 };
 
 /// Attempts after the first, at most.
 pub(super) const RETRIES: u32 = 3;
 pub(super) const MAX_EJECTED_PERCENT: u8 = 40;
-
-/// Sockets as the engine makes them, in no pod.
-#[derive(Debug)]
-pub(super) struct Loopback;
-
-impl Sockets for Loopback {
-    fn tcp_socket(&self, _: SocketAddr) -> std::io::Result<socket2::Socket> {
-        let kind = socket2::Type::STREAM.nonblocking().cloexec();
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, kind, None)?;
-        socket.set_tcp_nodelay(true)?;
-        Ok(socket)
-    }
-}
 
 pub(super) struct Nobody;
 

@@ -23,13 +23,13 @@ use self::check::Before;
 use super::{
     endpoint::{Book, Mood, Site},
     seen::Seen,
-    setting::{Loopback, Nobody, RETRIES, breaking, name, permit, policy},
+    setting::{Nobody, RETRIES, breaking, name, permit, policy},
 };
 use crate::{
     accept::Acceptor,
     drain,
     model::{Endpoint, EndpointState, Pod, PodName, Policy, Protocol, Service, ServicePort, Slot, Update},
-    pool::Pools,
+    pool::{Here, Pools},
     proxy::{
         Registry,
         exchange::exchange,
@@ -174,7 +174,7 @@ impl World {
                 inbound: Vec::new(),
             }),
             addresses: vec![[127, 0, 0, 1].into()],
-            sockets: Rc::new(Loopback),
+            sockets: Rc::new(Here),
         });
         let destination = Destination {
             address: ([10, 96, 0, 1], 80).into(),

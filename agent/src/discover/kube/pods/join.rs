@@ -125,7 +125,10 @@ impl Join {
             },
         });
         let pods = self.pods.values().map(|entry| entry.object.clone());
-        Saved::new(pods.collect(), namespaces.collect())
+        Saved {
+            pods: pods.collect(),
+            namespaces: namespaces.collect(),
+        }
     }
 
     /// Whether everything has been listed.

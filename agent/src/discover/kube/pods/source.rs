@@ -18,6 +18,7 @@ use crate::{
     discover::{
         kube::{
             client::{Cluster, Error, Selection},
+            saved_file,
             watch::{Event, Watch},
         },
         node::Sandboxes,
@@ -164,7 +165,7 @@ impl PodSource {
         self.unsaved = false;
         let saved = self.join.to_save();
         self.saving = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = saved.write(&path) {
+            if let Err(error) = saved_file::write(&path, &saved) {
                 tracing::warn!(path = %path.display(), %error, "the pods of this node not saved");
             }
         }));
@@ -184,7 +185,7 @@ impl PodSource {
 
 fn restored(path: &Path) -> Join {
     let mut join = Join::default();
-    match Saved::read(path) {
+    match saved_file::read::<Saved>(path) {
         Ok(Some(saved)) => {
             tracing::info!(path = %path.display(), pods = saved.pods.len(), "pods that an earlier agent knew");
             join.restore(saved);

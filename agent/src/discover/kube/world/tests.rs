@@ -1,7 +1,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{Endpoints, ServicePort, Update};
+use crate::{
+    discover::kube::{saved_file, state::Saved},
+    model::{Endpoints, ServicePort, Update},
+};
 
 /// A world that has listed all kinds, with what is told of it.
 #[derive(Default)]
@@ -311,11 +314,11 @@ fn a_saved_world_is_the_same_world() {
     told.world.watch_endpoints(&name("echo"));
     told.world.slice(&name("echo"), slice("a", &["10.0.0.1"]));
     told.world.slice(&name("echo"), Event::Listed);
-    let saved = crate::discover::kube::state::Saved::of(&told.world, Some("z".into()));
+    let saved = Saved::of(&told.world, Some("z".into()));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("below/state.json");
-    saved.write(&path).unwrap();
-    let saved = crate::discover::kube::state::Saved::read(&path).unwrap().unwrap();
+    saved_file::write(&path, &saved).unwrap();
+    let saved: Saved = saved_file::read(&path).unwrap().unwrap();
     assert_eq!(saved.zone.as_deref(), Some("z"));
     let mut again = Told::default();
     assert_eq!(saved.restore(&mut again.world), [name("echo")]);

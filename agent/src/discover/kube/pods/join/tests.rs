@@ -3,7 +3,10 @@ use std::{fs::File, time::Duration};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{NetnsIdentity, OpenNetns};
+use crate::{
+    discover::kube::saved_file,
+    model::{NetnsIdentity, OpenNetns},
+};
 
 /// The join with what runs beside it.
 struct Node {
@@ -273,11 +276,11 @@ fn what_was_saved_is_in_force_until_the_api_says_otherwise() {
     node.apply(pod("gone", "u2", "enabled"));
     let dir = tempfile::tempdir().unwrap();
     let path = Saved::path(&dir.path().join("state.json"));
-    node.join.to_save().write(&path).unwrap();
+    saved_file::write(&path, &node.join.to_save()).unwrap();
     assert!(!std::fs::read_to_string(&path).unwrap().contains("last-applied"));
 
     let mut next = Node::unlisted();
-    next.join.restore(Saved::read(&path).unwrap().unwrap());
+    next.join.restore(saved_file::read(&path).unwrap().unwrap());
     next.runs("u1", Some(5));
     let updates = next.updates();
     let Update::Pod(told) = &updates[0] else {
