@@ -140,7 +140,8 @@ impl Lease {
             let version = own.version.clone();
             self.count().await;
             match self.replace(&self.object(Some(version))).await {
-                Err(Failure::Conflict(_)) => {}
+                // Somebody has taken it, or taken it away.
+                Err(Failure::Conflict(_) | Failure::NotFound(_)) => {}
                 Err(failure) => return Err(failure),
                 Ok(version) => return Ok(self.holds(version)),
             }

@@ -105,6 +105,7 @@ impl KubeSource {
     /// start has been told.
     pub async fn run(self, updates: mpsc::Sender<Vec<Update>>, first: ready::Guard, drain: drain::Watch) {
         let (send, news) = mpsc::channel(NEWS);
+        let _until_released = drain.guard();
         let verdicts = watch::Sender::new(Arc::default());
         let writing = leader::run(self.cluster.clone(), self.identity(), verdicts.subscribe());
         let mut writing = pin!(writing);
