@@ -117,7 +117,7 @@ fn a_backend_at_a_port_that_its_service_has_not_is_said_and_answered_with_500() 
     eventually("it is answered with 500", SOON, || status() == "500").unwrap();
     let line = world
         .agent
-        .access_line("the call", |line| line["status"] == 500)
+        .access_line("the call", |line| line["code"] == 500)
         .unwrap();
     assert_eq!(line["flags"], "NR", "{line}");
     world.apply(&[route(80)]);
@@ -141,7 +141,7 @@ fn a_lease_goes_on_to_another_agent() {
     // One that dies leaves it to lapse.
     world.agent.kill9().unwrap();
     world.agent.start_again().unwrap();
-    let (second, took) = next(&world, &first, Duration::from_secs(45));
+    let (second, took) = next(&world, &first, Duration::from_secs(35));
     println!(
         "after the holder's death: taken over in {:.1} s",
         took.as_secs_f64()

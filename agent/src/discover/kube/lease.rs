@@ -151,6 +151,7 @@ impl Lease {
         let lease = match self.cluster.text(&LEASES, "get", get).await {
             Ok(text) => text,
             Err(Failure::NotFound(_)) => {
+                self.count().await;
                 let lease = self.object(None).to_string().into_bytes();
                 let create = Request::new(&path).create(&PostParams::default(), lease);
                 return match self.cluster.text(&LEASES, "create", create).await {
@@ -171,6 +172,7 @@ impl Lease {
         if !is_free && !see(&mut self.seen, &version, is_late(&lease), Instant::now()) {
             return Ok(false);
         }
+        self.count().await;
         match self.replace(&self.object(Some(version))).await {
             Ok(version) => Ok(self.holds(version)),
             Err(Failure::Conflict(_)) => Ok(false),
