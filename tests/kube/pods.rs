@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 
 use crate::world::SOON;
 
+/// Pods that the file names as well.
+mod both;
+
 pub(crate) const NODE_NAME: &str = "n1";
 /// Bound of the slowest enrolment but one in a hundred, on a machine that builds beside the tests.
 const ENROLLED_WITHIN: Duration = Duration::from_millis(500);

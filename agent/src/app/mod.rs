@@ -87,7 +87,11 @@ pub fn run(args: RunArgs) -> Result<()> {
         (Some(cluster), Some(node)) => {
             let state_file = args.kubernetes.state_file.as_deref();
             let open = async { kube::PodSource::open(cluster.clone(), node.clone(), &cgroup, state_file) };
-            Some(control.block_on(open)?)
+            let mut pods = control.block_on(open)?;
+            if let Some(file) = &source {
+                pods.leave(file.pods());
+            }
+            Some(pods)
         }
         _ => None,
     };
