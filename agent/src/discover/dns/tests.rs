@@ -45,9 +45,15 @@ enum Over {
 
 impl Server {
     async fn start(say: Say) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).await.unwrap();
+        // A port that is free for one protocol may be another test's for the other.
+        let (udp, tcp, address) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let address = udp.local_addr().unwrap();
+            match TcpListener::bind(address).await {
+                Ok(tcp) => break (udp, tcp, address),
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse),
+            }
+        };
         let server = Self {
             address,
             say: Arc::new(Mutex::new(say)),
