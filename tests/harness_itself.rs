@@ -126,6 +126,23 @@ fn a_program_that_hangs_is_killed_at_its_deadline() {
 }
 
 #[test]
+fn a_new_pod_leaves_the_gateway_as_the_others_know_it() {
+    let node = Node::new().unwrap();
+    let bridge = || {
+        let mut command = Command::new("ip");
+        command.args(["-o", "link", "show", "br0"]).stdout(Stdio::piped());
+        let process = node.host().spawn(command).unwrap();
+        let said = process.output(Duration::from_secs(5)).unwrap().success().unwrap();
+        said.split("link/ether ").nth(1).unwrap().to_owned()
+    };
+    let pods: Vec<Pod> = (0..12).map(|n| node.pod(&format!("p{n}")).unwrap()).collect();
+    let known = bridge();
+    drop(pods);
+    let _first = node.pod("first").unwrap();
+    assert_eq!(bridge(), known);
+}
+
+#[test]
 fn nothing_is_left_behind() {
     let node = Node::new().unwrap();
     let prefix = node.prefix();

@@ -15,11 +15,15 @@ pub enum Error {
     Twice(#[from] TryInitError),
 }
 
+/// Says each failed request as an error of its own, beside what is said of it here. A filter that names the target
+/// wins.
+const QUIET: &str = "kube_client=off";
+
 /// Text for a person at a terminal, one JSON object per line for everybody else.
 pub fn init(filter: &str) -> Result<(), Error> {
     use tracing_subscriber::util::SubscriberInitExt as _;
 
-    let filter = EnvFilter::try_new(filter).map_err(|source| Error::Filter {
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|source| Error::Filter {
         filter: filter.to_owned(),
         source,
     })?;

@@ -109,7 +109,6 @@ impl Drop for Runtime {
 }
 
 #[test]
-#[ignore = "needs a static build: cargo xtask test image"]
 fn the_image_enrols_and_serves_a_pod() {
     let image = image();
     let mut kept = None;

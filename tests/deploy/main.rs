@@ -7,6 +7,8 @@
 mod rendered;
 /// Objects against the API's own types, and against an API server.
 mod valid;
+/// What Envoy's bootstraps become.
+mod imported;
 /// Kustomize and Helm say the same.
 mod same;
 /// What the agent asks, and what it may.

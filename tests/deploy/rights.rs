@@ -52,7 +52,7 @@ fn the_roles_grant_what_the_agent_asks_and_nothing_else() {
     assert_eq!(lease["resourceNames"], json!(["derny-status"]));
 }
 
-/// The lease is renewed every twenty seconds.
+/// The lease is renewed every five seconds.
 const RENEWED: Duration = Duration::from_secs(60);
 
 #[test]

@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, io::Write as _, process::Stdio};
 
 use derny_tests::{Node, clients, kube::Cluster};
-use k8s_openapi::api::{apps::v1 as apps, core::v1 as core, rbac::v1 as rbac};
+use k8s_openapi::api::{apps::v1 as apps, core::v1 as core, discovery::v1 as discovery, rbac::v1 as rbac};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -57,11 +57,12 @@ fn lost(written: &Value, read: &Value, at: &str) -> Result<(), String> {
 }
 
 /// `None`: not one of Kubernetes' own kinds.
-fn check(object: &Value) -> Option<Result<(), String>> {
+pub(crate) fn check(object: &Value) -> Option<Result<(), String>> {
     let kind = object["kind"].as_str().unwrap();
     Some(match kind {
         "Namespace" => complete::<core::Namespace>(object),
         "Service" => complete::<core::Service>(object),
+        "EndpointSlice" => complete::<discovery::EndpointSlice>(object),
         "ServiceAccount" => complete::<core::ServiceAccount>(object),
         "ResourceQuota" => complete::<core::ResourceQuota>(object),
         "DaemonSet" => complete::<apps::DaemonSet>(object),
@@ -98,7 +99,7 @@ fn a_field_that_is_none_is_seen() {
 }
 
 /// A server that holds objects to their schemas and says what it serves; `None` where there is only the small one.
-fn real_server(node: &Node) -> Option<Cluster> {
+pub(crate) fn real_server(node: &Node) -> Option<Cluster> {
     let cluster = Cluster::start(node).unwrap();
     if !cluster.validates() {
         println!("not run: there is no API server but the small one in this process");

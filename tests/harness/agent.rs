@@ -303,6 +303,16 @@ impl Agent {
         serde_json::from_str(&text).with_context(|| format!("derny {arguments:?} said {text:?}"))
     }
 
+    /// Requests that are under way at an endpoint.
+    pub fn in_flight(&self, address: &str) -> Result<u64> {
+        let endpoints = self.cli_json(&["endpoints"])?;
+        let uses = (endpoints.as_array().into_iter().flatten())
+            .filter(|endpoint| endpoint["address"] == address)
+            .filter_map(|endpoint| endpoint["uses"].as_array())
+            .flatten();
+        Ok(uses.filter_map(|one| one["inFlight"].as_u64()).sum())
+    }
+
     /// What it wrote to its output and error streams.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()

@@ -28,6 +28,9 @@ use crate::{
 /// The bridge's addresses, first of 10.0.0.0/16 and fd00::/64; pods follow.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+/// A bridge that was not given one takes the lowest of its ports', and when a new pod's is lower, what the others know
+/// of their gateway is wrong until they ask again, up to a quarter of a minute later.
+const BRIDGE: &str = "02:de:72:6e:79:01";
 
 #[derive(Debug)]
 pub struct Node {
@@ -75,7 +78,7 @@ impl Node {
             ("bridge/bridge-nf-call-ip6tables", "0"),
         ])?;
         netns.ip_batch(&format!(
-            "link add br0 type bridge mcast_snooping 0\n\
+            "link add br0 address {BRIDGE} type bridge mcast_snooping 0\n\
              link set br0 up\n\
              address add {GATEWAY}/16 dev br0\n\
              address add {GATEWAY6}/64 dev br0 nodad\n"

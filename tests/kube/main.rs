@@ -9,6 +9,10 @@ mod world;
 mod discovery;
 /// The API server answers badly, or not at all.
 mod faults;
+/// The API server is away for a minute while pods come and go.
+mod outage;
+/// All pods of a service are replaced.
+mod rolling;
 /// What the leader writes into objects.
 mod status;
 /// This node's pods, from the API and the kernel.

@@ -18,31 +18,34 @@ use serde_json::{Value, json};
 
 use crate::world::SOON;
 
-const NODE_NAME: &str = "n1";
+/// Pods that the file names as well.
+mod both;
+
+pub(crate) const NODE_NAME: &str = "n1";
 /// Bound of the slowest enrolment but one in a hundred, on a machine that builds beside the tests.
 const ENROLLED_WITHIN: Duration = Duration::from_millis(500);
 
 /// How the kubelet names control groups.
 #[derive(Clone, Copy, Debug)]
-enum Driver {
+pub(crate) enum Driver {
     Cgroupfs,
     Systemd,
 }
 
 /// Dropped in the order of its fields.
-struct Kubelet {
+pub(crate) struct Kubelet {
     agent: Agent,
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
     driver: Driver,
     /// A Service of the API, and what answers for it; that is not in the mesh.
     echo: Vip,
     _testd: Testd,
     _server: Pod,
-    node: Node,
+    pub(crate) node: Node,
 }
 
 /// A pod with a first process, as a runtime's pause is.
-struct Running {
+pub(crate) struct Running {
     _pause: Process,
     group: PathBuf,
     /// Before the process was there, in milliseconds since the epoch.
@@ -76,12 +79,12 @@ impl Kubelet {
         }
     }
 
-    fn enabled(driver: Driver) -> Self {
+    pub(crate) fn enabled(driver: Driver) -> Self {
         Self::new(driver, &objects::namespace(NAMESPACE, "enabled"))
     }
 
     /// Applies a pod; the UID that the server has given it.
-    fn apply(&self, pod: &Value) -> String {
+    pub(crate) fn apply(&self, pod: &Value) -> String {
         self.cluster.apply(std::slice::from_ref(pod)).unwrap();
         let got = self.cluster.get(pod).unwrap();
         got["metadata"]["uid"].as_str().unwrap().to_owned()
@@ -100,7 +103,7 @@ impl Kubelet {
     }
 
     /// Starts the first process of a pod.
-    fn run(&self, pod: &Pod, uid: &str) -> Running {
+    pub(crate) fn run(&self, pod: &Pod, uid: &str) -> Running {
         let id = "4f".repeat(32);
         let container = match self.driver {
             Driver::Cgroupfs => id,
@@ -119,17 +122,22 @@ impl Kubelet {
         }
     }
 
-    fn shown(&self, pod: &str) -> Value {
+    pub(crate) fn shown(&self, pod: &str) -> Value {
         self.agent.shown_pod(pod).unwrap()
     }
 
     /// Waits until `derny pods` says this of a pod.
-    fn stands(&self, pod: &str, state: &str, reason: &str) -> Value {
+    pub(crate) fn stands(&self, pod: &str, state: &str, reason: &str) -> Value {
         self.agent.pod_stands(pod, state, reason).unwrap()
     }
 
+    /// Whether the agent hears from the API server: 1 or 0.
+    pub(crate) fn is_up(&self) -> f64 {
+        self.agent.metrics().unwrap().sum("derny_kube_up", &[])
+    }
+
     /// Whether a call from the pod to the service `echo` passes the engine.
-    fn is_redirected(&self, pod: &Pod) -> bool {
+    pub(crate) fn is_redirected(&self, pod: &Pod) -> bool {
         let calls = Load::grpc_calls(pod, &self.echo.address().to_string(), 1).unwrap();
         let calls = calls.finish(SOON).unwrap();
         calls.iter().all(|call| call.by_derny())

@@ -1,4 +1,6 @@
-use derny_tests::{eventually, kube::objects};
+use std::time::{Duration, Instant};
+
+use derny_tests::{clients, eventually, kube::objects};
 use serde_json::{Value, json};
 
 use crate::world::{SOON, World};
@@ -72,13 +74,86 @@ fn the_leader_tells_objects_how_they_stand() {
         world.apply(std::slice::from_ref(&route));
         resolved(&route, expect);
     }
+    assert!(!holder(&world).is_empty());
+}
+
+/// Who writes statuses.
+fn holder(world: &World) -> String {
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": {"name": "derny-status", "namespace": "default"}});
-    let lease = world.cluster.get(&lease).unwrap();
-    assert!(
-        lease["spec"]["holderIdentity"]
-            .as_str()
-            .is_some_and(|holder| !holder.is_empty()),
-        "{lease}"
+    let lease = world.cluster.get(&lease).unwrap_or_default();
+    let holder = lease["spec"]["holderIdentity"].as_str();
+    holder.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_backend_at_a_port_that_its_service_has_not_is_said_and_answered_with_500() {
+    let world = World::new(1, &[]);
+    let rules = |port: u16| json!([{"backendRefs": [{"group": "", "kind": "Service", "name": "echo", "port": port, "weight": 1}]}]);
+    let route = |port: u16| objects::route("HTTPRoute", "r", "echo", rules(port));
+    let resolved = |expect: &str, word: &str| {
+        let conditions =
+            || world.cluster.get(&route(80)).unwrap()["status"]["parents"][0]["conditions"].clone();
+        eventually(&format!("the route's references are {expect}"), SOON, || {
+            let conditions = conditions();
+            condition(&conditions, "Accepted") == "True/Accepted"
+                && condition(&conditions, "ResolvedRefs") == expect
+                && conditions.to_string().contains(word)
+        })
+        .unwrap();
+    };
+    world.apply(&[route(81)]);
+    resolved("False/BackendNotFound", "demo/echo has no TCP port 81");
+    let url = format!("http://{}/", world.target());
+    let curl = [
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--http2-prior-knowledge",
+        &url,
+    ];
+    let status = || world.client.run(clients::curl(curl)).unwrap().stdout;
+    eventually("it is answered with 500", SOON, || status() == "500").unwrap();
+    let line = world
+        .agent
+        .access_line("the call", |line| line["code"] == 500)
+        .unwrap();
+    assert_eq!(line["flags"], "NR", "{line}");
+    world.apply(&[route(80)]);
+    resolved("True/ResolvedRefs", "");
+    eventually("it is answered by the service", SOON, || status() != "500").unwrap();
+}
+
+#[test]
+fn a_lease_goes_on_to_another_agent() {
+    let mut world = World::new(1, &[]);
+    let next = |world: &World, before: &str, within: Duration| {
+        let begun = Instant::now();
+        let other = || {
+            let holder = holder(world);
+            !holder.is_empty() && holder != before
+        };
+        eventually("another agent holds the lease", within, other).unwrap();
+        (holder(world), begun.elapsed())
+    };
+    let (first, _) = next(&world, "", SOON);
+    // One that dies leaves it to lapse.
+    world.agent.kill9().unwrap();
+    world.agent.start_again().unwrap();
+    let (second, took) = next(&world, &first, Duration::from_secs(35));
+    println!(
+        "after the holder's death: taken over in {:.1} s",
+        took.as_secs_f64()
+    );
+    assert!(took > Duration::from_secs(8), "it was the other's for {took:?}");
+    // One that ends releases it.
+    world.agent.terminate(SOON).unwrap();
+    assert_eq!(holder(&world), "", "after {second}");
+    world.agent.start_again().unwrap();
+    let (_, took) = next(&world, &second, Duration::from_secs(8));
+    println!(
+        "after the holder's end: taken over in {:.1} s",
+        took.as_secs_f64()
     );
 }

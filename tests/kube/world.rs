@@ -15,7 +15,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 pub(crate) struct World {
     pub(crate) agent: Agent,
     pub(crate) cluster: Cluster,
-    _testds: Vec<Testd>,
+    /// In the places of `servers`; `None` once killed.
+    pub(crate) testds: Vec<Option<Testd>>,
     pub(crate) servers: Vec<Pod>,
     pub(crate) client: Pod,
     /// The Service `echo`: also where the node itself, as kube-proxy does, sends its connections to the servers.
@@ -38,7 +39,7 @@ impl World {
             .collect();
         let testds = servers
             .iter()
-            .map(|server| Testd::start(server).unwrap())
+            .map(|server| Some(Testd::start(server).unwrap()))
             .collect();
         let pods: Vec<&Pod> = servers.iter().collect();
         let echo = node.service("echo", 80, HTTP_PORT, &pods).unwrap();
@@ -64,7 +65,7 @@ impl World {
         Self {
             agent,
             cluster,
-            _testds: testds,
+            testds,
             servers,
             client,
             echo,

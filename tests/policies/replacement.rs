@@ -26,20 +26,6 @@ fn change(world: &mut World, change: impl Fn(&mut Vec<EndpointEntry>)) {
     world.reload(config).unwrap();
 }
 
-/// Requests that are under way at `address`.
-fn in_flight(world: &World, address: &str) -> u64 {
-    let endpoints = world.agent.cli_json(&["endpoints"]).unwrap();
-    let of_address = endpoints
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|e| e["address"] == address);
-    of_address
-        .flat_map(|endpoint| endpoint["uses"].as_array().cloned().unwrap_or_default())
-        .filter_map(|one| one["inFlight"].as_u64())
-        .sum()
-}
-
 #[test]
 fn a_rollout_under_load_costs_no_call() {
     // Without retries: not one request may go where nobody answers.
@@ -71,7 +57,7 @@ fn a_rollout_under_load_costs_no_call() {
             leaving.state = Some("terminating".to_owned());
         });
         eventually("the old one has no request any more", SOON, || {
-            in_flight(&world, &old) == 0
+            world.agent.in_flight(&old).unwrap() == 0
         })
         .unwrap();
         world.kill_server(place).unwrap();

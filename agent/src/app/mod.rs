@@ -80,12 +80,18 @@ pub fn run(args: RunArgs) -> Result<()> {
         true => Some(control.block_on(kube::Cluster::connect(args.kubernetes.kubeconfig.as_deref()))?),
         false => None,
     };
-    let demand = kube::KubeDemand::default();
+    let demand = cluster
+        .as_ref()
+        .map(|cluster| kube::KubeDemand::new(cluster.board()));
     let pods = match (&cluster, &args.kubernetes.node_name) {
         (Some(cluster), Some(node)) => {
             let state_file = args.kubernetes.state_file.as_deref();
             let open = async { kube::PodSource::open(cluster.clone(), node.clone(), &cgroup, state_file) };
-            Some(control.block_on(open)?)
+            let mut pods = control.block_on(open)?;
+            if let Some(file) = &source {
+                pods.leave(file.pods());
+            }
+            Some(pods)
         }
         _ => None,
     };
@@ -109,8 +115,8 @@ pub fn run(args: RunArgs) -> Result<()> {
             hub: &hub,
             writer: &writer,
             drain: &drain,
-            demand: match cluster {
-                Some(_) => Arc::new(demand.clone()),
+            demand: match &demand {
+                Some(demand) => Arc::new(demand.clone()),
                 None => Arc::new(()),
             },
             endpoints_wait: args.kubernetes.endpoints_wait,
@@ -151,7 +157,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         |source| source.current().zone.clone(),
     );
     let taken = source.as_ref().map(FileSource::services);
-    let kube = cluster.map(|cluster| {
+    let kube = cluster.zip(demand).map(|(cluster, demand)| {
         let declared = pods.as_ref().map(kube::PodSource::declared);
         cluster::source(cluster, &args.kubernetes, demand, taken, declared, said_zone)
     });

@@ -210,6 +210,7 @@ impl Balancer {
     fn rotate(&mut self, rng: &mut fastrand::Rng) {
         // Before the standings are read: a change in between is seen the next time.
         self.seen = self.epoch.as_ref().map_or(0, |epoch| epoch.load(Acquire));
+        self.endpoints.iter().for_each(|endpoint| endpoint.begin_anew());
         self.rotation = Rotation::new(&self.endpoints, self.settings.panic_threshold);
         let ingredients = self.ingredients();
         if self.made_of.as_ref() == Some(&ingredients) {

@@ -32,6 +32,14 @@ impl Latency {
         }
     }
 
+    /// When the newest sample came.
+    pub(super) fn learned(self) -> Option<Instant> {
+        match self {
+            Self::Unknown => None,
+            Self::Known { at, .. } => Some(at),
+        }
+    }
+
     /// After an answer that took `took` and ended at `now`.
     #[must_use]
     pub(super) fn after_answer(self, took: Duration, now: Instant) -> Self {

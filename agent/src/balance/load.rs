@@ -147,6 +147,16 @@ impl EndpointLoad {
         self.shown.set(latency.at(now));
     }
 
+    /// Forgets the latencies of before it last came back from an ejection. It was out for them; a peak that is still
+    /// held against it would keep it out for as long again, and longer.
+    pub(super) fn begin_anew(&self) {
+        if let (Some(returned), Some(learned)) = (self.host.returned(), self.latency.get().learned())
+            && learned <= returned
+        {
+            self.latency.set(Latency::Unknown);
+        }
+    }
+
     /// The part of its share that slow start leaves it now, above 0, up to 1.
     pub(super) fn ramp(&self, window: Duration, now: Instant) -> f64 {
         if window.is_zero() {

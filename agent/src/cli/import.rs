@@ -55,14 +55,15 @@ pub(super) fn run(args: &EnvoyArgs, output: Output) -> Result<(), Failure> {
         import::envoy(&document, &args.namespace).with_context(|| args.file.display().to_string())?;
     let settled = imported.objects.settle();
     let left_out = settled.context("what was carried over does not pass the check")?;
-    let notes = [imported.notes, left_out].concat();
     let form = match args.to {
         To::File => Form::File,
         To::Kubernetes => Form::Kubernetes,
     };
+    let written = imported.objects.written(form);
+    let notes = [imported.notes, left_out, written.notes].concat();
     let lost = notes.iter().any(|note| note.kind == NoteKind::NoEquivalent);
     let report = Report {
-        documents: imported.objects.documents(form),
+        documents: written.documents,
         notes,
     };
     match output {

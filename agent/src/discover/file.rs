@@ -21,7 +21,7 @@ use super::{Names, merge::Merge};
 use crate::{
     config::{self, Checked},
     drain,
-    model::ServiceName,
+    model::{PodName, ServiceName},
 };
 
 /// How often the file is looked at. A change that is seen is read one such time later, when it still is the same
@@ -60,6 +60,7 @@ pub struct FileSource {
     stamp: Option<Stamp>,
     state: watch::Sender<SourceState>,
     services: watch::Sender<Arc<BTreeSet<ServiceName>>>,
+    pods: watch::Sender<Arc<BTreeSet<PodName>>>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -87,6 +88,7 @@ impl FileSource {
             stamp,
             state: watch::Sender::new(state),
             services: watch::Sender::new(Arc::new(service_names(&current))),
+            pods: watch::Sender::new(Arc::new(pod_names(&current))),
             current,
         })
     }
@@ -104,6 +106,11 @@ impl FileSource {
     /// another source can leave them to this one.
     pub fn services(&self) -> watch::Receiver<Arc<BTreeSet<ServiceName>>> {
         self.services.subscribe()
+    }
+
+    /// The pods that the file gives, for as long.
+    pub fn pods(&self) -> watch::Receiver<Arc<BTreeSet<PodName>>> {
+        self.pods.subscribe()
     }
 
     /// Sends all that is in force, then every change, until the drain begins or nobody receives. `nudge` makes it
@@ -141,6 +148,9 @@ impl FileSource {
             let (before, after) = (service_names(&self.current), service_names(&next));
             self.services
                 .send_replace(Arc::new(before.union(&after).cloned().collect()));
+            let (pods_before, pods_after) = (pod_names(&self.current), pod_names(&next));
+            self.pods
+                .send_replace(Arc::new(pods_before.union(&pods_after).cloned().collect()));
             changes = merge.declare(next.clone());
             names.follow(merge.questions());
             self.current = next;
@@ -148,6 +158,7 @@ impl FileSource {
                 return;
             }
             self.services.send_replace(Arc::new(after));
+            self.pods.send_replace(Arc::new(pods_after));
         }
     }
 
@@ -220,6 +231,10 @@ fn in_zone(given: Option<&Arc<str>>, mut checked: Checked) -> Checked {
 
 fn service_names(of: &Checked) -> BTreeSet<ServiceName> {
     of.services.iter().map(|service| service.name.clone()).collect()
+}
+
+fn pod_names(of: &Checked) -> BTreeSet<PodName> {
+    of.pods.iter().map(|pod| pod.name.clone()).collect()
 }
 
 /// What tells one state of a file from another without reading it. Symbolic links are followed.

@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 use super::{
     NoteKind,
     cluster::{self, Cluster},
-    discovery::Found,
     listener::{self, Listener, VirtualHost},
     names::{Named, Names, kubernetes},
     reading::Node,
@@ -92,7 +91,6 @@ impl Assembly<'_> {
         if host.routes.is_empty() {
             return;
         }
-        let (parent, port) = self.parent(host, listener);
         overtaken(&host.routes);
         let rules: Vec<Value> = host
             .routes
@@ -102,18 +100,27 @@ impl Assembly<'_> {
         if rules.is_empty() {
             return;
         }
+        let (parent, port) = self.parent(host, listener);
+        let mut parent_ref = json!({"kind": "Service", "name": parent.name});
+        if let Some(port) = port {
+            parent_ref["port"] = json!(port);
+        }
         let name = self.route_names.take(host.name, &parent.namespace).name;
         self.objects.routes.push(json!({
             "kind": "HTTPRoute",
             "name": name,
             "namespace": parent.namespace,
-            "parentRefs": [{"kind": "Service", "name": parent.name, "port": port}],
+            "parentRefs": [parent_ref],
             "rules": rules,
         }));
     }
 
     /// All that the host gets goes to one service: its policy says how.
     fn plain(&mut self, place: usize, route: &Route<'_>, host: &VirtualHost<'_>, listener: &Listener<'_>) {
+        if self.clusters[place].is_tls() {
+            route.node.note(NoteKind::NoEquivalent, IN_TLS);
+            return;
+        }
         self.used(place, route, listener);
         let mut timeouts = Map::new();
         cluster::put(&mut timeouts, "request", route.request.clone());
@@ -139,8 +146,10 @@ impl Assembly<'_> {
         }
     }
 
-    /// The service whose callers the host's routes are for.
-    fn parent(&mut self, host: &VirtualHost<'_>, listener: &Listener<'_>) -> (Named, u64) {
+    /// The service whose callers the host's routes are for, and its port; `None` for all that it has.
+    fn parent(&mut self, host: &VirtualHost<'_>, listener: &Listener<'_>) -> (Named, Option<u64>) {
+        // Nothing else has such names.
+        let says_service = host.named_domains().any(|domain| domain.contains(".svc"));
         let named: Vec<Named> = host
             .named_domains()
             .filter_map(|domain| kubernetes(domain, self.namespace))
@@ -150,7 +159,7 @@ impl Assembly<'_> {
             .iter()
             .find(|cluster| named.contains(&cluster.service));
         if let Some(cluster) = known {
-            return (cluster.service.clone(), cluster.port);
+            return (cluster.service.clone(), Some(cluster.port));
         }
         let parent = match named.into_iter().next() {
             Some(named) => self.names.share(named),
@@ -158,7 +167,12 @@ impl Assembly<'_> {
         };
         let own = listener.ip.filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
         let addresses: Vec<String> = own.iter().map(ToString::to_string).collect();
-        if addresses.is_empty() {
+        if says_service {
+            host.missing(format!(
+                "callers dialled the listener's port {}: they dial {}/{} now, at its own port",
+                listener.port, parent.namespace, parent.name
+            ));
+        } else if addresses.is_empty() {
             host.missing(format!(
                 "callers dialled the listener's port {}: give the service {}/{} an address that they dial instead",
                 listener.port, parent.namespace, parent.name
@@ -169,13 +183,15 @@ impl Assembly<'_> {
             .services
             .entry((parent.namespace.clone(), parent.name.clone()));
         let service = service.or_default();
+        host.node.path().clone_into(&mut service.at);
         service.addresses = addresses;
+        service.is_of_kubernetes |= says_service;
         let port = Port {
             protocol: "http",
             ..Port::default()
         };
         service.ports.entry(listener.port).or_insert(port);
-        (parent, listener.port)
+        (parent, (!says_service).then_some(listener.port))
     }
 
     /// `None` when a backend is not there.
@@ -191,6 +207,10 @@ impl Assembly<'_> {
                 route.node.note(NoteKind::Missing, said);
                 return None;
             };
+            if self.clusters[place].is_tls() {
+                route.node.note(NoteKind::NoEquivalent, IN_TLS);
+                return None;
+            }
             own_retry = self.used(place, route, listener).or(own_retry);
             let mut reference = self.reference(place);
             if let Some(weight) = backend.weight {
@@ -302,6 +322,10 @@ impl Assembly<'_> {
     }
 }
 
+/// A route to a cluster to which Envoy speaks TLS.
+const IN_TLS: &str = "its cluster speaks TLS, which is for the application to begin now: what it asks cannot be seen, and \
+     the route is left out";
+
 /// A cluster whose routes have no retry policy.
 fn never() -> Map<String, Value> {
     Map::from_iter([("attempts".to_owned(), json!(0))])
@@ -344,51 +368,5 @@ fn overtaken(routes: &[Route<'_>]) {
                 "the first route wins in Envoy, the most specific one here: a later one takes requests that match both",
             );
         }
-    }
-}
-
-impl Objects {
-    fn add(&mut self, cluster: Cluster) {
-        let Cluster {
-            service: named,
-            port,
-            protocol,
-            found,
-            policy,
-            ..
-        } = cluster;
-        let service = self
-            .services
-            .entry((named.namespace.clone(), named.name.clone()))
-            .or_default();
-        if service.ports.contains_key(&port) {
-            return;
-        }
-        service.is_of_kubernetes |= found.kubernetes().is_some();
-        let mut written = Port {
-            protocol,
-            ..Port::default()
-        };
-        match found {
-            Found::Static(endpoints) => {
-                written.endpoints = endpoints.into_iter().map(|endpoint| endpoint.written).collect();
-            }
-            Found::Dns {
-                host, port, logical, ..
-            } => {
-                let mut dns = json!({"name": host, "port": port});
-                if logical {
-                    dns["mode"] = json!("logical");
-                }
-                written.dns = Some(dns);
-            }
-        }
-        service.ports.insert(port, written);
-        let target = json!({
-            "kind": "Service", "name": named.name, "namespace": named.namespace, "sectionName": port.to_string(),
-        });
-        let mut spec = Map::from_iter([("targetRefs".to_owned(), json!([target]))]);
-        spec.extend(policy);
-        self.policies.push(Value::Object(spec));
     }
 }

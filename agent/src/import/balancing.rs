@@ -20,7 +20,8 @@ pub(super) fn read(cluster: &Node<'_>, policy: &mut Map<String, Value>) {
 /// `lb_policy` and the configuration beside it.
 fn by_enum(cluster: &Node<'_>, balancer: &mut Map<String, Value>) {
     let policy = cluster.get("lb_policy");
-    let algorithm = match policy.as_ref().and_then(|policy| policy.text()) {
+    let word = policy.as_ref().and_then(|policy| policy.word());
+    let algorithm = match word.as_deref() {
         None | Some("ROUND_ROBIN") => "roundRobin",
         Some("LEAST_REQUEST") => "leastRequest",
         Some("RANDOM") => "random",
@@ -112,6 +113,11 @@ fn common_config(common: &Node<'_>, balancer: &mut Map<String, Value>) {
         let mut aware = Map::new();
         let size = zones.get("min_cluster_size").and_then(|size| size.number());
         put(&mut aware, "minEndpoints", size);
+        if let Some(share) = zones.get("routing_enabled")
+            && share.get("value").and_then(|percent| percent.decimal()) != Some(100.0)
+        {
+            share.note(super::NoteKind::Differs, "zones count for all requests");
+        }
         balancer.insert("zoneAware".to_owned(), Value::Object(aware));
     }
     // Endpoints come and go here one by one, and requests do not wait for it.

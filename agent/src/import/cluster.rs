@@ -17,6 +17,8 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 /// A cluster, carried over.
 #[derive(Debug)]
 pub(super) struct Cluster {
+    /// Where it stands in the document.
+    pub(super) at: String,
     /// Envoy's name.
     pub(super) name: String,
     pub(super) service: Named,
@@ -28,6 +30,12 @@ pub(super) struct Cluster {
     pub(super) policy: Map<String, Value>,
 }
 
+impl Cluster {
+    pub(super) fn is_tls(&self) -> bool {
+        self.protocol == "tls"
+    }
+}
+
 /// Reads a cluster; `None` for one that cannot be carried over, which is noted.
 pub(super) fn read(cluster: &Node<'_>, names: &mut Names, namespace: &str) -> Option<Cluster> {
     let name = cluster
@@ -36,18 +44,22 @@ pub(super) fn read(cluster: &Node<'_>, names: &mut Names, namespace: &str) -> Op
         .unwrap_or("service");
     cluster.pass_over("alt_stat_name");
     let found = discovery::read(cluster, namespace)?;
-    let port = found.port()?;
+    let port = found.port();
     let service = match found.kubernetes() {
         Some(named) => names.share(named.clone()),
         None => names.take(cluster_host(name), namespace),
     };
     let mut policy = Map::new();
     balancing::read(cluster, &mut policy);
-    let protocol = pool(cluster, &mut policy);
+    let mut protocol = pool(cluster, &mut policy);
+    if begins_tls(cluster) {
+        protocol = "tls";
+    }
     resilience::outliers(cluster.get("outlier_detection"), &mut policy);
     resilience::breakers(cluster.get("circuit_breakers"), &mut policy);
     health::read(cluster, &mut policy);
     Some(Cluster {
+        at: cluster.path().to_owned(),
         name: name.to_owned(),
         service,
         port,
@@ -55,6 +67,23 @@ pub(super) fn read(cluster: &Node<'_>, names: &mut Names, namespace: &str) -> Op
         found,
         policy,
     })
+}
+
+/// Whether Envoy speaks TLS to the endpoints. It is then for the application to, and a connection in TLS is what is seen.
+fn begins_tls(cluster: &Node<'_>) -> bool {
+    let Some(socket) = cluster.get("transport_socket") else {
+        return false;
+    };
+    let name = socket
+        .get("name")
+        .and_then(|name| name.text())
+        .unwrap_or_default();
+    if name.ends_with("raw_buffer") {
+        socket.seen();
+        return false;
+    }
+    socket.no_equivalent();
+    name.ends_with("tls")
 }
 
 /// Some control planes put direction, port, subset and host into the name: `outbound|80||user.shop.svc.cluster.local`.
@@ -89,6 +118,7 @@ fn pool(cluster: &Node<'_>, policy: &mut Map<String, Value>) -> &'static str {
         put(&mut pool, "tcpKeepalive", Some(format!("{seconds}s")));
     }
     let mut protocol = "http";
+    cluster.get("http_protocol_options");
     if let Some(options) = cluster.get("http2_protocol_options") {
         protocol = "http2";
         http2(&options, &mut pool);
@@ -103,16 +133,20 @@ fn pool(cluster: &Node<'_>, policy: &mut Map<String, Value>) -> &'static str {
             common_options(&common, &mut pool);
         }
         if let Some(explicit) = options.get("explicit_http_config") {
-            explicit.pass_over("http_protocol_options");
+            explicit.get("http_protocol_options");
             if let Some(options) = explicit.get("http2_protocol_options") {
                 protocol = "http2";
                 http2(&options, &mut pool);
             }
         }
         // As the caller speaks, which is what `http` says.
-        options.pass_over("use_downstream_protocol_config");
+        if let Some(same) = options.get("use_downstream_protocol_config") {
+            same.get("http_protocol_options");
+            if let Some(options) = same.get("http2_protocol_options") {
+                http2(&options, &mut pool);
+            }
+        }
     }
-    cluster.pass_over("per_connection_buffer_limit_bytes");
     // Envoy's default, which is also the most that is allowed here.
     pool.entry("idleTimeout").or_insert_with(|| json!("1h"));
     policy.insert("connectionPool".to_owned(), Value::Object(pool));
@@ -145,8 +179,12 @@ fn http2(options: &Node<'_>, pool: &mut Map<String, Value>) {
         .get("initial_stream_window_size")
         .and_then(|size| size.number());
     put(pool, "windowSize", window);
-    // A connection's window is always four times a stream's.
-    options.pass_over("initial_connection_window_size");
+    if let Some(window) = options.get("initial_connection_window_size") {
+        window.note(
+            NoteKind::Differs,
+            "a connection's window is four times a stream's",
+        );
+    }
     if let Some(keepalive) = options.get("connection_keepalive") {
         put(
             pool,

@@ -13,7 +13,8 @@ use super::{
 /// A cluster's endpoints, or the name that has them.
 #[derive(Clone, Debug)]
 pub(super) enum Found {
-    Static(Vec<Endpoint>),
+    /// Perhaps none, of a port that is known.
+    Static { endpoints: Vec<Endpoint>, port: u64 },
     Dns {
         host: String,
         port: u64,
@@ -32,18 +33,15 @@ pub(super) struct Endpoint {
 }
 
 impl Found {
-    pub(super) fn port(&self) -> Option<u64> {
+    pub(super) fn port(&self) -> u64 {
         match self {
-            Self::Static(endpoints) => endpoints
-                .first()
-                .map(|endpoint| u64::from(endpoint.address.port())),
-            Self::Dns { port, .. } => Some(*port),
+            Self::Static { port, .. } | Self::Dns { port, .. } => *port,
         }
     }
 
     pub(super) fn kubernetes(&self) -> Option<&Named> {
         match self {
-            Self::Static(_) => None,
+            Self::Static { .. } => None,
             Self::Dns { service, .. } => service.as_ref(),
         }
     }
@@ -52,11 +50,13 @@ impl Found {
 /// Reads `type` and `load_assignment`.
 pub(super) fn read(cluster: &Node<'_>, namespace: &str) -> Option<Found> {
     let kind = cluster.get("type");
-    let dns = match kind.as_ref().and_then(|kind| kind.text()) {
-        None | Some("STATIC") => None,
+    let word = kind.as_ref().and_then(|kind| kind.word());
+    let custom = cluster.get("cluster_type").is_some();
+    let dns = match word.as_deref() {
+        None | Some("STATIC") if !custom => None,
         Some("STRICT_DNS") => Some(false),
         Some("LOGICAL_DNS") => Some(true),
-        Some(_) => {
+        _ => {
             cluster.note(
                 NoteKind::NoEquivalent,
                 "endpoints come from Kubernetes, from DNS or from the file; name the cluster's service in Kubernetes",
@@ -64,20 +64,22 @@ pub(super) fn read(cluster: &Node<'_>, namespace: &str) -> Option<Found> {
             return None;
         }
     };
-    // Addresses of both families are endpoints, and a TTL is always respected, within minTtl and maxTtl.
-    for field in [
-        "dns_lookup_family",
-        "respect_dns_ttl",
-        "dns_refresh_rate",
-        "dns_failure_refresh_rate",
-    ] {
+    // A TTL is always respected, within minTtl and maxTtl.
+    for field in ["respect_dns_ttl", "dns_refresh_rate", "dns_failure_refresh_rate"] {
         cluster.pass_over(field);
     }
+    let family = cluster.get("dns_lookup_family");
     let hosts = hosts(cluster);
+    let all_addresses = hosts.iter().all(|host| host.host.parse::<IpAddr>().is_ok());
     let found = match dns {
-        None => fixed(&hosts),
-        Some(logical) => by_name(&hosts, logical, namespace),
+        Some(logical) if !all_addresses => by_name(&hosts, logical, namespace),
+        _ => fixed(&hosts),
     };
+    if let (Some(family), Some(Found::Dns { service: None, .. })) = (family, &found)
+        && matches!(family.word().as_deref(), Some("V4_ONLY" | "V6_ONLY"))
+    {
+        family.note(NoteKind::Differs, "addresses of both families are endpoints");
+    }
     if found.is_none() {
         cluster.note(NoteKind::Missing, "it has no endpoint that could be carried over");
     }
@@ -122,14 +124,14 @@ fn hosts<'a>(cluster: &Node<'a>) -> Vec<Host<'a>> {
             ) else {
                 continue;
             };
-            let terminating = entry.get("health_status").and_then(|status| status.text());
+            let status = entry.get("health_status").and_then(|status| status.word());
             hosts.push(Host {
                 host,
                 port,
                 weight: entry
                     .get("load_balancing_weight")
                     .and_then(|weight| weight.number()),
-                terminating: matches!(terminating, Some("DRAINING" | "UNHEALTHY")),
+                terminating: matches!(status.as_deref(), Some("DRAINING" | "UNHEALTHY")),
                 zone,
                 node: entry,
             });
@@ -138,16 +140,27 @@ fn hosts<'a>(cluster: &Node<'a>) -> Vec<Host<'a>> {
     hosts
 }
 
+/// What is behind the sidecar itself, and is reached without one here.
+const OWN_APPLICATION: &str = "the pod's own application: here the services that its callers dial have the policies, and \
+     their pods as endpoints";
+
 fn fixed(hosts: &[Host<'_>]) -> Option<Found> {
     let mut endpoints = Vec::<Endpoint>::new();
+    let mut first = None;
     for host in hosts {
         let Ok(ip) = host.host.parse::<IpAddr>() else {
             host.node.note(NoteKind::NoEquivalent, "not an address");
             continue;
         };
         let Ok(port) = u16::try_from(host.port) else {
+            host.node.note(NoteKind::NoEquivalent, "not a port");
             continue;
         };
+        first.get_or_insert(host.port);
+        if ip.is_loopback() || ip.is_unspecified() {
+            host.node.note(NoteKind::Missing, OWN_APPLICATION);
+            continue;
+        }
         let address = SocketAddr::new(ip, port);
         if endpoints.iter().any(|known| known.address == address) {
             host.node
@@ -166,11 +179,18 @@ fn fixed(hosts: &[Host<'_>]) -> Option<Found> {
         }
         endpoints.push(Endpoint { address, written });
     }
-    (!endpoints.is_empty()).then_some(Found::Static(endpoints))
+    first.map(|port| Found::Static { endpoints, port })
 }
 
 fn by_name(hosts: &[Host<'_>], logical: bool, namespace: &str) -> Option<Found> {
     let (first, rest) = hosts.split_first()?;
+    if first.host == "localhost" {
+        first.node.note(NoteKind::Missing, OWN_APPLICATION);
+        return Some(Found::Static {
+            endpoints: Vec::new(),
+            port: first.port,
+        });
+    }
     for host in rest {
         host.node.note(
             NoteKind::NoEquivalent,

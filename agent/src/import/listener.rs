@@ -6,6 +6,7 @@ use super::{
     NoteKind,
     reading::Node,
     route::{self, Inherited, Route},
+    share,
 };
 
 /// A listener, carried over.
@@ -28,12 +29,14 @@ pub(super) struct VirtualHost<'a> {
     pub(super) routes: Vec<Route<'a>>,
 }
 
+/// Listener filters for what the kernel and protocol detection do here.
+const CAPTURE: [&str; 3] = ["tls_inspector", "http_inspector", "original_dst"];
+
 pub(super) fn read<'a>(listener: &Node<'a>) -> Listener<'a> {
     // What was captured by whom; here the kernel does it.
     for field in [
         "name",
         "stat_prefix",
-        "listener_filters",
         "listener_filters_timeout",
         "traffic_direction",
         "use_original_dst",
@@ -41,9 +44,16 @@ pub(super) fn read<'a>(listener: &Node<'a>) -> Listener<'a> {
         "transparent",
         "reuse_port",
         "enable_reuse_port",
-        "per_connection_buffer_limit_bytes",
     ] {
         listener.pass_over(field);
+    }
+    for filter in listener.list("listener_filters") {
+        let name = filter.get("name").and_then(|name| name.text());
+        if name.is_some_and(|name| CAPTURE.iter().any(|known| name.ends_with(known))) {
+            filter.seen();
+        } else {
+            filter.no_equivalent();
+        }
     }
     let address = listener.at(&["address", "socket_address"]);
     let ip = address
@@ -85,21 +95,37 @@ pub(super) fn read<'a>(listener: &Node<'a>) -> Listener<'a> {
 
 /// `HttpConnectionManager`
 fn connection_manager<'a>(manager: &Node<'a>, listener: &mut Listener<'a>) {
-    // Versions are told apart by what the caller sends; a request has an id and its forwarding headers; an upgrade is
-    // joined.
+    // Versions are told apart by what the caller sends; a request has an id and its forwarding headers.
     for field in [
         "stat_prefix",
         "codec_type",
         "generate_request_id",
         "use_remote_address",
-        "skip_xff_append",
-        "upgrade_configs",
-        "http_protocol_options",
-        "http2_protocol_options",
-        "normalize_path",
-        "merge_slashes",
     ] {
         manager.pass_over(field);
+    }
+    // What is switched off, or says no more than that it is there, is as here.
+    for field in ["skip_xff_append", "normalize_path", "merge_slashes"] {
+        if let Some(field) = manager.get(field)
+            && field.truth() != Some(false)
+        {
+            field.no_equivalent();
+        }
+    }
+    for field in [
+        "http_protocol_options",
+        "http2_protocol_options",
+        "common_http_protocol_options",
+    ] {
+        manager.get(field);
+    }
+    for upgrade in manager.list("upgrade_configs") {
+        let kind = upgrade.get("upgrade_type").and_then(|kind| kind.word());
+        if kind.as_deref() == Some("WEBSOCKET") {
+            upgrade.seen();
+        } else {
+            upgrade.note(NoteKind::NoEquivalent, "of upgrades, WebSockets are joined");
+        }
     }
     for filter in manager.list("http_filters") {
         let config = filter.get("typed_config");
@@ -128,14 +154,12 @@ fn connection_manager<'a>(manager: &Node<'a>, listener: &mut Listener<'a>) {
 
 fn virtual_host<'a>(host: &Node<'a>, above: &Inherited<'a>) -> VirtualHost<'a> {
     let above = above.with(host);
+    let routes = host.list("routes");
+    let routes = routes.iter().filter_map(|route| route::read(route, &above));
     VirtualHost {
         name: host.get("name").and_then(|name| name.text()).unwrap_or("service"),
         domains: host.list("domains").iter().filter_map(Node::text).collect(),
-        routes: host
-            .list("routes")
-            .iter()
-            .filter_map(|route| route::read(route, &above))
-            .collect(),
+        routes: share::fold(routes.collect()),
         node: host.clone(),
     }
 }

@@ -17,14 +17,16 @@ mod health;
 mod listener;
 mod precedence;
 mod route;
+mod share;
 mod retry;
 mod assemble;
 mod write;
+mod kubernetes;
 
 use serde::Serialize;
 use serde_json::Value;
 
-pub use write::{Form, Objects};
+pub use write::{Form, Objects, Written};
 
 use reading::Log;
 
@@ -95,14 +97,11 @@ pub fn envoy(document: &Value, namespace: &str) -> Result<Imported, ImportError>
         if clusters.is_none() && listeners.is_none() {
             return Err(ImportError::NotABootstrap);
         }
-        for field in [
-            "node",
-            "admin",
-            "stats_config",
-            "layered_runtime",
-            "overload_manager",
-        ] {
-            root.pass_over(field);
+        // Who the sidecar is; zones count here whenever a policy says so.
+        root.pass_over("node");
+        root.pass_over("admin");
+        if let Some(manager) = root.get("cluster_manager") {
+            manager.pass_over("local_cluster_name");
         }
         let clusters = clusters.map(|list| list.items()).unwrap_or_default();
         let listeners = listeners.map(|list| list.items()).unwrap_or_default();

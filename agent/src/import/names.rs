@@ -16,7 +16,12 @@ pub(super) struct Names(BTreeSet<Named>);
 impl Names {
     /// A name like `wish`, with a number when it is taken.
     pub(super) fn take(&mut self, wish: &str, namespace: &str) -> Named {
-        let label = label(wish);
+        let mut label = label(wish);
+        if label.starts_with(|c: char| c.is_ascii_digit()) {
+            // A Service's name begins with a letter (RFC 1035).
+            label = format!("s-{label}");
+            label.truncate(63);
+        }
         let mut named = Named {
             namespace: namespace.to_owned(),
             name: label.clone(),
@@ -66,13 +71,31 @@ pub(super) fn label(text: &str) -> String {
     }
 }
 
+/// Last labels of names that are no namespaces, as far as one can tell: `example.com` is no service of a namespace `com`.
+const NO_NAMESPACES: [&str; 12] = [
+    "arpa",
+    "com",
+    "edu",
+    "example",
+    "gov",
+    "int",
+    "invalid",
+    "io",
+    "local",
+    "localhost",
+    "net",
+    "org",
+];
+
 /// The Kubernetes service that a host name stands for: `user`, `user.shop`, `user.shop.svc`,
 /// `user.shop.svc.cluster.local`, with or without a port.
 pub(super) fn kubernetes(host: &str, namespace: &str) -> Option<Named> {
     let host = host.split(':').next().unwrap_or(host).trim_end_matches('.');
     let labels: Vec<&str> = host.split('.').collect();
     let (name, namespace) = match labels.as_slice() {
+        ["localhost"] => return None,
         [name] => (*name, namespace),
+        [_, last] if NO_NAMESPACES.contains(last) => return None,
         [name, namespace] | [name, namespace, "svc"] | [name, namespace, "svc", "cluster", "local"] => {
             (*name, *namespace)
         }
@@ -97,6 +120,7 @@ mod tests {
         assert_eq!(take("some cluster"), "some-cluster");
         assert_eq!(take("some-cluster"), "some-cluster-2");
         assert_eq!(take("*"), "service");
+        assert_eq!(take("3scale"), "s-3scale");
         assert_eq!(take(&"x".repeat(80)).len(), 63);
         assert_eq!(take(&"x".repeat(80)).len(), 63);
     }
@@ -112,6 +136,8 @@ mod tests {
             Some("shop/user")
         );
         assert_eq!(known("www.example.com"), None);
+        assert_eq!(known("example.com"), None);
+        assert_eq!(known("localhost:8080"), None);
         assert_eq!(known("*"), None);
         assert_eq!(known("10.0.0.1"), None);
     }

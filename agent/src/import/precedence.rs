@@ -75,7 +75,6 @@ pub(super) fn read_match(node: &Node<'_>) -> Option<Match> {
         "dynamic_metadata",
         "tls_context",
         "filter_state",
-        "runtime_fraction",
         "connect_matcher",
     ] {
         if node.get(field).is_some() {

@@ -109,6 +109,23 @@ fn hint(path: &str, value: &Value) -> &'static str {
         }
         "http_filters" => "there are no filters in the request's way",
         "direct_response" => "a route answers only by redirecting",
+        "lb_subset_config" | "metadata_match" | "metadata" => {
+            "there are no subsets: make a service of each, and send the route there"
+        }
+        "retry_priority" => "there are no priorities",
+        "region" | "sub_zone" => "a zone is all that is known of where an endpoint is",
+        "load_balancing_weight" => "endpoints have weights, and zones have none",
+        "filter_chain_match" => "a service takes all that is dialled at its addresses",
+        "listener_filters" => "connections are taken by the kernel, as the application opened them",
+        "per_connection_buffer_limit_bytes" => "buffers are bounded by the agent: connectionPool.windowSize",
+        "overload_manager" | "layered_runtime" => {
+            "the agent bounds itself by its flags, and calls by circuitBreaking"
+        }
+        "stats_sinks" | "stats_config" => "metrics are fetched from the agent, at /metrics",
+        "local_reply_config" => "the agent's own answers have fixed texts",
+        "normalize_path" | "merge_slashes" | "path_with_escaped_slashes_action" => {
+            "a path is matched and passed on as it came"
+        }
         _ => "no field does this",
     }
 }
@@ -168,8 +185,17 @@ impl<'a> Node<'a> {
         self.get(name).map(|list| list.items()).unwrap_or_default()
     }
 
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     pub(super) fn text(&self) -> Option<&'a str> {
         self.value.as_str()
+    }
+
+    /// An enum's value in capitals: Envoy reads it in any case.
+    pub(super) fn word(&self) -> Option<String> {
+        Some(self.text()?.to_ascii_uppercase())
     }
 
     /// A number; 64-bit ones are strings in protobuf's JSON.

@@ -103,7 +103,7 @@ pub(super) fn breakers(breakers: Option<Node<'_>>, policy: &mut Map<String, Valu
     let mut out = Map::new();
     let mut budget = None;
     for thresholds in breakers.iter().flat_map(|breakers| breakers.list("thresholds")) {
-        let priority = thresholds.get("priority").and_then(|priority| priority.text());
+        let priority = thresholds.get("priority").and_then(|priority| priority.word());
         if priority.is_some_and(|priority| priority != "DEFAULT") {
             thresholds.note(super::NoteKind::NoEquivalent, "requests have no priority");
             continue;

@@ -35,6 +35,7 @@ const CONDITIONS: [(&str, &[&str]); 13] = [
 
 pub(super) fn read<'a>(node: &Node<'a>) -> Retry<'a> {
     let mut policy = Map::new();
+    let per_try = node.get("per_try_timeout").and_then(|time| time.duration());
     let number = |name| node.get(name).and_then(|number| number.number());
     put(&mut policy, "attempts", Some(number("num_retries").unwrap_or(1)));
     let mut on = Vec::<Value>::new();
@@ -68,21 +69,27 @@ pub(super) fn read<'a>(node: &Node<'a>) -> Retry<'a> {
     headers(node, &mut policy);
     backoff(node, &mut policy);
     let predicates = node.list("retry_host_predicate");
-    let avoid = predicates.iter().any(|predicate| {
-        let name = predicate
-            .get("name")
-            .and_then(|name| name.text())
-            .unwrap_or_default();
-        predicate.seen();
-        name.contains("previous_hosts")
-    });
+    let mut avoid = false;
+    for predicate in &predicates {
+        let name = predicate.get("name").and_then(|name| name.text());
+        if name.is_some_and(|name| name.contains("previous_hosts")) {
+            avoid = true;
+            predicate.seen();
+        } else {
+            predicate.no_equivalent();
+        }
+    }
     policy.insert("avoidPreviousEndpoint".to_owned(), json!(avoid));
     // How often a choice is repeated that met a host to be avoided: it is not.
     node.pass_over("host_selection_retry_max_attempts");
+    if said.trim().is_empty() {
+        // Without a condition nothing is retried, whatever else it says.
+        policy = Map::from_iter([("attempts".to_owned(), json!(0))]);
+    }
     Retry {
         node: node.clone(),
         policy,
-        per_try: node.get("per_try_timeout").and_then(|time| time.duration()),
+        per_try,
     }
 }
 

@@ -26,6 +26,16 @@ pub(super) struct Route<'a> {
     pub(super) retry: Option<Retry<'a>>,
     /// `loadBalancer.hashOn`
     pub(super) hash_on: Option<Value>,
+    /// For how many of the requests that match it is, when not for all.
+    pub(super) share: Option<Share<'a>>,
+}
+
+/// `RouteMatch.runtime_fraction`
+#[derive(Debug)]
+pub(super) struct Share<'a> {
+    pub(super) node: Node<'a>,
+    pub(super) numerator: u64,
+    pub(super) denominator: u64,
 }
 
 #[derive(Debug)]
@@ -96,6 +106,7 @@ pub(super) fn read<'a>(route: &Node<'a>, above: &Inherited<'a>) -> Option<Route<
         idle: None,
         retry: None,
         hash_on: None,
+        share: route.at(&["match", "runtime_fraction"]).map(|node| share(&node)),
     };
     if let Some(action) = route.get("route") {
         forward(&action, above, &mut read);
@@ -181,26 +192,33 @@ fn hash_on(policy: &Node<'_>) -> Option<Value> {
 
 fn mirror<'a>(policy: &Node<'a>) -> Option<Mirror<'a>> {
     let cluster = policy.get("cluster")?.text()?;
-    let fraction = policy.at(&["runtime_fraction", "default_value"]).map(|value| {
-        let numerator = value
-            .get("numerator")
-            .and_then(|number| number.number())
-            .unwrap_or(0);
-        let denominator = match value.get("denominator").and_then(|word| word.text()) {
-            Some("TEN_THOUSAND") => 10_000,
-            Some("MILLION") => 1_000_000,
-            _ => 100,
-        };
-        (numerator, denominator)
-    });
-    if let Some(fraction) = policy.get("runtime_fraction") {
-        fraction.pass_over("runtime_key");
-    }
+    let fraction = policy.get("runtime_fraction").map(|fraction| share(&fraction));
     Some(Mirror {
         node: policy.clone(),
         cluster,
-        fraction,
+        fraction: fraction.map(|share| (share.numerator, share.denominator)),
     })
+}
+
+/// `RuntimeFractionalPercent`
+fn share<'a>(fraction: &Node<'a>) -> Share<'a> {
+    if let Some(key) = fraction.get("runtime_key") {
+        key.note(
+            NoteKind::NoEquivalent,
+            "there is no runtime: the default value counts",
+        );
+    }
+    let of = |name| fraction.at(&["default_value", name]);
+    let denominator = of("denominator").and_then(|word| word.word());
+    Share {
+        node: fraction.clone(),
+        numerator: of("numerator").and_then(|number| number.number()).unwrap_or(0),
+        denominator: match denominator.as_deref() {
+            Some("TEN_THOUSAND") => 10_000,
+            Some("MILLION") => 1_000_000,
+            _ => 100,
+        },
+    }
 }
 
 /// `RedirectAction`
@@ -225,7 +243,11 @@ fn redirected(redirect: &Node<'_>, matching: &Match) -> Value {
     } else if let Some(prefix) = text("prefix_rewrite") {
         to.insert("path".to_owned(), matching.path_change(prefix));
     }
-    let code = match text("response_code") {
+    let code = match redirect
+        .get("response_code")
+        .and_then(|code| code.word())
+        .as_deref()
+    {
         Some("FOUND") => 302,
         Some("SEE_OTHER") => 303,
         Some("TEMPORARY_REDIRECT") => 307,
@@ -282,9 +304,20 @@ impl Changes {
                 continue;
             }
             let header = json!({"name": name, "value": value});
+            let action = entry.get("append_action");
+            let word = action.as_ref().and_then(|action| action.word());
+            if let (Some(action), Some("ADD_IF_ABSENT" | "OVERWRITE_IF_EXISTS")) = (&action, word.as_deref())
+            {
+                action.remark(
+                    NoteKind::Differs,
+                    "a header is set or added whether it was there or not",
+                );
+            }
             let replaces = entry.get("append").and_then(|append| append.truth()) == Some(false)
-                || entry.get("append_action").and_then(|action| action.text())
-                    == Some("OVERWRITE_IF_EXISTS_OR_ADD");
+                || matches!(
+                    word.as_deref(),
+                    Some("OVERWRITE_IF_EXISTS_OR_ADD" | "OVERWRITE_IF_EXISTS")
+                );
             if replaces {
                 changes.set.push(header);
             } else {

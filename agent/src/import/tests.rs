@@ -3,6 +3,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config;
 
+/// Bootstraps of the shapes that Envoy's documentation shows.
+mod documented;
+
 const SIDECAR: &str = include_str!("../../../docs/examples/envoy-sidecar.yaml");
 
 fn imported(yaml: &str) -> (Vec<Value>, Vec<Note>) {
@@ -10,7 +13,7 @@ fn imported(yaml: &str) -> (Vec<Value>, Vec<Note>) {
     let mut imported = envoy(&document, "shop").unwrap();
     let left_out = imported.objects.settle().unwrap();
     (
-        imported.objects.documents(Form::File),
+        imported.objects.written(Form::File).documents,
         [imported.notes, left_out].concat(),
     )
 }
@@ -116,13 +119,18 @@ fn a_hash_without_a_hash_policy_is_no_hash() {
 
 /// Routes over clusters `a` and `b`.
 fn routes(routes: &str) -> (Value, Vec<Note>) {
+    let (documents, notes) = imported(&bootstrap(routes));
+    (documents[0].clone(), notes)
+}
+
+fn bootstrap(routes: &str) -> String {
     let cluster = |name: &str, last: u8| {
         format!(
             "{{name: {name}, load_assignment: {{endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: \
              {{address: 10.0.0.{last}, port_value: 80}}}}}}}}]}}]}}}}"
         )
     };
-    let yaml = format!(
+    format!(
         "static_resources: {{listeners: [{{address: {{socket_address: {{address: 10.1.0.1, port_value: 8000}}}}, \
          filter_chains: [{{filters: [{{name: hcm, typed_config: {{'@type': \
          type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
@@ -130,9 +138,7 @@ fn routes(routes: &str) -> (Value, Vec<Note>) {
          clusters: [{}, {}]}}",
         cluster("a", 1),
         cluster("b", 2)
-    );
-    let (documents, notes) = imported(&yaml);
-    (documents[0].clone(), notes)
+    )
 }
 
 #[test]
@@ -232,7 +238,7 @@ fn a_sidecars_bootstrap_becomes_objects_of_kubernetes() {
     let document = config::yaml(SIDECAR.as_bytes()).unwrap();
     let mut imported = envoy(&document, "betting").unwrap();
     assert_eq!(imported.objects.settle().unwrap(), []);
-    let documents = imported.objects.documents(Form::Kubernetes);
+    let documents = imported.objects.written(Form::Kubernetes).documents;
     let named: Vec<String> = documents
         .iter()
         .map(|object| {

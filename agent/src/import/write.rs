@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Note, NoteKind};
+use super::{Note, NoteKind, cluster::Cluster, discovery::Found, kubernetes};
 use crate::config::{self, Problem};
 
 /// How the result is written.
@@ -27,6 +27,8 @@ pub struct Objects {
 
 #[derive(Debug, Default)]
 pub(super) struct Service {
+    /// Where its virtual host stands in the document; empty for one that clusters alone are for.
+    pub(super) at: String,
     pub(super) addresses: Vec<String>,
     pub(super) ports: BTreeMap<u64, Port>,
     /// Kubernetes has it already.
@@ -35,21 +37,81 @@ pub(super) struct Service {
 
 #[derive(Debug, Default)]
 pub(super) struct Port {
+    /// Where its cluster stands in the document; empty for a port that no cluster is for.
+    pub(super) at: String,
     pub(super) protocol: &'static str,
     pub(super) endpoints: Vec<Value>,
     pub(super) dns: Option<Value>,
+}
+
+/// The result in one form.
+#[derive(Debug, Default)]
+pub struct Written {
+    pub documents: Vec<Value>,
+    /// What this form cannot say.
+    pub notes: Vec<Note>,
 }
 
 /// Faults that are taken out before it is given up.
 const ROUNDS: usize = 64;
 
 impl Objects {
-    /// The documents of this form.
-    pub fn documents(&self, form: Form) -> Vec<Value> {
+    /// All of it in this form.
+    pub fn written(&self, form: Form) -> Written {
         match form {
-            Form::File => vec![self.file()],
-            Form::Kubernetes => self.kubernetes(),
+            Form::File => Written {
+                documents: vec![self.file()],
+                notes: self.short_names(),
+            },
+            Form::Kubernetes => kubernetes::written(self),
         }
+    }
+
+    /// A service's port with its policy; the first cluster that stands for it counts.
+    pub(super) fn add(&mut self, cluster: Cluster) {
+        let Cluster {
+            at,
+            service: named,
+            port,
+            protocol,
+            found,
+            policy,
+            ..
+        } = cluster;
+        let service = self
+            .services
+            .entry((named.namespace.clone(), named.name.clone()))
+            .or_default();
+        if service.ports.contains_key(&port) {
+            return;
+        }
+        service.is_of_kubernetes |= found.kubernetes().is_some();
+        let mut written = Port {
+            at,
+            protocol,
+            ..Port::default()
+        };
+        match found {
+            Found::Static { endpoints, .. } => {
+                written.endpoints = endpoints.into_iter().map(|endpoint| endpoint.written).collect();
+            }
+            Found::Dns {
+                host, port, logical, ..
+            } => {
+                let mut dns = json!({"name": host, "port": port});
+                if logical {
+                    dns["mode"] = json!("logical");
+                }
+                written.dns = Some(dns);
+            }
+        }
+        service.ports.insert(port, written);
+        let target = json!({
+            "kind": "Service", "name": named.name, "namespace": named.namespace, "sectionName": port.to_string(),
+        });
+        let mut spec = Map::from_iter([("targetRefs".to_owned(), json!([target]))]);
+        spec.extend(policy);
+        self.policies.push(Value::Object(spec));
     }
 
     /// Takes out what the check of a configuration would refuse, such as a value out of its range here.
@@ -112,6 +174,22 @@ impl Objects {
         }
     }
 
+    /// Says which names were whole to Envoy's resolver alone.
+    fn short_names(&self) -> Vec<Note> {
+        let services = self.services.values().filter(|service| service.is_of_kubernetes);
+        let ports = services.flat_map(|service| service.ports.values());
+        let short = ports.filter_map(|port| {
+            let name = port.dns.as_ref()?["name"].as_str()?;
+            (!name.trim_end_matches('.').ends_with(".cluster.local")).then(|| Note {
+                path: port.at.clone(),
+                value: name.to_owned(),
+                kind: NoteKind::Differs,
+                said: "no search domain is added to a name: write the whole one".to_owned(),
+            })
+        });
+        short.collect()
+    }
+
     fn file(&self) -> Value {
         let services = self.services.iter().map(|((namespace, name), service)| {
             let ports = service.ports.iter().map(|(number, port)| {
@@ -136,19 +214,6 @@ impl Objects {
         }
         file
     }
-
-    fn kubernetes(&self) -> Vec<Value> {
-        let mut documents = Vec::new();
-        for ((namespace, name), service) in &self.services {
-            if !service.is_of_kubernetes {
-                documents.push(service_object(namespace, name, service));
-                documents.extend(slices(namespace, name, service));
-            }
-        }
-        documents.extend(self.routes.iter().map(route_object));
-        documents.extend(self.policies.iter().map(policy_object));
-        documents
-    }
 }
 
 fn note(problem: &Problem) -> Note {
@@ -161,105 +226,4 @@ fn note(problem: &Problem) -> Note {
             problem.fault, problem.remedy
         ),
     }
-}
-
-fn port_name(number: u64, port: &Port) -> String {
-    format!("{}-{number}", port.protocol)
-}
-
-/// Without a selector: its endpoints are written beside it.
-fn service_object(namespace: &str, name: &str, service: &Service) -> Value {
-    let ports = service.ports.iter().map(|(number, port)| {
-        let app_protocol = match port.protocol {
-            "http2" => "kubernetes.io/h2c",
-            other => other,
-        };
-        json!({"name": port_name(*number, port), "port": number, "protocol": "TCP", "appProtocol": app_protocol})
-    });
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"type": "ClusterIP", "ports": ports.collect::<Vec<_>>()},
-    })
-}
-
-/// One for each port and family, since endpoints of different ports need not be the same.
-fn slices(namespace: &str, name: &str, service: &Service) -> Vec<Value> {
-    let mut slices = Vec::new();
-    for (number, port) in &service.ports {
-        for family in ["IPv4", "IPv6"] {
-            let mut by_port = BTreeMap::<u16, Vec<Value>>::new();
-            for endpoint in &port.endpoints {
-                let address = endpoint["address"].as_str().and_then(|text| text.parse().ok());
-                let Some(address) =
-                    address.filter(|a: &std::net::SocketAddr| a.is_ipv4() == (family == "IPv4"))
-                else {
-                    continue;
-                };
-                let terminating = endpoint["state"] == "terminating";
-                let mut written = json!({
-                    "addresses": [address.ip().to_string()],
-                    "conditions": {"ready": !terminating, "serving": true, "terminating": terminating},
-                });
-                if let Some(zone) = endpoint.get("zone") {
-                    written["zone"] = zone.clone();
-                }
-                by_port.entry(address.port()).or_default().push(written);
-            }
-            for (target, endpoints) in by_port {
-                slices.push(json!({
-                    "apiVersion": "discovery.k8s.io/v1",
-                    "kind": "EndpointSlice",
-                    "metadata": {
-                        "name": format!("{name}-{number}-{}-{target}", family.to_ascii_lowercase()),
-                        "namespace": namespace,
-                        "labels": {"kubernetes.io/service-name": name},
-                    },
-                    "addressType": family,
-                    "ports": [{"name": port_name(*number, port), "port": target, "protocol": "TCP"}],
-                    "endpoints": endpoints,
-                }));
-            }
-        }
-    }
-    slices
-}
-
-fn route_object(route: &Value) -> Value {
-    let mut parents = route["parentRefs"].clone();
-    for parent in parents.as_array_mut().into_iter().flatten() {
-        parent["group"] = json!("");
-    }
-    json!({
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": route["kind"],
-        "metadata": {"name": route["name"], "namespace": route["namespace"]},
-        "spec": {"parentRefs": parents, "rules": route["rules"]},
-    })
-}
-
-/// The target is in the policy's own namespace, and is not said.
-fn policy_object(policy: &Value) -> Value {
-    let target = &policy["targetRefs"][0];
-    let mut spec = Map::from_iter([(
-        "targetRefs".to_owned(),
-        json!([{"group": "", "kind": "Service", "name": target["name"], "sectionName": target["sectionName"]}]),
-    )]);
-    let fields = policy.as_object().into_iter().flatten();
-    spec.extend(
-        fields
-            .filter(|(name, _)| *name != "targetRefs")
-            .map(|(name, value)| (name.clone(), value.clone())),
-    );
-    let name = |field: &str| target[field].as_str().unwrap_or_default();
-    json!({
-        "apiVersion": "derny.dev/v1alpha1",
-        "kind": "TrafficPolicy",
-        "metadata": {
-            "name": format!("{}-{}", name("name"), name("sectionName")),
-            "namespace": target["namespace"],
-        },
-        "spec": spec,
-    })
 }

@@ -5,8 +5,8 @@ use super::ServicePortName;
 /// Tells discovery which service ports are used, so that it learns who answers for those and for no others. Both are
 /// hints: they never wait, and one that is lost is given again.
 pub trait Demand: Send + Sync {
-    /// Somebody waits for the endpoints of this port.
-    fn wanted(&self, port: &ServicePortName);
+    /// Somebody would wait for the endpoints of this port. False when they are not to be hoped for by now.
+    fn wanted(&self, port: &ServicePortName) -> bool;
 
     /// These ports had requests lately: what is known of them stays of use.
     fn used(&self, ports: Vec<ServicePortName>);
@@ -14,7 +14,9 @@ pub trait Demand: Send + Sync {
 
 /// Nobody is asked, where everything is known from the start.
 impl Demand for () {
-    fn wanted(&self, _: &ServicePortName) {}
+    fn wanted(&self, _: &ServicePortName) -> bool {
+        false
+    }
 
     fn used(&self, _: Vec<ServicePortName>) {}
 }

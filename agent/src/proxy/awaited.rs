@@ -9,20 +9,21 @@ use crate::record::Source;
 
 /// `upstream` when it is known who answers for it: at once where it is, else when discovery has found out. When that
 /// takes longer than a caller should wait it is `upstream` all the same, which then stands for the service's own
-/// address: whoever serves that without the mesh decides. Only the first to ask waits, and those that come meanwhile.
+/// address: whoever serves that without the mesh decides. Only the first to ask waits, and those that come meanwhile;
+/// nobody does when discovery has no hope of finding out.
 pub(super) async fn known(worker: &Worker, source: &Source, upstream: Rc<Upstream>) -> Rc<Upstream> {
     if upstream.port.endpoints.is_known() {
         return upstream;
     }
-    let deadline = match upstream.asked_at.get() {
-        Some(at) => at + worker.endpoints_wait,
-        None => {
-            let now = Instant::now();
-            upstream.asked_at.set(Some(now));
-            worker.demand.wanted(&upstream.port.name);
-            now + worker.endpoints_wait
-        }
-    };
+    let deadline = upstream.waits_until.get().unwrap_or_else(|| {
+        let now = Instant::now();
+        let until = match worker.demand.wanted(&upstream.port.name) {
+            true => now + worker.endpoints_wait,
+            false => now,
+        };
+        upstream.waits_until.set(Some(until));
+        until
+    });
     let mut published = worker.view.published();
     let mut newest = upstream;
     loop {

@@ -35,8 +35,8 @@ pub(super) struct Upstream {
     balancer: Rc<RefCell<Balancer>>,
     /// Whether a request has come here since that was last asked.
     used: Cell<bool>,
-    /// When discovery was first asked who answers, while that is not known.
-    pub(super) asked_at: Cell<Option<Instant>>,
+    /// Until when requests wait for discovery to say who answers, since it was first asked; while that is not known.
+    pub(super) waits_until: Cell<Option<Instant>>,
 }
 
 impl Upstream {
@@ -93,10 +93,10 @@ impl Upstream {
             endpoints,
             balancer,
             used: Cell::new(false),
-            asked_at: Cell::new(
+            waits_until: Cell::new(
                 before
                     .filter(|before| !before.port.endpoints.is_known())
-                    .and_then(|before| before.asked_at.get()),
+                    .and_then(|before| before.waits_until.get()),
             ),
         })
     }

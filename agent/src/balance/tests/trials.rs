@@ -39,6 +39,36 @@ fn after_an_ejection_one_request_tries_and_then_slow_start_begins() {
 }
 
 #[test]
+fn who_comes_back_is_not_held_to_what_it_was_ejected_for() {
+    let mut bench = Bench::of(Algorithm::PeakEwma, 3);
+    let millisecond = Duration::from_millis(1);
+    let answer_all = |bench: &Bench| {
+        for load in &bench.loads {
+            load.observe(millisecond, bench.now);
+        }
+    };
+    answer_all(&bench);
+    bench.eject(0);
+    for _ in 0..20 {
+        bench.loads[0].observe_failure(millisecond, bench.now);
+    }
+    bench.pass(Duration::from_secs(30));
+    assert_eq!(bench.choose(None, &[]), Some(0));
+    let trial = bench.loads[0].begin();
+    bench.loads[0].observe(millisecond, bench.now);
+    trial.record(&bench.outliers, Verdict::Success, bench.now, &mut bench.rng);
+    drop(trial);
+    assert_eq!(
+        bench.choose(None, &[]),
+        Some(0),
+        "it is asked before those that are known"
+    );
+    answer_all(&bench);
+    let spread = bench.spread(3000);
+    assert_share(spread[0], 3000, 1.0 / 3.0, 0.05, "as fast as the others");
+}
+
+#[test]
 fn a_trial_whose_caller_goes_away_is_tried_again_by_the_next() {
     let mut bench = Bench::of(Algorithm::PeakEwma, 3);
     let old = bench.loads[0].begin();

@@ -6,13 +6,23 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::model::ServiceName;
 
+/// A server that was not heard for so long, and then is, was away.
+const AWAY: Duration = Duration::from_secs(5);
+
 /// A handle to the numbers. Every copy shows the same.
 #[derive(Clone, Debug, Default)]
-pub struct KubeBoard(Arc<Mutex<Shown>>);
+pub struct KubeBoard(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    shown: Mutex<Shown>,
+    /// The server is heard again.
+    back: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Shown {
@@ -104,7 +114,10 @@ impl KubeBoard {
         *shown.requests.entry((resource, verb, result)).or_default() += 1;
         match result {
             "unreachable" | "unavailable" => shown.up = false,
-            _ => shown.heard(),
+            _ => {
+                drop(shown);
+                self.heard();
+            }
         }
     }
 
@@ -113,7 +126,14 @@ impl KubeBoard {
     }
 
     pub(super) fn heard(&self) {
-        self.lock().heard();
+        if self.lock().heard(Instant::now()) {
+            self.0.back.notify_waiters();
+        }
+    }
+
+    /// Returns when the server is heard after a silence.
+    pub(super) async fn is_back(&self) {
+        self.0.back.notified().await;
     }
 
     /// Counts a watch for as long as what is returned lives.
@@ -124,14 +144,16 @@ impl KubeBoard {
 
     /// No code that can panic runs under this lock, so that a poisoned one is as good as any.
     fn lock(&self) -> MutexGuard<'_, Shown> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Shown {
-    fn heard(&mut self) {
-        self.contact = Some(Instant::now());
-        self.up = true;
+    /// Whether it was away until now.
+    fn heard(&mut self, now: Instant) -> bool {
+        let before = self.contact.replace(now);
+        let was_up = std::mem::replace(&mut self.up, true);
+        !was_up && before.is_none_or(|at| now.saturating_duration_since(at) >= AWAY)
     }
 }
 
@@ -142,6 +164,27 @@ impl Drop for OpenWatch {
     fn drop(&mut self) {
         if let Some(open) = self.0.lock().watches.get_mut(self.1) {
             *open = open.saturating_sub(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_back_after_a_silence_and_not_after_one_failure() {
+        let board = KubeBoard::default();
+        board.heard();
+        let mut back = Box::pin(board.is_back());
+        let mut is_back = async || tokio::time::timeout(Duration::ZERO, &mut back).await.is_ok();
+        assert!(!is_back().await);
+        for (silence, expected) in [(AWAY / 2, false), (AWAY, true)] {
+            board.request("pods", "watch", "unreachable");
+            tokio::time::advance(silence).await;
+            assert!(!board.is_up());
+            board.request("services", "list", "ok");
+            assert_eq!((board.is_up(), is_back().await), (true, expected));
         }
     }
 }

@@ -8,21 +8,32 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use super::board::KubeBoard;
 use crate::model::{Demand, ServiceName, ServicePortName};
 
 /// Given to every worker. The lock is taken when a service is dialled of which nothing is known, and every few
 /// seconds; never by a request to a service that is known.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct KubeDemand(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    /// Whether the API server answers.
+    board: KubeBoard,
     asked: Mutex<HashSet<ServiceName>>,
     /// Somebody waits.
     wanted: Notify,
 }
 
 impl KubeDemand {
+    pub fn new(board: KubeBoard) -> Self {
+        Self(Arc::new(Inner {
+            board,
+            asked: Mutex::default(),
+            wanted: Notify::new(),
+        }))
+    }
+
     fn add(&self, services: impl Iterator<Item = ServiceName>) {
         let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.extend(services);
@@ -41,9 +52,10 @@ impl KubeDemand {
 }
 
 impl Demand for KubeDemand {
-    fn wanted(&self, port: &ServicePortName) {
+    fn wanted(&self, port: &ServicePortName) -> bool {
         self.add(std::iter::once(port.service.clone()));
         self.0.wanted.notify_one();
+        self.0.board.is_up()
     }
 
     fn used(&self, ports: Vec<ServicePortName>) {
@@ -87,8 +99,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn services_stay_in_use_while_they_are_touched() {
-        let demand = KubeDemand::default();
-        demand.wanted(&port("a"));
+        let board = KubeBoard::default();
+        let demand = KubeDemand::new(board.clone());
+        assert!(!demand.wanted(&port("a")), "the server was never heard");
+        board.heard();
+        assert!(demand.wanted(&port("a")));
         demand.used(vec![port("a"), port("b")]);
         demand.somebody_waits().await;
         let mut in_use = InUse::default();

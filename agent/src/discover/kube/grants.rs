@@ -101,13 +101,13 @@ fn mirror(filter: &Filter) -> Option<&ServicePortName> {
     }
 }
 
-/// All services to which a route sends requests.
-pub(super) fn backends(route: &Route) -> impl Iterator<Item = &ServiceName> {
+/// All ports to which a route sends requests.
+pub(super) fn backends(route: &Route) -> impl Iterator<Item = &ServicePortName> {
     route.rules.iter().flat_map(|rule| {
         let own = rule.backends.iter().flat_map(|backend| &backend.filters);
         let mirrors = rule.filters.iter().chain(own).filter_map(mirror);
         let backends = rule.backends.iter().map(|backend| &backend.target);
-        backends.chain(mirrors).map(|target| &target.service)
+        backends.chain(mirrors)
     })
 }
 
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(targets(&grants.apply(&route)), ["demo/near:1", "far/one:0"]);
         grants.set(grant("a", ("HTTPRoute", "demo"), None));
         assert!(Arc::ptr_eq(&grants.apply(&route), &route));
-        let named: Vec<_> = backends(&route).map(ServiceName::to_string).collect();
-        assert_eq!(named, ["demo/near", "far/one"]);
+        let named: Vec<_> = backends(&route).map(ServicePortName::to_string).collect();
+        assert_eq!(named, ["demo/near:1", "far/one:2"]);
     }
 }

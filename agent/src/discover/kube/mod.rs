@@ -26,6 +26,7 @@ mod demand;
 mod saved_file;
 mod state;
 mod status;
+mod lease;
 mod leader;
 mod source;
 mod pods;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -17,7 +18,9 @@ use super::{
     board::{KubeBoard, ObjectFault},
     client::{Cluster, Selection},
     demand::{InUse, KubeDemand},
-    leader, objects, saved_file,
+    leader,
+    lease::Identity,
+    objects, saved_file,
     services::Kind,
     state::Saved,
     status::{Verdict, verdicts},
@@ -38,6 +41,8 @@ const AT_ONCE: usize = 1024;
 const TICK: Duration = Duration::from_secs(2);
 /// A kind that cannot be listed holds the services up for so long, after they have been.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What an agent that ends waits for, so that another may write statuses at once.
+const RELEASED: Duration = Duration::from_secs(1);
 const ZONE: &str = "topology.kubernetes.io/zone";
 const SERVICE_OF_SLICE: &str = "kubernetes.io/service-name";
 
@@ -100,8 +105,10 @@ impl KubeSource {
     /// start has been told.
     pub async fn run(self, updates: mpsc::Sender<Vec<Update>>, first: ready::Guard, drain: drain::Watch) {
         let (send, news) = mpsc::channel(NEWS);
+        let _until_released = drain.guard();
         let verdicts = watch::Sender::new(Arc::default());
         let writing = leader::run(self.cluster.clone(), self.identity(), verdicts.subscribe());
+        let mut writing = pin!(writing);
         let zone = self.options.zone.clone();
         let mut running = Running {
             _kinds: self.kinds(&send),
@@ -120,14 +127,16 @@ impl KubeSource {
         running.restore();
         tokio::select! {
             () = running.run(news, updates, first, drain) => {}
-            () = writing => {}
+            () = &mut writing => {}
         }
+        // Nobody says anything any more: it releases its lease, and is done.
+        let _ = tokio::time::timeout(RELEASED, writing).await;
     }
 
-    fn identity(&self) -> leader::Identity {
+    fn identity(&self) -> Identity {
         let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let name = self.options.node_name.clone().unwrap_or_else(host);
-        leader::Identity {
+        Identity {
             name: format!("{}-{}", name.trim(), std::process::id()),
             namespace: self.cluster.namespace().to_owned(),
         }

@@ -8,13 +8,13 @@ use super::{
     attached::{Attached, Entry, ObjectName},
     grants::backends,
     objects::{GrpcRoute, HttpRoute, Resource, TrafficPolicy},
-    services::Declared,
+    services::{Declared, Kind},
     watch::Watched as _,
     world::World,
 };
 use crate::{
     config::{PolicyObject, RouteObject},
-    model::{RouteKind, ServiceName},
+    model::{RouteKind, ServiceName, ServicePortName},
 };
 
 /// Who writes the entries of a route's status that are ours.
@@ -181,20 +181,34 @@ fn of_route(world: &World, kind: RouteKind, entry: &Entry<RouteObject>) -> Vec<(
 
 fn resolved(world: &World, kind: RouteKind, object: &RouteObject) -> Condition {
     let from = &object.route.namespace;
-    let refused = backends(&object.route).find(|to| !world.grants.allow(kind, from, to));
+    let refused = backends(&object.route).find(|to| !world.grants.allow(kind, from, &to.service));
     if let Some(to) = refused {
-        let message = format!("no ReferenceGrant lets {from} send requests to {to}");
+        let message = format!("no ReferenceGrant lets {from} send requests to {}", to.service);
         return condition("ResolvedRefs", Holds::False, "RefNotPermitted", message);
     }
-    match backends(&object.route).find(|to| !world.services.contains_key(*to)) {
-        Some(to) => condition(
-            "ResolvedRefs",
-            Holds::False,
-            "BackendNotFound",
-            format!("{to} does not exist"),
-        ),
+    match backends(&object.route).find_map(|to| unresolved(world, to)) {
+        Some(message) => condition("ResolvedRefs", Holds::False, "BackendNotFound", message),
         None => condition("ResolvedRefs", Holds::True, "ResolvedRefs", String::new()),
     }
+}
+
+/// Why requests for a backend are answered with 500.
+fn unresolved(world: &World, to: &ServicePortName) -> Option<String> {
+    let ServicePortName { service, port } = to;
+    // What a file gives is known to this node's engine, and not here.
+    if world.taken.contains(service) {
+        return None;
+    }
+    let Some(declared) = world.services.get(service) else {
+        return Some(format!("{service} does not exist"));
+    };
+    if matches!(declared.kind, Kind::External(_)) {
+        return Some(format!(
+            "{service} is an ExternalName: it has no endpoints of its own"
+        ));
+    }
+    let has_port = declared.ports.iter().any(|declared| declared.port == *port);
+    (!has_port).then(|| format!("{service} has no TCP port {port}"))
 }
 
 fn with_last_good(fault: &str, is_in_force: bool) -> String {

@@ -260,8 +260,17 @@ impl<M, F> Course<M, F> {
             Failure::Throttled { wait, .. } => wait.unwrap_or_default(),
             _ => Duration::ZERO,
         };
-        let pause = self.backoff.next(&mut fastrand::Rng::new());
-        tokio::time::sleep(pause.max(asked.min(LONGEST_PAUSE))).await;
+        let mut rng = fastrand::Rng::new();
+        let pause = tokio::time::sleep(self.backoff.next(&mut rng).max(asked.min(LONGEST_PAUSE)));
+        let Failure::Unreachable(_) = failure else {
+            return pause.await;
+        };
+        let board = self.cluster.board();
+        // The first of this node's watches that reaches the server tells the others.
+        tokio::select! {
+            () = pause => {}
+            () = board.is_back() => tokio::time::sleep(FIRST_PAUSE.mul_f64(rng.f64())).await,
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct World {
     zones: Zones,
     seen: SeenKinds,
     /// Services that a file gives: those are the file's.
-    taken: Arc<BTreeSet<ServiceName>>,
+    pub(super) taken: Arc<BTreeSet<ServiceName>>,
     /// What was told last.
     shown: HashMap<ServiceName, Arc<Service>>,
     dirty: BTreeSet<ServiceName>,
@@ -239,7 +239,11 @@ impl World {
         let mut wanted: BTreeSet<ServiceName> = used.iter().chain(headless).cloned().collect();
         let routes = |name| self.http_routes.of(name).chain(self.grpc_routes.of(name));
         let behind: Vec<ServiceName> = (wanted.iter().flat_map(routes))
-            .flat_map(|(_, object)| backends(&object.route).cloned().collect::<Vec<_>>())
+            .flat_map(|(_, object)| {
+                backends(&object.route)
+                    .map(|to| to.service.clone())
+                    .collect::<Vec<_>>()
+            })
             .collect();
         wanted.extend(behind);
         wanted.retain(|name| {

@@ -35,6 +35,8 @@ pub(super) struct Join {
     /// What the publisher was told last.
     told: BTreeMap<PodName, Arc<Pod>>,
     dirty: BTreeSet<PodName>,
+    /// Pods that a file gives: those are the file's.
+    taken: Arc<BTreeSet<PodName>>,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,9 @@ struct Entry {
     /// When the decision became one to enrol it that had been another.
     turned: Option<Instant>,
 }
+
+/// Of a pod that both name.
+const OF_THE_FILE: &str = "as the file says; what the API says of it does not count";
 
 impl Join {
     pub(super) fn pod(&mut self, event: Event<objects::Pod>) {
@@ -103,6 +108,15 @@ impl Join {
         self.dirty.extend(self.by_uid.get(uid).cloned());
     }
 
+    /// Pods that a file gives from now on.
+    pub(super) fn taken(&mut self, by_file: Arc<BTreeSet<PodName>>) {
+        self.dirty
+            .extend(self.taken.symmetric_difference(&by_file).cloned());
+        // What a file has taken is not this source's to withdraw.
+        self.told.retain(|name, _| !by_file.contains(name));
+        self.taken = by_file;
+    }
+
     /// Takes what an earlier agent knew, until the API server tells what there is.
     pub(super) fn restore(&mut self, saved: Saved) {
         self.namespace(Event::Listing);
@@ -145,7 +159,7 @@ impl Join {
         let mut updates = Vec::new();
         for name in std::mem::take(&mut self.dirty) {
             self.decide(&name, now);
-            let entry = self.pods.get(&name);
+            let entry = self.pods.get(&name).filter(|_| !self.taken.contains(&name));
             let pod = entry.and_then(|entry| entry.wanted(sandbox(&entry.facts.uid)).ok());
             match (pod, self.told.get(&name)) {
                 (None, None) => {}
@@ -183,6 +197,10 @@ impl Join {
     pub(super) fn shown<'s>(&self, sandbox: impl Fn(&PodUid) -> Option<&'s Sandbox>) -> Shown {
         let mut shown = Shown::default();
         for (name, entry) in &self.pods {
+            if self.taken.contains(name) {
+                shown.notes.insert(name.clone(), OF_THE_FILE.to_owned());
+                continue;
+            }
             let note = entry.facts.faults.join("; ");
             match entry.wanted(sandbox(&entry.facts.uid)) {
                 Ok(_) if note.is_empty() => {}

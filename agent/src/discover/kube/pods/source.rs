@@ -24,7 +24,7 @@ use crate::{
         node::Sandboxes,
     },
     drain,
-    model::{ServiceName, Update},
+    model::{PodName, ServiceName, Update},
     ready,
 };
 
@@ -46,6 +46,8 @@ pub struct PodSource {
     join: Join,
     board: PodBoard,
     declared: watch::Sender<Arc<BTreeSet<ServiceName>>>,
+    /// Pods that a file gives, and this source leaves to it.
+    taken: watch::Receiver<Arc<BTreeSet<PodName>>>,
     /// Where what is known is saved; nowhere without it.
     saved_at: Option<PathBuf>,
     unsaved: bool,
@@ -79,10 +81,17 @@ impl PodSource {
             join: saved_at.as_deref().map(restored).unwrap_or_default(),
             board: PodBoard::default(),
             declared: watch::Sender::default(),
+            taken: watch::Sender::default().subscribe(),
             saved_at,
             unsaved: false,
             saving: None,
         })
+    }
+
+    /// Leaves the pods to a file that it gives, from the first on.
+    pub fn leave(&mut self, mut by_file: watch::Receiver<Arc<BTreeSet<PodName>>>) {
+        by_file.mark_changed();
+        self.taken = by_file;
     }
 
     pub fn board(&self) -> PodBoard {
@@ -123,6 +132,10 @@ impl PodSource {
                         self.take(event);
                     }
                     self.unsaved = true;
+                }
+                Ok(()) = self.taken.changed() => {
+                    let taken = self.taken.borrow_and_update().clone();
+                    self.join.taken(taken);
                 }
                 // The first comes at once: what was restored is told then.
                 _ = saves.tick() => self.save(),

@@ -170,6 +170,26 @@ fn a_pod_without_a_label_waits_for_its_namespaces() {
 }
 
 #[test]
+fn a_pod_that_a_file_gives_is_the_files() {
+    let mut node = Node::new();
+    node.runs("u1", Some(5));
+    node.apply(pod("a", "u1", ""));
+    assert_eq!(node.told(), ["+a@5"]);
+    let name = node.join.pods.keys().next().unwrap().clone();
+    node.join.taken(Arc::new(BTreeSet::from([name.clone()])));
+    assert!(node.told().is_empty(), "nor is it withdrawn");
+    node.apply(pod("a", "u1", "disabled"));
+    node.apply(pod("a", "u1", ""));
+    assert!(node.told().is_empty());
+    assert_eq!(node.bystanders(), Vec::<String>::new(), "it is shown once");
+    let notes = node.join.shown(|uid| node.sandboxes.get(uid)).notes;
+    assert_eq!(notes[&name], OF_THE_FILE);
+    node.join.taken(Arc::default());
+    assert_eq!(node.told(), ["+a@5"]);
+    assert!(node.join.shown(|uid| node.sandboxes.get(uid)).notes.is_empty());
+}
+
+#[test]
 fn labels_count_at_once() {
     let mut node = Node::new();
     node.runs("u1", Some(5));
