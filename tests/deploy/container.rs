@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use derny_tests::{AgentOptions, Process, World, eventually, upstream::TestdOptions};
+use derny_tests::{AgentOptions, Process, World, agent::only, eventually, upstream::TestdOptions};
 use nix::errno::Errno;
 
 use crate::rendered::{find, kustomize};
@@ -27,22 +27,6 @@ pub(crate) fn capabilities() -> Vec<String> {
     assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]));
     let added = context["capabilities"]["add"].as_array().unwrap().iter();
     added.map(|name| name.as_str().unwrap().to_lowercase()).collect()
-}
-
-/// Root with these capabilities and no other, like the runtimes make it.
-fn only(capabilities: &[String]) -> Vec<String> {
-    let bounding = capabilities
-        .iter()
-        .map(|name| format!(",+{name}"))
-        .collect::<String>();
-    [
-        "setpriv",
-        &format!("--bounding-set=-all{bounding}"),
-        "--inh-caps=-all",
-        "--ambient-caps=-all",
-    ]
-    .map(str::to_owned)
-    .into()
 }
 
 /// A world whose client is named by a process of its own, which belongs to another user than root. `change` is told

@@ -2,16 +2,18 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 
-use derny_tests::{Process, clients, eventually};
-use nix::sys::signal::Signal;
+use derny_tests::{
+    Process, clients,
+    containers::{Containerd, Kind},
+    eventually,
+};
 
-use crate::{container, rendered::run};
+use crate::container;
 
-const STARTED: Duration = Duration::from_secs(30);
+const ENDED: Duration = Duration::from_secs(30);
 const NAME: &str = "localhost/derny:0.1.0";
 /// What `ctr run` gives a container, and the DaemonSet takes away with `drop: [ALL]`.
 const GIVEN: [&str; 14] = [
@@ -45,56 +47,25 @@ fn image() -> PathBuf {
     path
 }
 
-/// A containerd of this test's own. Dropping it ends the container, then containerd.
-struct Containerd {
+/// A containerd of this test's own, and the agent's container. Dropping it ends both.
+struct Runtime {
     /// Of the node.
     prefix: String,
     run_directory: PathBuf,
-    directory: PathBuf,
     container: String,
-    process: Process,
+    containerd: Containerd,
 }
 
-impl Containerd {
+impl Runtime {
     fn start(prefix: &str) -> Self {
         let run_directory = Path::new("/run").join(prefix);
         let directory = run_directory.join("containerd");
-        std::fs::create_dir_all(&directory).unwrap();
-        let config = directory.join("config.toml");
-        let at = |name: &str| directory.join(name).display().to_string();
-        let (root, state, socket) = (at("root"), at("state"), at("socket"));
-        let text = format!(
-            "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-             [grpc]\naddress = {socket:?}\n[ttrpc]\naddress = \"{socket}.ttrpc\"\n"
-        );
-        std::fs::write(&config, text).unwrap();
-        let log = std::fs::File::create(directory.join("log")).unwrap();
-        let mut command = Command::new("containerd");
-        command
-            .arg("--config")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        let containerd = Self {
+        Self {
             container: format!("{prefix}-agent"),
             prefix: prefix.to_owned(),
+            containerd: Containerd::start(&directory, &Kind::Plain, Process::spawn).unwrap(),
             run_directory,
-            process: Process::spawn(command).unwrap(),
-            directory,
-        };
-        let answers = || run(containerd.ctr(&["version"])).status.success();
-        eventually("containerd answers", STARTED, answers).unwrap();
-        containerd
-    }
-
-    fn ctr(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("ctr");
-        command
-            .arg("--address")
-            .arg(self.directory.join("socket"))
-            .args(arguments);
-        command
+        }
     }
 
     /// `ctr run` up to the program in the container, which sees the host's processes, the node's network, and of its
@@ -104,9 +75,9 @@ impl Containerd {
             let path = path.display();
             format!("--mount=type=bind,src={path},dst={path},options=rbind:{how}")
         };
-        let mut words: Vec<String> = vec!["ctr".into(), "--address".into()];
-        words.push(self.directory.join("socket").display().to_string());
+        let mut words = self.containerd.client();
         words.extend(["run", "--rm", "--snapshotter=native", "--read-only", "--seccomp"].map(str::to_owned));
+        words.push(format!("--cgroup=/{}/agent", self.prefix));
         words.extend(GIVEN.map(|name| format!("--cap-drop=CAP_{name}")));
         let added = container::capabilities();
         words.extend(
@@ -123,20 +94,17 @@ impl Containerd {
     }
 }
 
-impl Drop for Containerd {
+impl Drop for Runtime {
     fn drop(&mut self) {
         // The container outlives containerd otherwise.
-        let _ = run(self.ctr(&["tasks", "kill", "--signal", "SIGKILL", &self.container]));
+        let ctr = |arguments: &[&str]| self.containerd.ctr(arguments);
+        let _ = ctr(&["tasks", "kill", "--signal", "SIGKILL", &self.container]);
         let gone = || {
-            let _ = run(self.ctr(&["tasks", "delete", &self.container]));
-            let _ = run(self.ctr(&["containers", "delete", &self.container]));
-            !run(self.ctr(&["containers", "list", "--quiet"]))
-                .stdout
-                .contains(&self.container)
+            let _ = ctr(&["tasks", "delete", &self.container]);
+            let _ = ctr(&["containers", "delete", &self.container]);
+            ctr(&["containers", "list", "--quiet"]).is_ok_and(|list| !list.contains(&self.container))
         };
-        let _ = eventually("the container is gone", STARTED, gone);
-        let _ = self.process.signal(Signal::SIGTERM);
-        let _ = self.process.wait(STARTED);
+        let _ = eventually("the container is gone", ENDED, gone);
     }
 }
 
@@ -145,24 +113,20 @@ fn the_image_enrols_and_serves_a_pod() {
     let image = image();
     let mut kept = None;
     let (world, application) = container::world(|prefix, options| {
-        let containerd = Containerd::start(prefix);
-        let import = containerd.ctr(&[
-            "images",
-            "import",
-            "--snapshotter=native",
-            &image.display().to_string(),
-        ]);
-        let imported = run(import).success().unwrap();
+        let runtime = Runtime::start(prefix);
+        let archive = image.display().to_string();
+        let import = ["images", "import", "--snapshotter=native", &archive];
+        let imported = runtime.containerd.ctr(&import).unwrap();
         assert!(imported.contains(NAME), "{imported}");
-        options.under = containerd.run();
+        options.under = runtime.run();
         options.program = Some("/derny".into());
-        kept = Some(containerd);
+        kept = Some(runtime);
     })
     .unwrap();
     container::is_served(&world);
 
-    let containerd = kept.unwrap();
-    let tasks = run(containerd.ctr(&["tasks", "list"])).success().unwrap();
+    let runtime = kept.unwrap();
+    let tasks = runtime.containerd.ctr(&["tasks", "list"]).unwrap();
     let id = tasks.lines().nth(1).unwrap().split_whitespace().nth(1).unwrap();
     assert_eq!(
         container::effective(id.parse().unwrap()),
@@ -170,6 +134,6 @@ fn the_image_enrols_and_serves_a_pod() {
     );
     let executable = std::fs::read_link(format!("/proc/{id}/exe")).unwrap();
     assert_eq!(executable, Path::new("/derny"), "of the image");
-    drop(containerd);
+    drop(runtime);
     drop((world, application));
 }

@@ -55,6 +55,22 @@ impl AgentOptions {
     }
 }
 
+/// Root with these capabilities and no other, as container runtimes make it: what the agent is put under.
+pub fn only(capabilities: &[String]) -> Vec<String> {
+    let bounding = capabilities
+        .iter()
+        .map(|name| format!(",+{name}"))
+        .collect::<String>();
+    [
+        "setpriv",
+        &format!("--bounding-set=-all{bounding}"),
+        "--inh-caps=-all",
+        "--ambient-caps=-all",
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
 /// A running agent. Dropping it kills it; its files stay with the node.
 #[derive(Debug)]
 pub struct Agent {

@@ -15,16 +15,21 @@ use crate::observe::eventually;
 
 /// Where the second version's hierarchy is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on hybrid systems.
 pub(crate) fn root() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
-    mounts
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let (path, kind) = (fields.next()?, fields.next()?);
-            (kind == "cgroup2").then(|| PathBuf::from(path))
-        })
+    let mut mounted = mounted("cgroup2")?.into_iter();
+    mounted
         .next()
         .ok_or_else(|| anyhow!("no cgroup2 hierarchy is mounted"))
+}
+
+/// Where hierarchies are mounted: of the second version `cgroup2`, those of the first `cgroup`.
+pub(crate) fn mounted(kind: &str) -> Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("reading /proc/self/mounts")?;
+    let found = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let path = fields.next()?;
+        (fields.next()? == kind).then(|| PathBuf::from(path))
+    });
+    Ok(found.collect())
 }
 
 /// Makes a group and all above it.

@@ -79,6 +79,10 @@ pub(crate) fn remove_by_name(prefix: &str) {
     if let Ok(root) = cgroup::root() {
         cgroup::remove(&root.join(prefix));
     }
+    // A container runtime makes the same groups in the hierarchies of the first version, where there are any.
+    for root in cgroup::mounted("cgroup").unwrap_or_default() {
+        cgroup::remove(&root.join(prefix));
+    }
     let dashed = format!("{prefix}-");
     for entry in fs::read_dir(netns::DIRECTORY).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(&dashed) {

@@ -85,6 +85,17 @@ where
     Ok(command)
 }
 
+/// `derny-testd`, the server, for where [`crate::Testd`] does not start it.
+pub fn testd<I, S>(arguments: I) -> Result<Command>
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<std::ffi::OsStr>,
+{
+    let mut command = Command::new(binary("DERNY_TESTD_BIN", "derny-testd")?);
+    command.args(arguments);
+    Ok(command)
+}
+
 /// Installs the clients, once for all processes of this machine. Does nothing when they are there.
 pub fn install() -> Result<()> {
     let directory = directory();

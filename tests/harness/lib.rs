@@ -23,6 +23,8 @@ mod cleanup;
 pub mod config;
 /// The agent under test.
 pub mod agent;
+/// What the agent says of pods.
+mod shown;
 /// The server under the agent: `derny-testd`.
 pub mod upstream;
 /// Real, unmodified clients.
@@ -35,9 +37,16 @@ pub mod load;
 pub mod dns;
 /// A client, servers, services of every protocol and an agent, ready made.
 pub mod world;
+/// A container image with one program.
+pub mod image;
+/// containerd on a node: sandboxes and containers of pods.
+pub mod containers;
 /// A Kubernetes API server, a client to it and a proxy that breaks things.
 #[cfg(feature = "servers")]
 pub mod kube;
+/// A runtime on a thread of its own, for clients that are called from tests.
+#[cfg(feature = "servers")]
+mod background;
 /// Waiting for a condition, and reading what is observed.
 pub mod observe;
 

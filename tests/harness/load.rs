@@ -59,10 +59,27 @@ pub fn unix_now() -> f64 {
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
+/// What makes the calls.
+pub(crate) trait Client: std::fmt::Debug + Send {
+    fn terminate(&mut self) -> Result<()>;
+    /// Waits for its end, at most for `deadline`; whether it succeeded.
+    fn wait(&mut self, deadline: Duration) -> Result<bool>;
+}
+
+impl Client for Process {
+    fn terminate(&mut self) -> Result<()> {
+        self.signal(Signal::SIGTERM)
+    }
+
+    fn wait(&mut self, deadline: Duration) -> Result<bool> {
+        Ok(Process::wait(self, deadline)?.success())
+    }
+}
+
 /// A client that works until it is told to end.
 #[derive(Debug)]
 pub struct Load {
-    process: Process,
+    client: Box<dyn Client>,
     calls: Arc<Mutex<Vec<Call>>>,
     reader: Option<JoinHandle<Result<()>>>,
 }
@@ -106,10 +123,18 @@ impl Load {
             .stdout(Stdio::piped());
         let mut process = pod.spawn(command)?;
         let stdout = process.child().stdout.take().context("stdout is piped")?;
+        Ok(Self::of(process, BufReader::new(stdout).lines()))
+    }
+
+    /// Of a client that says `lines`, which end when it does.
+    pub(crate) fn of(
+        client: impl Client + 'static,
+        lines: impl Iterator<Item = std::io::Result<String>> + Send + 'static,
+    ) -> Self {
         let calls = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&calls);
         let reader = thread::spawn(move || {
-            for line in BufReader::new(stdout).lines() {
+            for line in lines {
                 let line = line.context("reading what a client says")?;
                 // The summary adds nothing to the calls themselves.
                 if !line.starts_with("{\"summary\"") {
@@ -120,11 +145,11 @@ impl Load {
             }
             Ok(())
         });
-        Ok(Self {
-            process,
+        Self {
+            client: Box::new(client),
             calls,
             reader: Some(reader),
-        })
+        }
     }
 
     /// How many calls have ended, and how many of those failed.
@@ -174,18 +199,18 @@ impl Load {
 
     /// Tells it to end, and returns all its calls.
     pub fn end(mut self) -> Result<Vec<Call>> {
-        self.process.signal(Signal::SIGTERM)?;
+        self.client.terminate()?;
         self.finish(END)
     }
 
     /// Waits until it has made all its calls.
     pub fn finish(mut self, deadline: Duration) -> Result<Vec<Call>> {
-        let status = self.process.wait(deadline)?;
+        let succeeded = self.client.wait(deadline)?;
         let reader = self.reader.take().context("the reader runs")?;
         reader
             .join()
             .map_err(|_| anyhow!("the reader of a client's calls panicked"))??;
-        anyhow::ensure!(status.success(), "a client ended with {status}");
+        anyhow::ensure!(succeeded, "a client failed");
         Ok(std::mem::take(
             &mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner),
         ))

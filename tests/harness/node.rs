@@ -154,6 +154,12 @@ impl Node {
         self.services.add(name, port, target_port, endpoints)
     }
 
+    /// Makes virtual addresses work between pods of a subnet that answer each other past the node.
+    #[cfg(feature = "servers")]
+    pub(crate) fn masquerade_translated(&self, subnet: &str) -> Result<()> {
+        self.services.masquerade_translated(subnet)
+    }
+
     /// Lets the node outlive this process: Ctrl-C and a later run leave it alone, and [`remove_kept`] takes it down.
     /// The values themselves (node, pods, processes) must be forgotten by the caller, since dropping still removes.
     pub fn keep(&self) -> Result<()> {
@@ -196,6 +202,12 @@ impl Host {
     /// Starts a program in the node's network namespace and outside the pods' control group, as a daemon of the host.
     pub fn spawn(&self, command: Command) -> Result<Process> {
         self.spawn_in(&self.cgroup.join("system"), command)
+    }
+
+    /// Starts a program that goes with the node, in the machine's own network.
+    pub fn spawn_beside(&self, mut command: Command) -> Result<Process> {
+        cgroup::enter(&self.cgroup.join("system"), &mut command)?;
+        Process::spawn(command)
     }
 
     /// Like [`Host::spawn`], in a control group of choice below the node's, which is made when missing.

@@ -56,6 +56,17 @@ impl Services {
         })
     }
 
+    /// Translates connections between addresses of `subnet` in both directions: for pods that answer each other past
+    /// the node, as kube-proxy's `--masquerade-all` does.
+    #[cfg(feature = "servers")]
+    pub(crate) fn masquerade_translated(&self, subnet: &str) -> Result<()> {
+        let rule = format!("ip saddr {subnet} ip daddr {subnet} ct status dnat masquerade");
+        nft(
+            &self.netns,
+            &format!("add rule inet services postrouting {rule}\n"),
+        )
+    }
+
     pub(crate) fn add(&self, name: &str, port: u16, target_port: u16, endpoints: &[&Pod]) -> Result<Vip> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let vip = Vip {
@@ -66,7 +77,7 @@ impl Services {
             port,
             target_port,
             number,
-            endpoints: endpoints.iter().map(|pod| (pod.ip(), pod.ip6())).collect(),
+            endpoints: addresses(endpoints),
         };
         let (ip, ip6) = (vip.ip, vip.ip6);
         nft(
@@ -92,7 +103,7 @@ pub struct Vip {
     port: u16,
     target_port: u16,
     number: u8,
-    endpoints: Vec<(Ipv4Addr, Ipv6Addr)>,
+    endpoints: Vec<(Ipv4Addr, Option<Ipv6Addr>)>,
 }
 
 impl Vip {
@@ -136,7 +147,13 @@ impl Vip {
 
     /// From now on new connections go to these; none refuses them. Connections that stand keep their endpoint.
     pub fn set_endpoints(&mut self, endpoints: &[&Pod]) -> Result<()> {
-        self.endpoints = endpoints.iter().map(|pod| (pod.ip(), pod.ip6())).collect();
+        self.endpoints = addresses(endpoints);
+        nft(&self.netns, &self.rules())
+    }
+
+    /// [`Vip::set_endpoints`] for pods that have an IPv4 address only.
+    pub fn set_addresses(&mut self, addresses: &[Ipv4Addr]) -> Result<()> {
+        self.endpoints = addresses.iter().map(|ip| (*ip, None)).collect();
         nft(&self.netns, &self.rules())
     }
 
@@ -148,26 +165,32 @@ impl Vip {
             format!("flush chain inet services s{number}v4\nflush chain inet services s{number}v6\n");
         let port = self.target_port;
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for (index, (ip, ip6)) in self.endpoints.iter().enumerate() {
-            v4.push(format!("{index} : {ip} . {port}"));
-            v6.push(format!("{index} : {ip6} . {port}"));
+        for (ip, ip6) in &self.endpoints {
+            v4.push(format!("{} : {ip} . {port}", v4.len()));
             // Writing to a String does not fail.
             let _ = writeln!(text, "add element inet services self4 {{ {ip} . {ip} }}");
-            let _ = writeln!(text, "add element inet services self6 {{ {ip6} . {ip6} }}");
-        }
-        let count = self.endpoints.len();
-        if count > 0 {
-            for (family, suffix, map) in [("ip", "v4", v4), ("ip6", "v6", v6)] {
-                let map = map.join(", ");
-                let _ = writeln!(
-                    text,
-                    "add rule inet services s{number}{suffix} meta l4proto tcp \
-                     dnat {family} to numgen random mod {count} map {{ {map} }}"
-                );
+            if let Some(ip6) = ip6 {
+                v6.push(format!("{} : {ip6} . {port}", v6.len()));
+                let _ = writeln!(text, "add element inet services self6 {{ {ip6} . {ip6} }}");
             }
+        }
+        for (family, suffix, map) in [("ip", "v4", v4), ("ip6", "v6", v6)] {
+            if map.is_empty() {
+                continue;
+            }
+            let (count, map) = (map.len(), map.join(", "));
+            let _ = writeln!(
+                text,
+                "add rule inet services s{number}{suffix} meta l4proto tcp \
+                 dnat {family} to numgen random mod {count} map {{ {map} }}"
+            );
         }
         text
     }
+}
+
+fn addresses(pods: &[&Pod]) -> Vec<(Ipv4Addr, Option<Ipv6Addr>)> {
+    pods.iter().map(|pod| (pod.ip(), Some(pod.ip6()))).collect()
 }
 
 fn nft(netns: &Netns, rules: &str) -> Result<()> {

@@ -11,7 +11,6 @@ use derny_tests::{
     eventually,
     kube::{Cluster, objects},
     load::Load,
-    observe::eventually_some,
     process::Output,
     upstream::HTTP_PORT,
 };
@@ -124,22 +123,12 @@ impl Kubelet {
     }
 
     pub(crate) fn shown(&self, pod: &str) -> Value {
-        let pods = self.agent.cli_json(&["pods"]).unwrap();
-        let mut pods = pods.as_array().unwrap().iter();
-        pods.find(|shown| shown["name"] == pod)
-            .cloned()
-            .unwrap_or_default()
+        self.agent.shown_pod(pod).unwrap()
     }
 
     /// Waits until `derny pods` says this of a pod.
     pub(crate) fn stands(&self, pod: &str, state: &str, reason: &str) -> Value {
-        let what = format!("{pod} is {state}, {reason}");
-        let stands = eventually_some(&what, SOON, || {
-            let shown = self.shown(pod);
-            let said = shown["reason"].as_str().unwrap_or_default();
-            (shown["state"] == state && said.contains(reason)).then_some(shown)
-        });
-        stands.unwrap_or_else(|error| panic!("{error}: {} \n{}", self.shown(pod), self.agent.log()))
+        self.agent.pod_stands(pod, state, reason).unwrap()
     }
 
     /// Whether the agent hears from the API server: 1 or 0.

@@ -113,7 +113,8 @@ impl Server {
         }
     }
 
-    pub(crate) async fn serve(self, stream: TcpStream) {
+    /// Until the connection ends, or what it is in the middle of after `end`.
+    pub(crate) async fn serve(self, stream: TcpStream, end: impl Future<Output = ()>) {
         let Ok(peer) = stream.peer_addr() else { return };
         // The same connection, to set its manner of ending while hyper holds it.
         let Ok(again) = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned() else {
@@ -148,7 +149,7 @@ impl Server {
                     connection.thrown.set(connection.thrown.get() + 1);
                 }
             }
-            () = connection.close.notified() => {
+            () = async { tokio::select! { () = connection.close.notified() => {}, () = end => {} } } => {
                 serving.as_mut().graceful_shutdown();
                 let _ = serving.await;
             }

@@ -1,7 +1,8 @@
 //! `derny-testd`: the server behind the agent in tests, the demo and the benches. One process plays one pod.
 //!
 //! HTTP/1.1, HTTP/2 and gRPC share a port; an echo and a server that speaks first have one each. It prints
-//! `listening` when all ports do.
+//! `listening` when all ports do. After SIGTERM it accepts nothing, lets the requests of HTTP connections end, with
+//! GOAWAY or `connection: close`, and ends itself.
 
 use std::{
     net::{Ipv6Addr, SocketAddr},
@@ -12,7 +13,11 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Parser;
 use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 mod http;
 mod body;
@@ -80,10 +85,23 @@ async fn serve(options: Options) -> Result<()> {
         options.status,
         options.idle_close.map(Duration::from_millis),
     );
-    accept(http, move |stream| {
-        tokio::task::spawn_local(server.clone().serve(stream));
-    })
-    .await;
+    let (end, ended) = watch::channel(false);
+    let accepting = accept(http, move |stream| {
+        let mut ended = ended.clone();
+        let serving = server.clone();
+        tokio::task::spawn_local(serving.serve(stream, async move {
+            // An error is the end, too.
+            let _ = ended.wait_for(|ended| *ended).await;
+        }));
+    });
+    let mut terminated = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    tokio::select! {
+        () = accepting => {}
+        _ = terminated.recv() => {}
+    }
+    let _ = end.send(true);
+    // Each connection holds a receiver.
+    end.closed().await;
     Ok(())
 }
 

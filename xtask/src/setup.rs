@@ -66,6 +66,9 @@ impl Missing {
             .filter(|(program, _)| !on_path(program))
             .map(|(_, package)| *package)
             .collect();
+        if derny_tests::containers::plugins().is_none() {
+            packages.push("containernetworking-plugins");
+        }
         if !succeeds(Command::new("python3").args(["-c", "import venv, ensurepip"])) {
             packages.push("python3-venv");
         }

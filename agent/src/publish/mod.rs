@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     drain,
-    intercept::{Enrolled, Kernel},
+    intercept::{self, Enrolled, Kernel},
     model::{Pod, PodState, PodStatus, Slot, Update},
     ready,
     snapshot::{Reducer, Snapshot},
@@ -61,6 +61,8 @@ pub struct Publisher<W> {
     pods: watch::Sender<Arc<Vec<PodStatus>>>,
     changed_at: watch::Sender<Instant>,
     enrolments: Arc<EnrolmentTimes>,
+    /// The node's own addresses, as the kernel's table has them.
+    node: Vec<IpAddr>,
     /// Until when to look often.
     hurry_until: Instant,
 }
@@ -84,6 +86,7 @@ impl<W: Workers> Publisher<W> {
             pods: watch::Sender::default(),
             changed_at: watch::Sender::new(Instant::now()),
             enrolments: Arc::default(),
+            node: Vec::new(),
             hurry_until: Instant::now(),
         }
     }
@@ -202,8 +205,25 @@ impl<W: Workers> Publisher<W> {
         }
     }
 
+    /// An agent may be older than its node's network: the bridge of the pods comes with the first of them.
+    fn follow_node(&mut self) {
+        let addresses = match intercept::node_addresses() {
+            Ok(addresses) => addresses,
+            Err(error) => return tracing::error!(%error, "the node's addresses are not known"),
+        };
+        if addresses == self.node {
+            return;
+        }
+        match self.kernel.set_node_addresses(&addresses) {
+            Ok(()) => tracing::info!(?addresses, "addresses of the node"),
+            Err(error) => tracing::error!(%error, "probes from some of the node's addresses pass the engine"),
+        }
+        self.node = addresses;
+    }
+
     /// Tries waiting pods again, lets go of pods whose network namespace has gone, and forgets old destinations.
     fn look(&mut self) {
+        self.follow_node();
         let mut changed = false;
         let pods: Vec<(Slot, Arc<Pod>)> = self.current.pods.iter().map(|(s, p)| (*s, p.clone())).collect();
         for (slot, pod) in pods {

@@ -23,11 +23,10 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::Value;
-use tokio::{runtime::Handle, sync::oneshot};
 
 pub use proxy::{Fault, Proxy};
 
-use crate::Node;
+use crate::{Node, background::Background};
 
 /// Who applies, for server-side apply.
 const MANAGER: &str = "derny-tests";
@@ -36,9 +35,7 @@ const AT_ONCE: usize = 32;
 
 /// A server with the kinds that the agent knows, and a proxy to it.
 pub struct Cluster {
-    runtime: Handle,
-    /// Ends the runtime's thread when it is dropped.
-    _end: oneshot::Sender<()>,
+    runtime: Background,
     client: Client,
     server: server::Server,
     pub proxy: Proxy,
@@ -53,16 +50,14 @@ impl std::fmt::Debug for Cluster {
 
 impl Cluster {
     pub fn start(node: &Node) -> Result<Self> {
-        let (end, ended) = oneshot::channel();
-        let runtime = background(ended)?;
-        let server = server::Server::start(node, &runtime)?;
+        let runtime = Background::start()?;
+        let server = server::Server::start(node, runtime.handle())?;
         let client = runtime.block_on(client(server.kubeconfig()))?;
-        let proxy = Proxy::start(node, &runtime, client.clone())?;
+        let proxy = Proxy::start(node, runtime.handle(), client.clone())?;
         let agents_kubeconfig = node.host().run_directory().join("kubeconfig");
         std::fs::write(&agents_kubeconfig, proxy.kubeconfig()).context("writing the agent's kubeconfig")?;
         let cluster = Self {
             runtime,
-            _end: end,
             client,
             server,
             proxy,
@@ -114,6 +109,16 @@ impl Cluster {
         })
     }
 
+    /// Writes the `status` of an object, as its controller does.
+    pub fn apply_status(&self, object: &Value) -> Result<()> {
+        let (api, name) = api(&self.client, object)?;
+        let params = PatchParams::apply(MANAGER).force();
+        self.runtime
+            .block_on(api.patch_status(&name, &params, &Patch::Apply(object)))
+            .with_context(|| format!("applying the status of {name}"))?;
+        Ok(())
+    }
+
     /// Applies one object that the server is to refuse; what it says.
     pub fn refusal(&self, object: &Value) -> Result<String> {
         match self.apply(std::slice::from_ref(object)) {
@@ -129,6 +134,12 @@ impl Cluster {
     /// As a kubelet deletes a pod when its containers have ended.
     pub fn delete_at_once(&self, object: &Value) -> Result<()> {
         self.delete_with(object, &DeleteParams::default().grace_period(0))
+    }
+
+    /// As `kubectl delete pod`: it is marked as terminating, and stays until the kubelet deletes it.
+    pub fn delete_gracefully(&self, object: &Value, grace: Duration) -> Result<()> {
+        let seconds = u32::try_from(grace.as_secs()).context("grace period")?;
+        self.delete_with(object, &DeleteParams::default().grace_period(seconds))
     }
 
     fn delete_with(&self, object: &Value, params: &DeleteParams) -> Result<()> {
@@ -181,17 +192,6 @@ impl Cluster {
         }
         Ok(())
     }
-}
-
-/// A runtime on a thread of its own, until `ended`.
-fn background(ended: oneshot::Receiver<()>) -> Result<Handle> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("a runtime")?;
-    let handle = runtime.handle().clone();
-    std::thread::spawn(move || runtime.block_on(ended));
-    Ok(handle)
 }
 
 async fn client(kubeconfig: &std::path::Path) -> Result<Client> {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use tokio::runtime::Handle;
 
 use super::small::Small;
-use crate::{Node, Process, observe::eventually};
+use crate::{Node, Process, node::Host, observe::eventually};
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 /// Starts that are tried: between the choice of a port and its use another process may take it.
@@ -70,6 +70,7 @@ pub(super) fn gateway_definitions() -> Vec<PathBuf> {
 
 #[derive(Debug)]
 pub(super) struct Server {
+    host: Host,
     source: Source,
     directory: PathBuf,
     kubeconfig: PathBuf,
@@ -91,6 +92,7 @@ impl Server {
         let port = free_port()?;
         let small = matches!(source, Source::InProcess).then(|| Small::new(runtime, port));
         let mut server = Self {
+            host: node.host().clone(),
             source,
             kubeconfig,
             port,
@@ -216,7 +218,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cloning the log")?)
             .stderr(log);
-        self.processes.push(Process::spawn(command)?);
+        self.processes.push(self.host.spawn_beside(command)?);
         Ok(())
     }
 

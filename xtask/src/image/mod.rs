@@ -1,6 +1,5 @@
 //! `cargo xtask image`: one program, linked statically, alone in a container image. No daemon and no base image.
 
-mod archive;
 mod elf;
 
 use std::{
@@ -11,8 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use derny_tests::image::{Image, Platform};
 
-use self::archive::{Image, Platform};
 use crate::{setup, shell};
 
 const GNU: &str = "x86_64-unknown-linux-gnu";

@@ -1,4 +1,4 @@
-//! An image as an OCI image layout in one tar file
+//! A container image with one program, as an OCI image layout in one tar file
 //! (<https://github.com/opencontainers/image-spec/blob/main/image-layout.md>), byte for byte the same for the same
 //! input: no times, no owners, one order.
 
@@ -17,13 +17,13 @@ const CREATED: &str = "1970-01-01T00:00:00Z";
 
 /// What a program runs on, in the image specification's words (Go's).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Platform {
-    pub(super) architecture: &'static str,
+pub struct Platform {
+    pub architecture: &'static str,
 }
 
 impl Platform {
     /// Of a compiler's target.
-    pub(super) fn of(target: &str) -> Result<Self> {
+    pub fn of(target: &str) -> Result<Self> {
         let architecture = match target.split('-').next() {
             Some("x86_64") => "amd64",
             Some("aarch64") => "arm64",
@@ -34,23 +34,23 @@ impl Platform {
 }
 
 /// One program in the root directory, and nothing else.
-pub(super) struct Image<'a> {
+pub struct Image<'a> {
     /// Registry, repository and tag.
-    pub(super) name: &'a str,
+    pub name: &'a str,
     /// The program's file.
-    pub(super) program: &'a str,
-    pub(super) description: &'a str,
-    pub(super) version: &'a str,
-    pub(super) revision: Option<String>,
-    pub(super) platform: Platform,
-    pub(super) binary: &'a [u8],
+    pub program: &'a str,
+    pub description: &'a str,
+    pub version: &'a str,
+    pub revision: Option<String>,
+    pub platform: Platform,
+    pub binary: &'a [u8],
 }
 
 /// A finished archive.
-pub(super) struct Packed {
-    pub(super) archive: Vec<u8>,
+pub struct Packed {
+    pub archive: Vec<u8>,
     /// Of the manifest: what a registry calls the image by.
-    pub(super) digest: String,
+    pub digest: String,
 }
 
 struct Blob {
@@ -70,7 +70,7 @@ impl Blob {
 }
 
 impl Image<'_> {
-    pub(super) fn pack(&self) -> Result<Packed> {
+    pub fn pack(&self) -> Result<Packed> {
         let layer = tar(&[(self.program, 0o755, self.binary)])?;
         let config = self.config(&digest(&layer))?;
         let layer = Blob {

@@ -1,0 +1,55 @@
+use std::collections::VecDeque;
+
+use derny_tests::load::{Call, unix_now};
+
+use crate::{
+    kubelet::{Kubelet, SOON},
+    pod::{FIRST, RunningPod},
+};
+
+const SECOND: &str = "8b6f4";
+const REPLICAS: usize = 3;
+
+/// One pod more than there are replicas, never one less. Nothing is said of retries: the defaults have to do.
+#[test]
+fn a_deployment_is_updated_under_load_and_no_call_fails() {
+    let mut kubelet = Kubelet::opted_in();
+    let mut pods: VecDeque<RunningPod> = (1..=REPLICAS)
+        .map(|number| kubelet.server(FIRST, number))
+        .collect();
+    kubelet.endpoints(&pods.iter().collect::<Vec<_>>(), &[]);
+    let client = kubelet.client();
+    kubelet.is_enrolled(&client);
+    let standing = client.grpc("standing", &kubelet.echo.address().to_string());
+    let anew = client.connections("anew", &kubelet.web.address().to_string());
+    standing
+        .wait_for("calls", 100, 0.0, SOON, Call::by_derny)
+        .unwrap();
+
+    for number in 1..=REPLICAS {
+        let new = kubelet.server(SECOND, number);
+        let name = new.name.clone();
+        pods.push_back(new);
+        kubelet.endpoints(&pods.iter().collect::<Vec<_>>(), &[]);
+        let reached = |call: &Call| call.endpoint == name;
+        standing.wait_for("the new pod", 10, 0.0, SOON, reached).unwrap();
+        let old = pods.pop_front().unwrap();
+        kubelet.delete(old, &pods.iter().collect::<Vec<_>>());
+    }
+
+    let updated = unix_now();
+    standing
+        .wait_for("calls of the new version", 100, updated, SOON, Call::by_derny)
+        .unwrap();
+    let calls = standing.end_with_all(Call::by_derny).unwrap();
+    let connections = anew.end_with_all(Call::by_derny).unwrap();
+    println!(
+        "{} calls and {} connections, none failed",
+        calls.len(),
+        connections.len()
+    );
+    let after = calls.iter().filter(|call| call.begun > updated);
+    for call in after {
+        assert!(call.endpoint.contains(SECOND), "{call:?}");
+    }
+}
