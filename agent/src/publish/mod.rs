@@ -1,6 +1,7 @@
 //! A view → the workers and the kernel's tables. The one place that has both in hand.
 
 mod changes;
+mod holds;
 mod times;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 };
 
 use changes::Changes;
+use holds::{Holds, Step};
 pub use times::EnrolmentTimes;
 use tokio::{
     sync::{mpsc, watch},
@@ -20,7 +22,7 @@ use tokio::{
 use crate::{
     drain,
     intercept::{Enrolled, Kernel},
-    model::{Pod, PodState, PodStatus, Slot, Update},
+    model::{GroupId, Pod, PodName, PodState, PodStatus, Slot, Update},
     ready,
     snapshot::{Reducer, Snapshot},
 };
@@ -57,6 +59,7 @@ pub struct Publisher<W> {
     workers: W,
     worker_count: usize,
     states: BTreeMap<Slot, PodState>,
+    holds: Holds,
     snapshot: watch::Sender<Arc<Snapshot>>,
     pods: watch::Sender<Arc<Vec<PodStatus>>>,
     changed_at: watch::Sender<Instant>,
@@ -80,6 +83,7 @@ impl<W: Workers> Publisher<W> {
             workers,
             worker_count,
             states: BTreeMap::new(),
+            holds: Holds::default(),
             snapshot,
             pods: watch::Sender::default(),
             changed_at: watch::Sender::new(Instant::now()),
@@ -97,8 +101,8 @@ impl<W: Workers> Publisher<W> {
         }
     }
 
-    /// Takes updates until the drain begins; then withdraws every pod, so that new connections pass the agent by
-    /// while it finishes those that it has. `first` is dropped when the first batch is in force.
+    /// Takes updates until the drain begins; then withdraws every pod and holds none, so that new connections pass the
+    /// agent by while it finishes those that it has. `first` is dropped when the first batch is in force.
     pub async fn run(
         mut self,
         mut updates: mpsc::Receiver<Vec<Update>>,
@@ -128,6 +132,9 @@ impl<W: Workers> Publisher<W> {
             }
         }
         drop(first);
+        for group in self.holds.release_all() {
+            release(&mut self.kernel, group);
+        }
         let slots: Vec<Slot> = self.states.keys().copied().collect();
         slots.into_iter().for_each(|slot| self.withdraw(slot));
     }
@@ -143,12 +150,18 @@ impl<W: Workers> Publisher<W> {
     fn follow(&mut self) {
         let next = self.reducer.view();
         let changes = Changes::between(&self.current, &next);
+        for pod in &changes.strict {
+            self.settle(pod, &next);
+        }
         for address in changes.stop_redirecting {
             if let Err(error) = self.kernel.stop_redirecting(address) {
                 tracing::error!(%address, %error, "still redirected");
             }
         }
-        changes.withdraw.into_iter().for_each(|slot| self.withdraw(slot));
+        for slot in changes.withdraw {
+            self.hold_before_withdrawal(slot, &next);
+            self.withdraw(slot);
+        }
         self.current = next.clone();
         self.snapshot.send_replace(next);
         self.changed_at.send_replace(Instant::now());
@@ -169,6 +182,8 @@ impl<W: Workers> Publisher<W> {
                 let addresses: Vec<IpAddr> = enrolled.addresses.clone();
                 let netns_cookie = enrolled.netns.cookie();
                 tracing::info!(pod = %pod.name, %slot, ?addresses, "pod enrolled");
+                self.holds.enrolled(&pod.name);
+                self.settle(&pod.name, &self.current.clone());
                 self.workers.enrol(slot, pod, enrolled);
                 if let Some(since) = pod.since {
                     self.enrolments.observe(Instant::now().into_std() - since);
@@ -195,6 +210,30 @@ impl<W: Workers> Publisher<W> {
         self.states.insert(slot, state);
     }
 
+    /// Sees to it that a pod is held or not, as `view` wants it.
+    fn settle(&mut self, pod: &PodName, view: &Snapshot) {
+        let strict = view.strict.get(pod).copied();
+        for step in self.holds.settle(pod, strict) {
+            match step {
+                Step::Hold(group) => match self.kernel.hold(group, pod) {
+                    Ok(()) => tracing::info!(%pod, "what the pod dials is refused until it is enrolled"),
+                    Err(error) => {
+                        tracing::error!(%pod, %error, "strict, and what it dials goes past the agent");
+                    }
+                },
+                Step::Release(group) => release(&mut self.kernel, group),
+            }
+        }
+    }
+
+    /// A pod that `view` wants strict is held before its redirection ends, as it may be enrolled anew at once or never.
+    fn hold_before_withdrawal(&mut self, slot: Slot, view: &Snapshot) {
+        if let Some(pod) = self.current.pods.get(&slot).cloned() {
+            self.holds.withdrawn(&pod.name);
+            self.settle(&pod.name, view);
+        }
+    }
+
     fn withdraw(&mut self, slot: Slot) {
         if let Some(PodState::Enrolled { .. }) = self.states.remove(&slot) {
             self.kernel.withdraw(slot);
@@ -210,6 +249,7 @@ impl<W: Workers> Publisher<W> {
             match self.states.get(&slot) {
                 Some(PodState::Enrolled { .. }) if self.kernel.netns_gone(slot) => {
                     tracing::info!(pod = %pod.name, %slot, "network namespace has gone");
+                    self.hold_before_withdrawal(slot, &self.current.clone());
                     self.withdraw(slot);
                     let reason = format!(
                         "{} no longer names the pod's network namespace",
@@ -242,5 +282,11 @@ impl<W: Workers> Publisher<W> {
             })
         });
         self.pods.send_replace(Arc::new(placed.collect()));
+    }
+}
+
+fn release(kernel: &mut Kernel, group: GroupId) {
+    if let Err(error) = kernel.release(group) {
+        tracing::error!(?group, %error, "a pod's control group is still held");
     }
 }

@@ -1,4 +1,5 @@
-//! Which pods have processes on this machine, and the network namespaces of these. It keeps the namespaces open.
+//! Which pods have control groups on this machine, and the network namespaces of the processes in them. It keeps the
+//! namespaces open.
 //!
 //! A runtime puts the first process of a sandbox into the pod's control group and lets it enter the pod's network
 //! after that, a few milliseconds later. The kernel tells of the first and not of the second, so a pod that has changed
@@ -19,20 +20,43 @@ use super::{
     procs::{self, Found, NodeNetworks},
     tree::Tree,
 };
-use crate::model::OpenNetns;
+use crate::model::{GroupId, OpenNetns};
 
 /// Before the second look at a pod that has changed; then doubled.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 /// The last: they span some eight seconds. Whatever happens to the pod's control group later begins them anew.
 const LOOKS: u32 = 13;
 
-/// A pod that has processes.
+/// A pod that has a control group.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::discover) struct Sandbox {
-    /// `None` while all are in the node's network.
-    pub(in crate::discover) netns: Option<Arc<OpenNetns>>,
+    /// There before the first process.
+    pub(in crate::discover) group: GroupId,
+    pub(in crate::discover) network: Network,
+}
+
+/// Where the processes of a pod are.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::discover) enum Network {
+    /// It has none.
+    NoProcess,
+    /// All are in the node's.
+    Node { since: Option<Instant> },
+    /// One is in a network of its own.
+    Own {
+        netns: Arc<OpenNetns>,
+        since: Option<Instant>,
+    },
+}
+
+impl Network {
     /// When the first process of this network was seen; `None` when it was there before the agent.
-    pub(in crate::discover) since: Option<Instant>,
+    pub(in crate::discover) fn since(&self) -> Option<Instant> {
+        match self {
+            Self::NoProcess => None,
+            Self::Node { since } | Self::Own { since, .. } => *since,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -60,12 +84,13 @@ impl Sandboxes {
         Ok(sandboxes)
     }
 
-    /// `None`: no process of it runs.
+    /// `None`: it has no control group.
     pub(in crate::discover) fn get(&self, pod: &PodUid) -> Option<&Sandbox> {
         self.known.get(pod)
     }
 
-    /// Pods whose processes or network have changed, one at least. Nothing is lost when this is dropped while it waits.
+    /// Pods whose control group, processes or network have changed, one at least. Nothing is lost when this is dropped
+    /// while it waits.
     pub(in crate::discover) async fn changed(&mut self) -> io::Result<BTreeSet<PodUid>> {
         loop {
             let due = self.again.values().map(|(at, _)| *at).min();
@@ -100,27 +125,36 @@ impl Sandboxes {
 
     /// Looks at a pod's processes; whether something is otherwise than before.
     fn look(&mut self, uid: &PodUid, now: Option<Instant>) -> bool {
-        let before = self.known.get(uid).cloned();
-        let known = before.as_ref().and_then(|sandbox| sandbox.netns.clone());
-        let found = match self.tree.directory(uid) {
-            Some(directory) => procs::look(directory, known.as_ref(), &self.node),
-            None => Found::Nobody,
+        let before = self.known.get(uid).map(|sandbox| &sandbox.network);
+        let (Some(directory), Some(group)) = (self.tree.directory(uid), self.tree.group(uid)) else {
+            self.again.remove(uid);
+            return self.known.remove(uid).is_some();
         };
-        let netns = match found {
-            Found::Nobody => {
-                self.again.remove(uid);
-                return self.known.remove(uid).is_some();
-            }
-            Found::InNodeNetwork => None,
-            Found::Netns(netns) => Some(netns),
+        let open = match before {
+            Some(Network::Own { netns, .. }) => Some(netns),
+            _ => None,
         };
-        self.look_again(uid);
-        let since = match &before {
-            Some(before) if before.netns == netns || before.netns.is_none() => before.since,
-            Some(_) | None => now,
+        let found = procs::look(directory, open, &self.node);
+        // The first process of a pod is in the node's network for a moment, and the time runs from there.
+        let since = |same: bool| match before {
+            Some(before @ Network::Node { .. }) => before.since(),
+            Some(before) if same => before.since(),
+            _ => now,
         };
-        let sandbox = Sandbox { netns, since };
-        let changed = before.as_ref() != Some(&sandbox);
+        let network = match found {
+            Found::Nobody => Network::NoProcess,
+            Found::InNodeNetwork => Network::Node { since: since(false) },
+            Found::Netns(netns) => Network::Own {
+                since: since(open == Some(&netns)),
+                netns,
+            },
+        };
+        match network {
+            Network::NoProcess => drop(self.again.remove(uid)),
+            _ => self.look_again(uid),
+        }
+        let sandbox = Sandbox { group, network };
+        let changed = self.known.get(uid) != Some(&sandbox);
         self.known.insert(uid.clone(), sandbox);
         changed
     }
@@ -138,7 +172,7 @@ impl Sandboxes {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::MetadataExt as _};
 
     use tempfile::TempDir;
 
@@ -187,7 +221,10 @@ mod tests {
         let uid = PodUid::new(POD);
         assert_eq!(soon(&mut sandboxes).await, [POD]);
         let sandbox = sandboxes.get(&uid).unwrap();
-        assert!(sandbox.netns.is_none() && sandbox.since.is_some(), "{sandbox:?}");
+        assert!(
+            matches!(sandbox.network, Network::Node { since: Some(_) }),
+            "{sandbox:?}"
+        );
 
         fs::remove_dir_all(groups.pod(POD)).unwrap();
         assert_eq!(soon(&mut sandboxes).await, [POD]);
@@ -196,11 +233,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_control_group_is_told_before_its_first_process_and_made_anew_it_is_another() {
+        let groups = Groups::new();
+        let mut sandboxes = Sandboxes::open(groups.0.path()).unwrap();
+        let uid = PodUid::new(POD);
+        let (mut seen, mut open) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let directory = groups.pod(POD);
+            assert_eq!(soon(&mut sandboxes).await, [POD]);
+            let sandbox = sandboxes.get(&uid).unwrap().clone();
+            assert_eq!(sandbox.network, Network::NoProcess);
+            assert_eq!(sandbox.group.0, fs::metadata(&directory).unwrap().ino());
+            seen.push(sandbox.group);
+            // So that the file system does not give the number to the next one, as control groups' does not.
+            open.push(fs::File::open(&directory).unwrap());
+            fs::remove_dir(&directory).unwrap();
+            assert_eq!(soon(&mut sandboxes).await, [POD]);
+            assert!(sandboxes.get(&uid).is_none());
+        }
+        assert_ne!(seen[0], seen[1]);
+    }
+
+    #[tokio::test]
     async fn what_was_there_before_has_no_beginning() {
         let groups = Groups::new();
         groups.container(POD, std::process::id());
         let sandboxes = Sandboxes::open(groups.0.path()).unwrap();
-        assert_eq!(sandboxes.get(&PodUid::new(POD)).unwrap().since, None);
+        let sandbox = sandboxes.get(&PodUid::new(POD)).unwrap();
+        assert_eq!(sandbox.network, Network::Node { since: None });
     }
 
     #[tokio::test]
@@ -210,7 +270,10 @@ mod tests {
         fs::create_dir(pod.join("c1")).unwrap();
         fs::write(pod.join("cgroup.events"), "populated 0\n").unwrap();
         let mut sandboxes = Sandboxes::open(groups.0.path()).unwrap();
-        assert!(sandboxes.get(&PodUid::new(POD)).is_none());
+        assert_eq!(
+            sandboxes.get(&PodUid::new(POD)).unwrap().network,
+            Network::NoProcess
+        );
         groups.container(POD, std::process::id());
         fs::write(pod.join("cgroup.events"), "populated 1\n").unwrap();
         assert_eq!(soon(&mut sandboxes).await, [POD]);
