@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use derny_tests::{
@@ -16,8 +16,8 @@ use derny_tests::{
 };
 use serde_json::Value;
 
-use crate::world::SOON;
-
+/// How long what has happened may take to show.
+const SOON: Duration = Duration::from_secs(10);
 pub(crate) const NODE_NAME: &str = "n1";
 
 /// How the kubelet names control groups.

@@ -1,5 +1,3 @@
-use std::{sync::Mutex, time::Duration};
-
 use derny_tests::{Pod, config::NAMESPACE, eventually, kube::objects, process::Output};
 use serde_json::{Value, json};
 
@@ -7,9 +5,6 @@ use crate::{
     kubelet::{Driver, Kubelet, NODE_NAME, Running, state_file},
     world::SOON,
 };
-
-/// Bound of the slowest enrolment but one in a hundred, on a machine that builds beside the tests.
-const ENROLLED_WITHIN: Duration = Duration::from_millis(500);
 
 #[test]
 fn a_pod_is_enrolled_whoever_tells_of_it_first() {
@@ -147,85 +142,4 @@ fn an_agent_that_starts_again_enrols_what_runs() {
     for (pod, _) in &pods {
         kubelet.stands(pod.name(), "enrolled", "");
     }
-}
-
-/// Each pod's time is taken from before its first process was begun until its connections are redirected.
-#[test]
-fn a_hundred_pods_at_once_are_each_enrolled_at_once() {
-    const PODS: usize = 100;
-    const STARTERS: usize = 4;
-    let kubelet = Kubelet::enabled(Driver::Cgroupfs);
-    let names: Vec<String> = (0..PODS).map(|n| format!("p{n}")).collect();
-    let objects: Vec<Value> = names
-        .iter()
-        .map(|name| objects::pod(name, NODE_NAME, ""))
-        .collect();
-    kubelet.cluster.apply(&objects).unwrap();
-    let pods: Vec<(Pod, String)> = names
-        .iter()
-        .zip(&objects)
-        .map(|(name, object)| {
-            let uid = kubelet.cluster.get(object).unwrap()["metadata"]["uid"]
-                .as_str()
-                .unwrap()
-                .to_owned();
-            (kubelet.node.pod(name).unwrap(), uid)
-        })
-        .collect();
-    let waiting = |n: f64| n == PODS as f64;
-    kubelet
-        .agent
-        .metric("derny_pods", &[("state", "waiting")], waiting)
-        .unwrap();
-
-    let running = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for part in pods.chunks(PODS.div_ceil(STARTERS)) {
-            let (kubelet, running) = (&kubelet, &running);
-            scope.spawn(move || {
-                for (pod, uid) in part {
-                    let begun = kubelet.run(pod, uid);
-                    running.lock().unwrap().push((pod.name().to_owned(), begun));
-                }
-            });
-        }
-    });
-    kubelet
-        .agent
-        .metric("derny_pods", &[("state", "enrolled")], waiting)
-        .unwrap();
-    let shown = kubelet.agent.cli_json(&["pods"]).unwrap();
-    let enrolled_at = |name: &str| {
-        let mut shown = shown.as_array().unwrap().iter();
-        shown.find(|pod| pod["name"] == name).unwrap()["enrolledAtMs"]
-            .as_u64()
-            .unwrap()
-    };
-    let running = running.into_inner().unwrap();
-    let mut gaps: Vec<u64> = running
-        .iter()
-        .map(|(name, running)| enrolled_at(name).saturating_sub(running.begun))
-        .collect();
-    gaps.sort_unstable();
-    let first = running.iter().map(|(_, running)| running.begun).min().unwrap();
-    let last = running.iter().map(|(_, running)| running.begun).max().unwrap();
-    println!(
-        "{PODS} pods begun within {} ms; from before the first process to enrolled: p50 {} ms, p99 {} ms, max {} ms",
-        last - first,
-        gaps[PODS / 2],
-        gaps[PODS * 99 / 100 - 1],
-        gaps[PODS - 1]
-    );
-    let metrics = kubelet.agent.metrics().unwrap();
-    for sample in metrics.matching("derny_enrolment_seconds_bucket", &[]) {
-        println!(
-            "seen by the agent, within {} s: {}",
-            sample.labels["le"], sample.value
-        );
-    }
-    assert_eq!(metrics.sum("derny_enrolment_seconds_count", &[]), PODS as f64);
-    assert!(
-        Duration::from_millis(gaps[PODS * 99 / 100 - 1]) < ENROLLED_WITHIN,
-        "{gaps:?}"
-    );
 }

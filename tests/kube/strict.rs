@@ -1,8 +1,10 @@
 //! Pods of strict namespaces: what they dial is refused until they are enrolled.
 
 use std::{
+    fs,
     io::Write as _,
     net::{SocketAddr, TcpListener},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     process::Command,
     thread,
@@ -57,25 +59,45 @@ fn dial(kubelet: &Kubelet, pod: &Pod, group: &Path, to: SocketAddr, udp: bool) -
     word("said") + &word("error")
 }
 
-impl Kubelet {
-    /// `derny redirects`' line of a held pod.
-    fn held(&self, pod: &str) -> Option<Value> {
-        let agents = self.agent.cli_json(&["redirects"]).unwrap();
-        let held = agents
-            .as_array()
-            .unwrap()
-            .iter()
-            .flat_map(|agent| agent["held"].as_array().unwrap());
-        let label = format!("{NAMESPACE}/{pod}");
-        held.clone().find(|held| held["label"] == label.as_str()).cloned()
+/// A pod, by its name and its control group: other agents of this machine may hold a pod of the same name.
+struct Known<'a> {
+    kubelet: &'a Kubelet,
+    name: &'a str,
+    group: u64,
+}
+
+impl<'a> Known<'a> {
+    /// Its control group is made when it is not there.
+    fn new(kubelet: &'a Kubelet, name: &'a str, uid: &str) -> Self {
+        let group = kubelet.group(uid);
+        fs::create_dir_all(&group).unwrap();
+        let group = fs::metadata(&group).unwrap().ino();
+        Self { kubelet, name, group }
     }
 
-    fn waits_held(&self, pod: &str, held: bool) {
-        eventually(&format!("{pod} held: {held}"), SOON, || {
-            self.held(pod).is_some() == held
-        })
-        .unwrap_or_else(|error| panic!("{error}: {}\n{}", self.shown(pod), self.agent.log()));
-        assert_eq!(self.shown(pod)["held"], held, "{}", self.shown(pod));
+    /// What `derny redirects` says of each agent of this machine, whether one redirects or not.
+    fn agents(&self) -> Vec<Value> {
+        let said = self.kubelet.agent.cli(&["redirects", "-o", "json"]).unwrap();
+        serde_json::from_str(&said.stdout).unwrap()
+    }
+
+    /// An agent's line of it, when that holds it.
+    fn is_in(&self, agent: &Value) -> Option<Value> {
+        let mut held = agent["held"].as_array().unwrap().iter();
+        held.find(|held| held["controlGroup"] == self.group).cloned()
+    }
+
+    fn held(&self) -> Option<Value> {
+        self.agents().iter().find_map(|agent| self.is_in(agent))
+    }
+
+    #[track_caller]
+    fn waits(&self, held: bool) {
+        let what = format!("{} held: {held}", self.name);
+        eventually(&what, SOON, || self.held().is_some() == held)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.kubelet.agent.log()));
+        let shown = self.kubelet.shown(self.name);
+        assert_eq!(shown["held"], held, "{shown}");
     }
 }
 
@@ -89,8 +111,8 @@ fn what_a_pod_dials_is_refused_until_it_is_enrolled() {
         let pod = kubelet.node.pod("a").unwrap();
         // A control group is enough; no process was in it yet.
         let group = kubelet.group(&uid);
-        std::fs::create_dir_all(&group).unwrap();
-        kubelet.waits_held("a", true);
+        let a = Known::new(&kubelet, "a", &uid);
+        a.waits(true);
         kubelet.stands("a", "waiting", "no process of it runs yet");
 
         // Its network is there, and it cannot be enrolled. Without a loopback nothing can.
@@ -101,7 +123,8 @@ fn what_a_pod_dials_is_refused_until_it_is_enrolled() {
             assert_eq!(dial(&kubelet, &pod, &group, target, false), REFUSED);
             assert_eq!(dial(&kubelet, &pod, &group, target, true), "", "UDP");
         }
-        assert_eq!(kubelet.held("a").unwrap()["refused"], 2);
+        let held = a.held().unwrap();
+        assert_eq!((&held["refused"], &held["label"]), (&2.into(), &"demo/a".into()));
         kubelet
             .agent
             .metric("derny_pods_held", &[], |n| n == 1.0)
@@ -130,7 +153,7 @@ fn what_a_pod_dials_is_refused_until_it_is_enrolled() {
 
         pod.netns().ip_batch("link set lo up\n").unwrap();
         kubelet.stands("a", "enrolled", "");
-        kubelet.waits_held("a", false);
+        a.waits(false);
         for target in targets {
             assert_eq!(dial(&kubelet, &pod, &group, target, false), "hello");
         }
@@ -138,10 +161,10 @@ fn what_a_pod_dials_is_refused_until_it_is_enrolled() {
         // Its end, and the end of its control group.
         drop(running);
         kubelet.stands("a", "waiting", "no process of it runs yet");
-        kubelet.waits_held("a", true);
-        std::fs::remove_dir(kubelet.container(&group)).unwrap();
-        std::fs::remove_dir(&group).unwrap();
-        kubelet.waits_held("a", false);
+        a.waits(true);
+        fs::remove_dir(kubelet.container(&group)).unwrap();
+        fs::remove_dir(&group).unwrap();
+        a.waits(false);
     }
 }
 
@@ -155,31 +178,32 @@ fn labels_hold_and_release_at_once() {
     pod.netns().ip_batch("link set lo down\n").unwrap();
     let _running = kubelet.run(&pod, &uid);
     kubelet.stands("a", "waiting", "the loopback of demo/a is down");
+    let a = Known::new(&kubelet, "a", &uid);
     let hears = || dial(&kubelet, &pod, &kubelet.group(&uid), target, false);
     let label = |mesh: &str, strict: &str| kubelet.cluster.apply(&[namespace(mesh, strict)]).unwrap();
     assert_eq!(hears(), "hello", "not strict: it goes direct");
 
     label("enabled", "true");
-    kubelet.waits_held("a", true);
+    a.waits(true);
     assert_eq!(hears(), REFUSED);
     label("enabled", "");
-    kubelet.waits_held("a", false);
+    a.waits(false);
     assert_eq!(hears(), "hello");
     label("enabled", "true");
-    kubelet.waits_held("a", true);
+    a.waits(true);
     // Out by its own label, and in again.
     kubelet.apply(&objects::pod("a", NODE_NAME, "disabled"));
-    kubelet.waits_held("a", false);
+    a.waits(false);
     assert_eq!(hears(), "hello");
     kubelet.apply(&objects::pod("a", NODE_NAME, ""));
-    kubelet.waits_held("a", true);
+    a.waits(true);
 
     // An enrolled pod that is withdrawn by its label goes direct.
     pod.netns().ip_batch("link set lo up\n").unwrap();
     kubelet.stands("a", "enrolled", "");
     kubelet.apply(&objects::pod("a", NODE_NAME, "disabled"));
     kubelet.stands("a", "left alone", "disabled");
-    assert_eq!(kubelet.held("a"), None);
+    a.waits(false);
     assert_eq!(hears(), "hello");
 }
 
@@ -193,12 +217,14 @@ fn a_held_pod_stays_held_while_the_agent_hangs_and_goes_direct_without_it() {
     let group = kubelet.group(&uid);
     pod.netns().ip_batch("link set lo down\n").unwrap();
     let _running = kubelet.run(&pod, &uid);
-    kubelet.waits_held("a", true);
+    Known::new(&kubelet, "a", &uid).waits(true);
 
     kubelet.agent.stop().unwrap();
     let stale = || {
-        let said = kubelet.agent.cli(&["redirects"]).unwrap();
-        said.stdout.contains("standing aside") && said.stdout.contains("HELD UNTIL ENROLLED")
+        let a = Known::new(&kubelet, "a", &uid);
+        a.agents()
+            .iter()
+            .any(|agent| agent["redirecting"] == false && a.is_in(agent).is_some())
     };
     eventually("the heartbeat is stale", SOON, stale).unwrap();
     assert_eq!(dial(&kubelet, &pod, &group, target, false), REFUSED);
@@ -207,6 +233,6 @@ fn a_held_pod_stays_held_while_the_agent_hangs_and_goes_direct_without_it() {
     eventually("the programs are gone", SOON, direct).unwrap();
     // The next one knows it at once, from what was saved or from the API.
     kubelet.agent.start_again().unwrap();
-    kubelet.waits_held("a", true);
+    Known::new(&kubelet, "a", &uid).waits(true);
     assert_eq!(dial(&kubelet, &pod, &group, target, false), REFUSED);
 }

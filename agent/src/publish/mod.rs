@@ -32,6 +32,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The same while a pod has begun to wait within [`LOOK`]: its network is being made.
 const SHORT_LOOK: Duration = Duration::from_millis(10);
 
+/// Batches of updates that become one view, at most.
+const AT_ONCE: usize = 16;
+
 /// The workers, as far as enrolment goes.
 pub trait Workers {
     /// Each worker accepts connections of this pod from now on.
@@ -117,7 +120,13 @@ impl<W: Workers> Publisher<W> {
             };
             tokio::select! {
                 batch = updates.recv() => match batch {
-                    Some(batch) => {
+                    Some(mut batch) => {
+                        // What has come meanwhile is one view with it: a hundred pods that start at once are not a hundred
+                        // views that each worker looks at.
+                        for _ in 1..AT_ONCE {
+                            let Ok(more) = updates.try_recv() else { break };
+                            batch.extend(more);
+                        }
                         self.apply(batch);
                         first = None;
                     }

@@ -22,10 +22,14 @@ use super::{
 };
 use crate::model::{GroupId, OpenNetns};
 
-/// Before the second look at a pod that has changed; then doubled.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-/// The last: they span some eight seconds. Whatever happens to the pod's control group later begins them anew.
-const LOOKS: u32 = 13;
+/// Between the first looks at a pod whose process is in the node's network so far. Later ones are put off by a quarter of the
+/// time that has passed, so that a pod is not seen later than by a quarter of the time that its runtime took.
+const FIRST_LOOKS: Duration = Duration::from_millis(1);
+/// The same for a pod that has a network, and will hardly have another: then doubled. While a hundred pods start, each look
+/// is time that the next pod waits.
+const FIRST_LOOK_AFTER: Duration = Duration::from_millis(10);
+/// No more looks after that. Whatever happens to the pod's control group later begins them anew.
+const LAST_LOOK: Duration = Duration::from_secs(8);
 
 /// A pod that has a control group.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,13 +63,19 @@ impl Network {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    since: Instant,
+    next: Instant,
+}
+
 #[derive(Debug)]
 pub(in crate::discover) struct Sandboxes {
     tree: Tree,
     node: NodeNetworks,
     known: HashMap<PodUid, Sandbox>,
-    /// When to look again, and how often that has been done.
-    again: BTreeMap<PodUid, (Instant, u32)>,
+    /// When to look again, and since when that has been done.
+    again: BTreeMap<PodUid, Again>,
 }
 
 impl Sandboxes {
@@ -93,7 +103,7 @@ impl Sandboxes {
     /// while it waits.
     pub(in crate::discover) async fn changed(&mut self) -> io::Result<BTreeSet<PodUid>> {
         loop {
-            let due = self.again.values().map(|(at, _)| *at).min();
+            let due = self.again.values().map(|again| again.next).min();
             let look_again = async {
                 match due {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -108,7 +118,7 @@ impl Sandboxes {
                 }
                 () = look_again => {
                     let now = Instant::now();
-                    let due = self.again.iter().filter(|(_, (at, _))| *at <= now);
+                    let due = self.again.iter().filter(|(_, again)| again.next <= now);
                     due.map(|(uid, _)| uid.clone()).collect()
                 }
             };
@@ -149,25 +159,34 @@ impl Sandboxes {
                 netns,
             },
         };
-        match network {
-            Network::NoProcess => drop(self.again.remove(uid)),
-            _ => self.look_again(uid),
-        }
+        self.look_again(uid, &network);
         let sandbox = Sandbox { group, network };
         let changed = self.known.get(uid) != Some(&sandbox);
         self.known.insert(uid.clone(), sandbox);
         changed
     }
 
-    fn look_again(&mut self, uid: &PodUid) {
-        let tries = self.again.get(uid).map_or(0, |(_, tries)| tries + 1);
-        if tries >= LOOKS {
-            self.again.remove(uid);
-            return;
+    fn look_again(&mut self, uid: &PodUid, network: &Network) {
+        let now = Instant::now();
+        let since = self.again.get(uid).map_or(now, |again| again.since);
+        match next_look(network, now - since) {
+            Some(pause) => {
+                let next = now + pause;
+                self.again.insert(uid.clone(), Again { since, next });
+            }
+            None => drop(self.again.remove(uid)),
         }
-        let at = Instant::now() + FIRST_LOOK * (1 << tries);
-        self.again.insert(uid.clone(), (at, tries));
     }
+}
+
+/// How long to wait, so long after the change.
+fn next_look(network: &Network, after: Duration) -> Option<Duration> {
+    let pause = match network {
+        Network::NoProcess => return None,
+        Network::Node { .. } => FIRST_LOOKS.max(after / 4),
+        Network::Own { .. } => FIRST_LOOK_AFTER.max(after),
+    };
+    (after < LAST_LOOK).then_some(pause)
 }
 
 #[cfg(test)]
@@ -177,6 +196,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::model::NetnsIdentity;
 
     const POD: &str = "8f3c1f0a-5d2e-4b6f-9c0d-1a2b3c4d5e6f";
 
@@ -252,6 +272,31 @@ mod tests {
             assert!(sandboxes.get(&uid).is_none());
         }
         assert_ne!(seen[0], seen[1]);
+    }
+
+    #[test]
+    fn looks_are_close_until_there_is_a_network_and_end() {
+        let own = Network::Own {
+            netns: Arc::new(OpenNetns {
+                file: fs::File::open("/dev/null").unwrap(),
+                identity: NetnsIdentity { dev: 4, ino: 5 },
+                found: "/proc/7/ns/net".into(),
+            }),
+            since: None,
+        };
+        let check = |network: &Network, share: u32, least: Duration, most: u32| {
+            let (mut after, mut looks) = (Duration::ZERO, 0);
+            while let Some(pause) = next_look(network, after) {
+                assert!(pause <= least.max(after / share), "{after:?}");
+                after += pause;
+                looks += 1;
+            }
+            assert!(after >= LAST_LOOK && after <= LAST_LOOK * 2, "{after:?}");
+            assert!(looks <= most, "{looks}");
+        };
+        check(&Network::Node { since: None }, 4, FIRST_LOOKS, 40);
+        check(&own, 1, FIRST_LOOK_AFTER, 11);
+        assert_eq!(next_look(&Network::NoProcess, Duration::ZERO), None);
     }
 
     #[tokio::test]
