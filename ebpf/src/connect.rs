@@ -3,14 +3,15 @@
 //! Runs before the kernel picks a route and a source address, so a rewritten connection is an ordinary one over
 //! the pod's loopback.
 
-use core::{arch::asm, ptr};
+use core::ptr;
 
 use aya_ebpf::{EbpfContext as _, helpers::bpf_get_netns_cookie, programs::SockAddrContext};
 use aya_log_ebpf::debug;
-use derny_ebpf_common::{AddressKey, Destination, MARK, NODE_COUNTERS, Path, Pod, Redirect, Remembered};
+use derny_ebpf_common::{AddressKey, MARK, NODE_COUNTERS, Path, Pod, Redirect, Remembered};
 
 use crate::{
-    count::Decided,
+    count::{Decided, count_hit},
+    hold,
     maps::{DESTS, DIALLED, PODS, agent_is_alive},
 };
 
@@ -57,7 +58,7 @@ struct Redirected {
     decided: Decided,
 }
 
-/// `None`: not a connection that could concern the mesh. `Err`: left alone, and counted.
+/// `None`: not a connection that could concern the mesh. `Err`: left alone or refused, and counted.
 #[inline(always)]
 fn redirect(ctx: &SockAddrContext, dialled: &AddressKey) -> Option<Result<Redirected, Decided>> {
     // SAFETY: the context and its socket are valid for the run of the program.
@@ -81,9 +82,13 @@ fn redirect(ctx: &SockAddrContext, dialled: &AddressKey) -> Option<Result<Redire
     let cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     // SAFETY: entries of a map without preallocation are freed after a grace period, not reused.
     let Some(pod) = (unsafe { PODS.get(cookie) }) else {
+        let path = match hold::refuses(dialled) {
+            true => Path::RefusedStrict,
+            false => Path::PassedNotEnrolled,
+        };
         return Some(Err(Decided {
             slot: NODE_COUNTERS,
-            path: Path::PassedNotEnrolled,
+            path,
         }));
     };
     let slot = pod.slot;
@@ -112,7 +117,8 @@ fn redirect(ctx: &SockAddrContext, dialled: &AddressKey) -> Option<Result<Redire
     ) {
         return pass(Path::PassedNoMemory);
     }
-    count_hit(destination);
+    // SAFETY: the entry lives while the program runs, as above.
+    unsafe { count_hit(ptr::addr_of_mut!((*destination).hits)) };
     debug!(ctx, "redirected slot {} destination {}", slot, id);
     Some(Ok(Redirected {
         to,
@@ -155,16 +161,6 @@ fn remember(ctx: &SockAddrContext, mut value: Remembered) -> bool {
         *kept = value;
     }
     true
-}
-
-#[inline(always)]
-fn count_hit(destination: *mut Destination) {
-    // The target has atomic addition, but no compare-and-swap, without which core offers no `fetch_add`.
-    // SAFETY: the field is the first of the value, aligned, and lives while the program runs.
-    unsafe {
-        asm!("lock *(u64 *)({hits} + 0) += {one}",
-            hits = in(reg) ptr::addr_of_mut!((*destination).hits), one = in(reg) 1_u64);
-    }
 }
 
 /// The context has the port in the low half of a word, in network byte order.

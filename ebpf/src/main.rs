@@ -1,6 +1,7 @@
 //! The kernel programs. Here are the hooks only: each asks its room what to do, counts it, and gives the verdict.
 //!
-//! No program refuses anything: the verdict is always to go on, with or without a changed address.
+//! The verdict is to go on, with or without a changed address, but for one case: a pod of a strict namespace that is not
+//! enrolled yet is refused what it dials.
 #![no_std]
 #![no_main]
 // Inline assembly for BPF, for one atomic addition.
@@ -12,6 +13,8 @@ mod maps;
 mod count;
 /// cgroup connect4/6: a mesh address → the pod's own listener.
 mod connect;
+/// Pods whose connections are refused until they are enrolled.
+mod hold;
 /// cgroup getpeername4/6: the address that the application dialled.
 mod peername;
 /// sk_lookup: which listener gets this SYN.
@@ -23,9 +26,13 @@ use aya_ebpf::{
     macros::{cgroup_sock_addr, sk_lookup, sock_ops},
     programs::{SkLookupContext, SockAddrContext, SockOpsContext},
 };
+use count::Decided;
+use derny_ebpf_common::Path;
 
 /// Verdict of the cgroup hooks: let the system call go on.
 const PROCEED: i32 = 1;
+/// Verdict of the cgroup hooks: let it fail, with the error that was set.
+const REFUSE: i32 = 0;
 /// Verdict of sk_lookup: go on, with the assigned socket if there is one.
 const SK_PASS: u32 = 1;
 /// sock_ops programs have nothing to answer.
@@ -33,14 +40,24 @@ const NO_REPLY: u32 = 0;
 
 #[cgroup_sock_addr(connect4)]
 fn derny_connect4(ctx: SockAddrContext) -> i32 {
-    count::count(connect::try_connect4(&ctx));
-    PROCEED
+    verdict(connect::try_connect4(&ctx))
 }
 
 #[cgroup_sock_addr(connect6)]
 fn derny_connect6(ctx: SockAddrContext) -> i32 {
-    count::count(connect::try_connect6(&ctx));
-    PROCEED
+    verdict(connect::try_connect6(&ctx))
+}
+
+#[inline(always)]
+fn verdict(decided: Option<Decided>) -> i32 {
+    count::count(decided);
+    match decided {
+        Some(Decided {
+            path: Path::RefusedStrict,
+            ..
+        }) => REFUSE,
+        _ => PROCEED,
+    }
 }
 
 #[cgroup_sock_addr(getpeername4)]

@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use derny_ebpf_common::{
-    AddressKey, Beat, ConnectionKey, Counters, Destination, NODE_COUNTERS, Pod, Remembered, SLOTS,
+    AddressKey, Beat, ConnectionKey, Counters, Destination, Held, NODE_COUNTERS, Pod, Remembered, SLOTS,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -21,6 +21,16 @@ pub(crate) static PODS: HashMap<u64, Pod, PODS_CAPACITY, NO_PREALLOC> = HashMap:
 /// Address that pods dial → destination. Written by the agent, hits by connect. The capacity is set at load.
 #[btf_map(name = "DERNY_DESTS")]
 pub(crate) static DESTS: HashMap<AddressKey, Destination, 131_072, NO_PREALLOC> = HashMap::new();
+
+/// Id of a pod's control group → the pod, whose connections are refused until it is enrolled. Written by the agent, hits
+/// by connect.
+#[btf_map(name = "DERNY_HELD")]
+pub(crate) static HELD: HashMap<u64, Held, PODS_CAPACITY, NO_PREALLOC> = HashMap::new();
+
+/// The one entry is how many pods are held, so that connect need not look for them while there are none. Written by the
+/// agent.
+#[btf_map(name = "DERNY_HELD_N")]
+pub(crate) static HELD_COUNT: Array<u32, 1> = Array::new();
 
 /// A pod's address and port that are steered to the agent → the pod's slot. Written by the agent.
 #[btf_map(name = "DERNY_INBOUND")]

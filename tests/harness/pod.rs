@@ -86,6 +86,12 @@ impl Pod {
         Process::spawn(command)
     }
 
+    /// Runs a program to its end, at most a minute, started as by [`Pod::spawn_from`].
+    pub fn run_from(&self, host: &Host, cgroup: &Path, mut command: Command) -> Result<Output> {
+        capture(&mut command);
+        self.spawn_from(host, cgroup, command)?.output(RUN_DEADLINE)
+    }
+
     /// Runs a program to its end, at most a minute.
     pub fn run(&self, command: Command) -> Result<Output> {
         self.run_within(command, RUN_DEADLINE)

@@ -9,7 +9,11 @@ mod mesh;
 mod outbound;
 /// Connections that are left alone.
 mod passed;
+/// Connections that are refused.
+mod held;
 /// Connections to pods.
 mod inbound;
 /// Pods come and go.
 mod enrolment;
+/// Programs of others at the same hooks.
+mod order;

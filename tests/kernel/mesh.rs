@@ -53,8 +53,18 @@ impl Mesh {
         Self::loaded(|_| {})
     }
 
+    /// On a node that is there already.
+    pub(crate) fn on(node: Node, change: impl FnOnce(&mut Options)) -> Self {
+        let mut mesh = Self::loaded_on(node, change);
+        mesh.revive();
+        mesh
+    }
+
     fn loaded(change: impl FnOnce(&mut Options)) -> Self {
-        let node = Node::new().unwrap();
+        Self::loaded_on(Node::new().unwrap(), change)
+    }
+
+    fn loaded_on(node: Node, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options {
             cgroup: node.host().kubepods(),
             own_cgroup: Some(own_cgroup()),
@@ -167,6 +177,11 @@ pub(crate) struct Seen {
 /// Dials from a process of the pod. `options` are those of `dial.py`; the family is that of the address unless
 /// it is given.
 pub(crate) fn dial(pod: &Pod, to: SocketAddr, options: Value) -> Seen {
+    Seen::of(&pod.run(dialling(to, options)).unwrap().success().unwrap())
+}
+
+/// A client as [`dial`] runs it.
+pub(crate) fn dialling(to: SocketAddr, options: Value) -> Command {
     let mut description = json!({
         "family": if to.is_ipv4() { 4 } else { 6 },
         "to": pair(to),
@@ -175,19 +190,26 @@ pub(crate) fn dial(pod: &Pod, to: SocketAddr, options: Value) -> Seen {
     description_map.extend(options.as_object().unwrap().clone());
     let mut command = Command::new("python3");
     command.args(["-c", include_str!("dial.py"), &description.to_string()]);
-    let all: Value = serde_json::from_str(&pod.run(command).unwrap().success().unwrap()).unwrap();
-    let text = |key: &str| all[key].as_str().unwrap_or_default().to_owned();
-    let peer = all["peer"].as_array().map(|pair| {
-        SocketAddr::new(
-            pair[0].as_str().unwrap().parse().unwrap(),
-            u16::try_from(pair[1].as_u64().unwrap()).unwrap(),
-        )
-    });
-    Seen {
-        said: text("said"),
-        error: text("error"),
-        peer,
-        all,
+    command
+}
+
+impl Seen {
+    /// What `dial.py` printed.
+    pub(crate) fn of(printed: &str) -> Self {
+        let all: Value = serde_json::from_str(printed).unwrap();
+        let text = |key: &str| all[key].as_str().unwrap_or_default().to_owned();
+        let peer = all["peer"].as_array().map(|pair| {
+            SocketAddr::new(
+                pair[0].as_str().unwrap().parse().unwrap(),
+                u16::try_from(pair[1].as_u64().unwrap()).unwrap(),
+            )
+        });
+        Self {
+            said: text("said"),
+            error: text("error"),
+            peer,
+            all,
+        }
     }
 }
 

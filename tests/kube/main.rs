@@ -15,7 +15,11 @@ mod outage;
 mod rolling;
 /// What the leader writes into objects.
 mod status;
+/// A node on which pods are started as a kubelet and a runtime do.
+mod kubelet;
 /// This node's pods, from the API and the kernel.
 mod pods;
+/// Pods of strict namespaces.
+mod strict;
 /// How much a large cluster costs, and how fast a change is seen.
 mod scale;

@@ -1,17 +1,18 @@
 //! The API server is away for a minute while pods come, end and come again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use derny_tests::{
     Pod, Testd, Vip, eventually,
     kube::objects,
     load::{Call, Load, unix_now},
+    observe::now,
     upstream::HTTP_PORT,
 };
 use serde_json::{Value, json};
 
 use crate::{
-    pods::{Driver, Kubelet, NODE_NAME, Running},
+    kubelet::{Driver, Kubelet, NODE_NAME, Running},
     world::SOON,
 };
 
@@ -93,7 +94,7 @@ fn a_minute_without_the_server_under_churn_costs_no_call() {
         .unwrap();
 
     kubelet.cluster.kill9().unwrap();
-    let away = Instant::now();
+    let away = now();
     eventually("the agent knows", SOON, || kubelet.is_up() == 0.0).unwrap();
     let mut rounds = 0;
     while away.elapsed() < OUTAGE {

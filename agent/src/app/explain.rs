@@ -12,8 +12,8 @@ use super::{
 use crate::{
     admin::{Unanswered, proto},
     config::duration,
-    intercept::{ObservedDestination, ObservedPod},
-    model::{Filter, PodName, PodState, PodStatus, Protocol, ServicePort, ServicePortName},
+    intercept::{ObservedDestination, ObservedHeld, ObservedPod},
+    model::{Filter, GroupId, PodName, PodState, PodStatus, Protocol, ServicePort, ServicePortName},
     route,
     snapshot::{Destination, Snapshot, Target},
 };
@@ -23,6 +23,7 @@ use crate::{
 pub(super) struct Kernel {
     pub(super) pods: Vec<ObservedPod>,
     pub(super) destinations: Vec<ObservedDestination>,
+    pub(super) held: Vec<ObservedHeld>,
     pub(super) heartbeat_age: Option<Duration>,
     pub(super) stale_after: Duration,
 }
@@ -46,7 +47,8 @@ pub(super) fn explain(
             Unanswered::NotFound(what)
         })?;
     let address = dialled(snapshot, &pod.pod.name, &head)?;
-    let (redirected, redirection) = redirection(kernel, pod, address);
+    let group = snapshot.strict.get(&pod.pod.name).copied();
+    let (redirected, redirection) = redirection(kernel, pod, group, address);
     let explanation = proto::Explanation {
         address: address.to_string(),
         redirected,
@@ -135,6 +137,7 @@ fn dialled(snapshot: &Snapshot, from: &PodName, head: &Parts) -> Result<SocketAd
 fn redirection(
     kernel: Result<Kernel, String>,
     pod: &PodStatus,
+    group: Option<GroupId>,
     address: SocketAddr,
 ) -> (Option<bool>, Vec<String>) {
     let kernel = match kernel {
@@ -149,6 +152,9 @@ fn redirection(
             known.slot.get(),
             known.netns_cookie
         ),
+        (None, _) if kernel.held.iter().any(|held| Some(held.group) == group) => {
+            format!("{name} is not enrolled yet and its namespace is strict: connections are refused")
+        }
         (None, PodState::Waiting { reason }) => format!("the kernel does not know {name}: {reason}"),
         (None, PodState::Enrolled { .. }) => format!("the kernel does not know {name}"),
     };

@@ -31,7 +31,8 @@ fn slot() -> Slot {
 }
 
 fn ask(url: &str, kernel: Result<Kernel, String>) -> Result<proto::Explanation, Unanswered> {
-    let (snapshot, checked) = snapshot();
+    let (mut snapshot, checked) = snapshot();
+    snapshot.strict.insert(checked.pods[0].name.clone(), GroupId(42));
     let pods = [PodStatus {
         pod: checked.pods[0].clone(),
         slot: slot(),
@@ -62,6 +63,7 @@ fn kernel(age_ms: u64) -> Kernel {
             hits: 12,
             label: "demo/echo:80".to_owned(),
         }],
+        held: vec![],
         heartbeat_age: Some(Duration::from_millis(age_ms)),
         stale_after: Duration::from_secs(1),
     }
@@ -183,6 +185,21 @@ fn the_kernels_tables_decide_whether_it_is_redirected() {
     let (pods, destinations) = (vec![], vec![]);
     let unknown = "the kernel does not know demo/client: no such file";
     check(Ok(Kernel { pods, ..kernel(0) }), Some(false), 0, unknown);
+    let held = |group| ObservedHeld {
+        group: GroupId(group),
+        hits: 0,
+        label: "demo/client".to_owned(),
+    };
+    let refused = "demo/client is not enrolled yet and its namespace is strict: connections are refused";
+    for (group, says) in [(42, refused), (43, unknown)] {
+        let (pods, held) = (vec![], vec![held(group)]);
+        let held = Kernel {
+            pods,
+            held,
+            ..kernel(0)
+        };
+        check(Ok(held), Some(false), 0, says);
+    }
     let elsewhere = "10.96.0.1:80 is no address of the mesh: the connection is left alone";
     check(
         Ok(Kernel {

@@ -6,6 +6,7 @@ mod windows;
 mod guarded;
 mod endpoints;
 mod pods;
+mod order;
 mod explain;
 mod forwarded;
 mod policy_words;
@@ -144,6 +145,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         given => Servers::Given(given.to_vec()),
     });
     let observer = kernel.observer()?;
+    let order = order::Watcher::start(kernel.program_order()?);
     let following = snapshot.subscribe();
     let followed = snapshot.subscribe();
     let publisher = publish::Publisher::new(kernel, threads.handles(), workers, snapshot);
@@ -171,6 +173,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         dns: names.board(),
         hub,
         observer,
+        order: order.board(),
         registry: registry.clone(),
         progress,
         ready: ready.clone(),
@@ -182,6 +185,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     let reload = Arc::new(Notify::new());
     control.spawn(http.serve(windows.clone(), drain.clone()));
     control.spawn(unix.serve(windows, drain.clone()));
+    control.spawn(order.run(drain.clone()));
     control.spawn(threads::look_after(registry, following, drain.clone()));
     control.spawn(prober.run(followed, updates.clone(), Arc::new(node), drain.clone()));
     if let Some(kube) = kube {

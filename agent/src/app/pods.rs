@@ -1,11 +1,11 @@
 //! What the windows show of pods: those in the snapshot, and those beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     admin::proto,
     discover::kube::PodBoard,
-    model::{PodState, PodStatus, Slot, Standing},
+    model::{PodName, PodState, PodStatus, Slot, Standing},
     publish::EnrolmentTimes,
     record::{Histogram, Hub},
 };
@@ -37,8 +37,13 @@ pub(super) fn counts(placed: &[PodStatus], board: Option<&PodBoard>) -> Counts {
     counts
 }
 
-/// In ascending order of namespace and name.
-pub(super) fn list(placed: &[PodStatus], board: Option<&PodBoard>, hub: &Hub) -> Vec<proto::Pod> {
+/// In ascending order of namespace and name. What pods that are `held` dial is refused.
+pub(super) fn list(
+    placed: &[PodStatus],
+    board: Option<&PodBoard>,
+    hub: &Hub,
+    held: &BTreeSet<PodName>,
+) -> Vec<proto::Pod> {
     let placed = placed.iter().map(|status| {
         let pod = &status.pod;
         let shown = proto::Pod {
@@ -48,6 +53,7 @@ pub(super) fn list(placed: &[PodStatus], board: Option<&PodBoard>, hub: &Hub) ->
             slot: Some(status.slot.get().into()),
             netns: pod.netns.path().display().to_string(),
             open_connections: hub.open_connections(status.slot),
+            held: held.contains(&pod.name),
             note: board.and_then(|board| board.note(&pod.name)).unwrap_or_default(),
             ..proto::Pod::default()
         };
@@ -80,6 +86,7 @@ pub(super) fn list(placed: &[PodStatus], board: Option<&PodBoard>, hub: &Hub) ->
             Standing::LeftAlone => proto::PodState::LeftAlone,
         }
         .into(),
+        held: held.contains(&bystander.name),
         reason: bystander.reason,
         ..proto::Pod::default()
     });

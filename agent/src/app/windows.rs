@@ -1,7 +1,7 @@
 //! What the windows show, put together when somebody looks.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -16,7 +16,7 @@ use crate::{
     },
     health::Board,
     intercept::{InterceptError, Observer, SlotCounters},
-    model::{EndpointState, ServicePort, ServicePortName},
+    model::{EndpointState, GroupId, PodName, ServicePort, ServicePortName},
     proxy::{Progress, Registry},
     publish::Published,
     ready::Ready,
@@ -24,7 +24,7 @@ use crate::{
     snapshot::Target,
 };
 
-use super::{cluster, endpoints, explain, guarded, pods, policy_words};
+use super::{cluster, endpoints, explain, guarded, order::OrderBoard, pods, policy_words};
 
 pub(super) struct Windows {
     pub(super) config_path: PathBuf,
@@ -40,6 +40,7 @@ pub(super) struct Windows {
     pub(super) hub: Hub,
     pub(super) observer: Observer,
     pub(super) registry: Registry,
+    pub(super) order: OrderBoard,
     pub(super) progress: Vec<Progress>,
     pub(super) ready: Ready,
     pub(super) stale_after: Duration,
@@ -60,6 +61,7 @@ impl Windows {
         Ok(explain::Kernel {
             pods: self.observer.pods()?,
             destinations: self.observer.destinations()?,
+            held: self.observer.held()?,
             heartbeat_age: self.observer.heartbeat_age()?,
             stale_after: self.observer.stale_after()?,
         })
@@ -71,6 +73,15 @@ impl Windows {
 
     fn pod_counts(&self) -> pods::Counts {
         pods::counts(&self.published.pods.borrow(), self.pods.as_ref())
+    }
+
+    /// Pods whose connections the kernel refuses.
+    fn held(&self) -> BTreeSet<PodName> {
+        let held = self.observer.held().unwrap_or_default();
+        let held: BTreeSet<GroupId> = held.into_iter().map(|held| held.group).collect();
+        let snapshot = self.published.snapshot.borrow();
+        let strict = snapshot.strict.iter().filter(|(_, group)| held.contains(group));
+        strict.map(|(pod, _)| pod.clone()).collect()
     }
 
     fn destinations(&self) -> usize {
@@ -135,17 +146,19 @@ impl View for Windows {
             pods_enrolled: whole(pods.enrolled),
             pods_waiting: whole(pods.waiting),
             pods_left_alone: whole(pods.left_alone),
+            pods_held: count(self.held().len()),
             services: count(snapshot.ports.len()),
             destinations: count(self.destinations()),
             not_ready: self.not_ready(),
             zone: snapshot.zone.as_deref().unwrap_or_default().to_owned(),
             kubernetes: self.kube.as_ref().map(cluster::status),
+            other_programs: self.order.all(),
         }
     }
 
     fn pods(&self) -> Vec<proto::Pod> {
         let placed = self.published.pods.borrow().clone();
-        pods::list(&placed, self.pods.as_ref(), &self.hub)
+        pods::list(&placed, self.pods.as_ref(), &self.hub, &self.held())
     }
 
     fn services(&self) -> Vec<proto::Service> {
@@ -229,6 +242,8 @@ impl View for Windows {
             pods_enrolled: pods.enrolled,
             pods_waiting: pods.waiting,
             pods_left_alone: pods.left_alone,
+            pods_held: self.held().len() as u64,
+            other_programs: self.order.counts(),
             enrolments: (self.pods.as_ref()).map(|_| pods::histogram(&self.published.enrolments)),
             destinations: self.destinations() as u64,
             snapshot_version,
@@ -292,6 +307,7 @@ fn decisions(c: &SlotCounters) -> impl Iterator<Item = (&'static str, u64)> {
         ("skipped_stale", c.skipped_stale),
         ("no_listener", c.no_listener),
         ("origin_lost", c.origin_lost),
+        ("refused_strict", c.refused_strict),
     ]
     .into_iter()
 }

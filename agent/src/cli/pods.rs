@@ -29,6 +29,9 @@ fn row(pod: &Pod, now: u64) -> [String; 7] {
     if let Some(at) = pod.enrolled_at_ms {
         state = format!("{state} for {}", age(now.saturating_sub(at)));
     }
+    if pod.held {
+        state.push_str(" (strict: what it dials is refused)");
+    }
     for said in [&pod.reason, &pod.note]
         .into_iter()
         .filter(|said| !said.is_empty())
@@ -78,6 +81,10 @@ mod tests {
             reason: "it has finished".to_owned(),
             ..pod.clone()
         };
+        let held = Pod {
+            held: true,
+            ..pod.clone()
+        };
         let text = table(&[pod, enrolled, alone], 61_000);
         assert_eq!(
             text,
@@ -86,5 +93,7 @@ mod tests {
              demo       echo-2  echo      5     -          0            enrolled for 1m: odd\n\
              demo       echo-3  echo      -     -          0            left alone: it has finished"
         );
+        let [.., state] = row(&held, 61_000);
+        assert_eq!(state, "waiting (strict: what it dials is refused): no such file");
     }
 }

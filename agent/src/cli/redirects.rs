@@ -22,6 +22,8 @@ struct Agent {
     stale_after_ms: u64,
     /// Enrolled pods; the last entry, without a slot, counts connections of no pod.
     pods: Vec<Pod>,
+    /// Pods whose connections are refused until they are enrolled.
+    held: Vec<Held>,
     destinations: Vec<Destination>,
 }
 
@@ -53,6 +55,17 @@ struct Counters {
     skipped_stale: u64,
     no_listener: u64,
     origin_lost: u64,
+    refused_strict: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Held {
+    label: String,
+    /// Inode number of its directory.
+    control_group: u64,
+    /// Connections, since it is held.
+    refused: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,11 +126,17 @@ fn agent(observer: &Observer) -> Result<Agent, InterceptError> {
             label: destination.label,
             hits: destination.hits,
         });
+    let held = observer.held()?.into_iter().map(|held| Held {
+        label: held.label,
+        control_group: held.group.0,
+        refused: held.hits,
+    });
     Ok(Agent {
         redirecting: heartbeat_age.is_some_and(|age| age <= stale_after),
         heartbeat_age_ms: heartbeat_age.map(milliseconds),
         stale_after_ms: milliseconds(stale_after),
         pods,
+        held: held.collect(),
         destinations: destinations.collect(),
     })
 }
@@ -140,6 +159,7 @@ impl From<SlotCounters> for Counters {
             skipped_stale: from.skipped_stale,
             no_listener: from.no_listener,
             origin_lost: from.origin_lost,
+            refused_strict: from.refused_strict,
         }
     }
 }
@@ -155,6 +175,7 @@ impl Counters {
             + self.skipped_loopback
             + self.no_listener
             + self.origin_lost
+            + self.refused_strict
     }
 }
 
@@ -189,7 +210,17 @@ fn one(agent: &Agent) -> String {
         ["ID", "ADDRESS", "DESTINATION", "HITS"],
         agent.destinations.iter().map(destination_row),
     );
-    format!("{state}\n\n{pods}\n\n{destinations}")
+    // Most nodes never have one.
+    let held = match agent.held.as_slice() {
+        [] => String::new(),
+        held => {
+            let rows = held
+                .iter()
+                .map(|held| [held.label.clone(), held.refused.to_string()]);
+            format!("\n\n{}", output::table(["HELD UNTIL ENROLLED", "REFUSED"], rows))
+        }
+    };
+    format!("{state}\n\n{pods}{held}\n\n{destinations}")
 }
 
 fn pod_row(pod: &Pod) -> [String; 8] {
@@ -221,6 +252,10 @@ mod tests {
     use super::*;
 
     fn shown(redirecting: bool, heartbeat_age_ms: Option<u64>) -> String {
+        shown_with(redirecting, heartbeat_age_ms, vec![])
+    }
+
+    fn shown_with(redirecting: bool, heartbeat_age_ms: Option<u64>, held: Vec<Held>) -> String {
         let counters = Counters {
             redirected: 12,
             passed_stale: 1,
@@ -248,6 +283,7 @@ mod tests {
             heartbeat_age_ms,
             stale_after_ms: 1000,
             pods,
+            held,
             destinations,
         }])
     }
@@ -267,6 +303,16 @@ mod tests {
             shown(false, Some(7300)).starts_with("standing aside: the heartbeat is 7s old, more than 1s\n")
         );
         assert!(shown(false, None).starts_with("standing aside: the agent has not begun yet\n"));
+        let held = Held {
+            label: "demo/late".to_owned(),
+            control_group: 42,
+            refused: 3,
+        };
+        let shown = shown_with(true, Some(20), vec![held]);
+        assert!(
+            shown.contains("\n\nHELD UNTIL ENROLLED  REFUSED\ndemo/late            3\n\nID "),
+            "{shown}"
+        );
         assert_eq!(text(&[]), "no agent: the kernel redirects nothing");
     }
 }

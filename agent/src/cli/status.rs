@@ -4,7 +4,10 @@ use super::{
     Failure,
     output::{self, Output, age},
 };
-use crate::admin::proto::{Kubernetes, Status};
+use crate::admin::proto::{Kubernetes, OtherProgram, Status};
+
+/// Lines about others' programs. A balancer in each pod's group would fill the screen.
+const SHOWN: usize = 6;
 
 /// Prints it; a finding when the agent is not ready.
 pub(super) fn show(status: &Status, output: Output) -> Result<(), Failure> {
@@ -55,19 +58,7 @@ fn table(status: &Status, now: u64) -> String {
             ),
         ),
         ("heartbeat", heartbeat),
-        (
-            "pods",
-            match status.pods_left_alone {
-                0 => format!(
-                    "{} enrolled, {} waiting",
-                    status.pods_enrolled, status.pods_waiting
-                ),
-                others => format!(
-                    "{} enrolled, {} waiting, {others} left alone",
-                    status.pods_enrolled, status.pods_waiting
-                ),
-            },
-        ),
+        ("pods", pods(status)),
         (
             "services",
             format!("{}, at {} addresses", status.services, status.destinations),
@@ -87,6 +78,7 @@ fn table(status: &Status, now: u64) -> String {
             format!("{}, {} old", status.snapshot_version, age(status.snapshot_age_ms)),
         ),
     ];
+    facts.extend(order(&status.other_programs));
     if let Some(error) = &status.config_error {
         let when = format!(
             "the file was refused {} ago; the last good one is in force",
@@ -99,6 +91,54 @@ fn table(status: &Status, now: u64) -> String {
         facts.extend(cluster(kubernetes));
     }
     output::facts(facts)
+}
+
+fn pods(status: &Status) -> String {
+    let mut text = format!(
+        "{} enrolled, {} waiting",
+        status.pods_enrolled, status.pods_waiting
+    );
+    if status.pods_held > 0 {
+        text.push_str(&format!(" ({} refused what they dial)", status.pods_held));
+    }
+    if status.pods_left_alone > 0 {
+        text.push_str(&format!(", {} left alone", status.pods_left_alone));
+    }
+    text
+}
+
+/// One line for each program that an operator should know of, and how many there are besides.
+fn order(programs: &[OtherProgram]) -> Vec<(&'static str, String)> {
+    let words = |program: &OtherProgram| {
+        let verdict = match program.order.as_str() {
+            "before" => "runs BEFORE Derny's for all pods",
+            "below" => "runs BEFORE Derny's for pods of that group",
+            "replaced" => "NO LONGER RUNS for pods, as Derny's replaces it",
+            _ => return None,
+        };
+        let OtherProgram {
+            hook,
+            id,
+            name,
+            control_group,
+            ..
+        } = program;
+        Some(format!(
+            "program {id} `{name}` at {hook} of {control_group} {verdict}"
+        ))
+    };
+    let mut odd: Vec<String> = programs.iter().filter_map(words).collect();
+    let (after, odd_ones) = (programs.len() - odd.len(), odd.len());
+    if odd_ones > SHOWN {
+        odd.truncate(SHOWN);
+        odd.push(format!("and {} more: `-o json` has all", odd_ones - SHOWN));
+    }
+    if after > 0 {
+        odd.push(format!("{after} of others run after Derny's, as they should"));
+    }
+    let mut name = "kernel order";
+    let lines = odd.into_iter();
+    lines.map(|line| (std::mem::take(&mut name), line)).collect()
 }
 
 fn cluster(kubernetes: &Kubernetes) -> Vec<(&'static str, String)> {
@@ -159,6 +199,28 @@ mod tests {
         );
         assert!(text.contains("heartbeat      90ms ago\n"), "{text}");
         assert!(text.contains("zone           europe-west1-b\n"), "{text}");
+
+        let program = |order: &str| OtherProgram {
+            hook: "connect4".to_owned(),
+            id: 7,
+            name: "cil_sock4".to_owned(),
+            control_group: "/sys/fs/cgroup".to_owned(),
+            order: order.to_owned(),
+        };
+        status.other_programs = vec![program("before"), program("after")];
+        (status.pods_waiting, status.pods_held, status.pods_left_alone) = (3, 2, 1);
+        let text = table(&status, 121_000);
+        let pods = "pods           6 enrolled, 3 waiting (2 refused what they dial), 1 left alone\n";
+        assert!(text.contains(pods), "{text}");
+        assert!(
+            text.contains(
+                "kernel order   program 7 `cil_sock4` at connect4 of /sys/fs/cgroup runs BEFORE Derny's"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("1 of others run after Derny's"), "{text}");
+        status.other_programs = (0..9).map(|_| program("below")).collect();
+        assert!(table(&status, 121_000).contains("and 3 more"));
 
         status.heartbeat_age_ms = None;
         status.not_ready = vec!["kernel programs".to_owned()];

@@ -109,6 +109,7 @@ mod tests {
                     assert_ne!(zone, other);
                     zone = other;
                 }
+                Update::Strict(..) => panic!("a file says nothing of strict namespaces"),
                 Update::Health { .. } => panic!("a file says nothing of health"),
             }
         }

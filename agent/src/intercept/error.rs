@@ -34,6 +34,8 @@ pub enum InterceptError {
         name: &'static str,
         source: ProgramError,
     },
+    #[error("the kernel does not tell of its program {name}: {}", chain(source))]
+    Asked { name: String, source: ProgramError },
     #[error("map {name} is not in the object")]
     NoMap { name: &'static str },
     #[error("map {name}: {}", chain(source))]
@@ -46,6 +48,12 @@ pub enum InterceptError {
     },
     #[error("the kernel's log cannot be read: {reason}")]
     Log { reason: String },
+    #[error("which programs are at {hook} of control group {path} cannot be read: {source}")]
+    Order {
+        path: PathBuf,
+        hook: &'static str,
+        source: io::Error,
+    },
     #[error("the list of loaded programs cannot be read: {}", chain(source))]
     Programs { source: ProgramError },
 }

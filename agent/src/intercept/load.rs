@@ -1,6 +1,11 @@
 //! The programs, loaded and attached.
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::PathBuf,
+    time::Duration,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -9,7 +14,10 @@ use aya::{
 };
 use derny_ebpf_common::{AddressKey, Beat, ConnectionKey, Counters, Destination, Pod};
 
-use super::{Heartbeat, InterceptError, Observer, Origins, cgroup, enrol::Enrolment, log::KernelLog};
+use super::{
+    Heartbeat, InterceptError, Observer, Origins, ProgramOrder, cgroup, enrol::Enrolment, hold::Holding,
+    log::KernelLog,
+};
 use crate::model::Slot;
 
 /// Where and how the programs are attached.
@@ -45,6 +53,7 @@ pub(super) struct Tables {
     pub(super) node_addresses: HashMap<MapData, AddressKey, u32>,
     pub(super) listeners: SockMap<MapData>,
     pub(super) counters: PerCpuArray<MapData, Counters>,
+    pub(super) holding: Holding,
     beat_id: u32,
     tuples_id: u32,
     observed: ObservedIds,
@@ -57,6 +66,7 @@ pub(super) struct ObservedIds {
     pub(super) destinations: Option<u32>,
     pub(super) counters: Option<u32>,
     pub(super) beat: Option<u32>,
+    pub(super) held: Option<u32>,
 }
 
 /// Compiled from `ebpf/` by the build script.
@@ -126,6 +136,22 @@ impl Kernel {
         Observer::open(self.tables.observed)
     }
 
+    /// What tells which programs of others stand at the same hooks.
+    ///
+    /// # Errors
+    /// The kernel does not tell the programs' numbers.
+    pub fn program_order(&self) -> Result<ProgramOrder, InterceptError> {
+        let id = |(name, program): (&str, &Program)| match program.info() {
+            Ok(info) => Ok(info.id()),
+            Err(source) => Err(InterceptError::Asked {
+                name: name.to_owned(),
+                source,
+            }),
+        };
+        let ours: BTreeSet<u32> = self.programs.programs().map(id).collect::<Result<_, _>>()?;
+        Ok(ProgramOrder::new(self.options.cgroup.clone(), ours))
+    }
+
     /// What tells a worker which destination an accepted connection was for.
     ///
     /// # Errors
@@ -156,6 +182,7 @@ impl Tables {
             destinations: Some(id(programs, "DERNY_DESTS")?),
             counters: Some(id(programs, "DERNY_COUNTERS")?),
             beat: Some(beat_id),
+            held: Some(id(programs, "DERNY_HELD")?),
         };
         Ok(Self {
             beat_id,
@@ -167,6 +194,11 @@ impl Tables {
             node_addresses: take(programs, "DERNY_NODE_ADDR")?,
             listeners: take(programs, "DERNY_LISTENERS")?,
             counters: take(programs, "DERNY_COUNTERS")?,
+            holding: Holding {
+                held: take(programs, "DERNY_HELD")?,
+                count: take(programs, "DERNY_HELD_N")?,
+                number: 0,
+            },
         })
     }
 }

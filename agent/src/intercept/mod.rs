@@ -10,9 +10,11 @@ mod tables;
 mod netns;
 mod listen;
 mod enrol;
+mod hold;
 mod heartbeat;
 mod origins;
 mod observe;
+mod order;
 mod log;
 mod error;
 
@@ -24,7 +26,8 @@ pub use heartbeat::Heartbeat;
 pub use listen::Listeners;
 pub use load::{Kernel, Options};
 pub use netns::Netns;
-pub use observe::{ObservedDestination, ObservedPod, Observer, SlotCounters};
+pub use observe::{ObservedDestination, ObservedHeld, ObservedPod, Observer, SlotCounters};
+pub use order::{Hook, Order, OtherProgram, ProgramOrder};
 pub use origins::Origins;
 
 /// The addresses of this thread's network namespace, which is the node's: connections from them are not steered,

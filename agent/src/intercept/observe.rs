@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray},
     programs::{ProgramError, ProgramInfo, loaded_programs},
 };
-use derny_ebpf_common::{AddressKey, Beat, Counters, Destination, NODE_COUNTERS, Path, Pod};
+use derny_ebpf_common::{AddressKey, Beat, Counters, Destination, Held, NODE_COUNTERS, Path, Pod};
 
 use super::{
     InterceptError,
@@ -15,7 +15,7 @@ use super::{
     load::{ObservedIds, open_again},
     tables::{from_key, from_label, is_missing},
 };
-use crate::model::{DestinationId, Slot};
+use crate::model::{DestinationId, GroupId, Slot};
 
 /// Reads one agent's maps.
 pub struct Observer {
@@ -23,6 +23,7 @@ pub struct Observer {
     destinations: HashMap<MapData, AddressKey, Destination>,
     counters: PerCpuArray<MapData, Counters>,
     beat: Array<MapData, Beat>,
+    held: HashMap<MapData, u64, Held>,
 }
 
 /// An enrolled pod, as the kernel knows it.
@@ -30,6 +31,16 @@ pub struct Observer {
 pub struct ObservedPod {
     pub slot: Slot,
     pub netns_cookie: u64,
+    /// `namespace/name`, cut to 64 bytes.
+    pub label: String,
+}
+
+/// A pod whose connections are refused until it is enrolled, as the kernel knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedHeld {
+    pub group: GroupId,
+    /// How many connections have been refused since it is held.
+    pub hits: u64,
     /// `namespace/name`, cut to 64 bytes.
     pub label: String,
 }
@@ -65,6 +76,7 @@ pub struct SlotCounters {
     pub skipped_stale: u64,
     pub no_listener: u64,
     pub origin_lost: u64,
+    pub refused_strict: u64,
 }
 
 impl Observer {
@@ -95,6 +107,7 @@ impl Observer {
     pub(super) fn open(ids: ObservedIds) -> Result<Self, InterceptError> {
         let open = |name, id: Option<u32>| open_again(name, id.ok_or(InterceptError::NoMap { name })?);
         let (pods, dests, counters, beat) = ("DERNY_PODS", "DERNY_DESTS", "DERNY_COUNTERS", "DERNY_BEAT");
+        let held = "DERNY_HELD";
         Ok(Self {
             pods: Map::HashMap(open(pods, ids.pods)?)
                 .try_into()
@@ -108,6 +121,9 @@ impl Observer {
             beat: Map::Array(open(beat, ids.beat)?)
                 .try_into()
                 .map_err(InterceptError::map(beat))?,
+            held: Map::HashMap(open(held, ids.held)?)
+                .try_into()
+                .map_err(InterceptError::map(held))?,
         })
     }
 
@@ -129,6 +145,24 @@ impl Observer {
             .collect();
         pods.sort_by_key(|pod| pod.slot);
         Ok(pods)
+    }
+
+    /// In ascending order of label.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn held(&self) -> Result<Vec<ObservedHeld>, InterceptError> {
+        let held: BTreeMap<u64, Held> = entries("DERNY_HELD", &self.held)?.into_iter().collect();
+        let mut held: Vec<ObservedHeld> = held
+            .into_iter()
+            .map(|(group, value)| ObservedHeld {
+                group: GroupId(group),
+                hits: value.hits,
+                label: from_label(&value.label),
+            })
+            .collect();
+        held.sort_by(|a, b| a.label.cmp(&b.label));
+        Ok(held)
     }
 
     /// In ascending order of address.
@@ -207,6 +241,7 @@ impl Observer {
             skipped_stale: sum(Path::SkippedStale),
             no_listener: sum(Path::NoListener),
             origin_lost: sum(Path::OriginLost),
+            refused_strict: sum(Path::RefusedStrict),
         })
     }
 }
@@ -251,6 +286,7 @@ fn observed_ids(map_ids: &[u32]) -> ObservedIds {
             Some("DERNY_DESTS") => ids.destinations = Some(*id),
             Some("DERNY_COUNTERS") => ids.counters = Some(*id),
             Some("DERNY_BEAT") => ids.beat = Some(*id),
+            Some("DERNY_HELD") => ids.held = Some(*id),
             _ => {}
         }
     }

@@ -20,7 +20,8 @@ pub use endpoint::{Endpoint, EndpointState, Endpoints};
 pub use health_check::{HealthCheck, Probe};
 pub use origin::Origins;
 pub use pod::{
-    Bystander, InboundPort, NetnsIdentity, OpenNetns, Pod, PodName, PodNetns, PodState, PodStatus, Standing,
+    Bystander, GroupId, InboundPort, NetnsIdentity, OpenNetns, Pod, PodName, PodNetns, PodState, PodStatus,
+    Standing,
 };
 pub use policy::{
     Algorithm, Backoff, CircuitBreaking, ConnectionPool, FailurePercentage, HashKey, InboundLimits,

@@ -86,6 +86,11 @@ pub struct NetnsIdentity {
     pub ino: u64,
 }
 
+/// A control group of the second version: the inode number of its directory, by which the kernel's programs know it. Not
+/// given to another group while the machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(pub u64);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InboundPort {
     pub port: u16,

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{EndpointState, Pod, PodName, Service, ServiceName, ServicePortName};
+use super::{EndpointState, GroupId, Pod, PodName, Service, ServiceName, ServicePortName};
 
 /// One thing that changed in the world.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,6 +10,9 @@ pub enum Update {
     /// A pod is new or different.
     Pod(Arc<Pod>),
     PodGone(PodName),
+    /// The pod of this control group is of a strict namespace and is to be enrolled: until it is, what it dials is
+    /// refused. `None`: that is so no more.
+    Strict(PodName, Option<GroupId>),
     /// A service is new or different, in any of its ports, endpoints or policies.
     Service(Arc<Service>),
     ServiceGone(ServiceName),

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use imbl::ordmap::DiffItem;
 
 use crate::{
-    model::{DestinationId, Pod, Slot},
+    model::{DestinationId, Pod, PodName, Slot},
     snapshot::{Destination, Snapshot, Target},
 };
 
@@ -14,6 +14,8 @@ use crate::{
 /// redirected.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Changes {
+    /// Pods that have become strict, are so no more, or are in another control group.
+    pub(super) strict: Vec<PodName>,
     pub(super) stop_redirecting: Vec<SocketAddr>,
     pub(super) withdraw: Vec<Slot>,
     // --- here the workers get the view ---
@@ -36,6 +38,12 @@ impl Changes {
                 }
                 DiffItem::Remove(..) => {}
             }
+        }
+        for item in old.strict.diff(&new.strict) {
+            changes.strict.push(match item {
+                DiffItem::Add(name, _) | DiffItem::Remove(name, _) => name.clone(),
+                DiffItem::Update { new: (name, _), .. } => name.clone(),
+            });
         }
         for item in old.pods.diff(&new.pods) {
             match item {

@@ -1,6 +1,7 @@
 //! A view → the workers and the kernel's tables. The one place that has both in hand.
 
 mod changes;
+mod holds;
 mod times;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 };
 
 use changes::Changes;
+use holds::{Holds, Step};
 pub use times::EnrolmentTimes;
 use tokio::{
     sync::{mpsc, watch},
@@ -20,7 +22,7 @@ use tokio::{
 use crate::{
     drain,
     intercept::{self, Enrolled, Kernel},
-    model::{Pod, PodState, PodStatus, Slot, Update},
+    model::{GroupId, Pod, PodName, PodState, PodStatus, Slot, Update},
     ready,
     snapshot::{Reducer, Snapshot},
 };
@@ -29,6 +31,9 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// The same while a pod has begun to wait within [`LOOK`]: its network is being made.
 const SHORT_LOOK: Duration = Duration::from_millis(10);
+
+/// Batches of updates that become one view, at most.
+const AT_ONCE: usize = 16;
 
 /// The workers, as far as enrolment goes.
 pub trait Workers {
@@ -57,6 +62,7 @@ pub struct Publisher<W> {
     workers: W,
     worker_count: usize,
     states: BTreeMap<Slot, PodState>,
+    holds: Holds,
     snapshot: watch::Sender<Arc<Snapshot>>,
     pods: watch::Sender<Arc<Vec<PodStatus>>>,
     changed_at: watch::Sender<Instant>,
@@ -82,6 +88,7 @@ impl<W: Workers> Publisher<W> {
             workers,
             worker_count,
             states: BTreeMap::new(),
+            holds: Holds::default(),
             snapshot,
             pods: watch::Sender::default(),
             changed_at: watch::Sender::new(Instant::now()),
@@ -100,8 +107,8 @@ impl<W: Workers> Publisher<W> {
         }
     }
 
-    /// Takes updates until the drain begins; then withdraws every pod, so that new connections pass the agent by
-    /// while it finishes those that it has. `first` is dropped when the first batch is in force.
+    /// Takes updates until the drain begins; then withdraws every pod and holds none, so that new connections pass the
+    /// agent by while it finishes those that it has. `first` is dropped when the first batch is in force.
     pub async fn run(
         mut self,
         mut updates: mpsc::Receiver<Vec<Update>>,
@@ -116,7 +123,13 @@ impl<W: Workers> Publisher<W> {
             };
             tokio::select! {
                 batch = updates.recv() => match batch {
-                    Some(batch) => {
+                    Some(mut batch) => {
+                        // What has come meanwhile is one view with it: a hundred pods that start at once are not a hundred
+                        // views that each worker looks at.
+                        for _ in 1..AT_ONCE {
+                            let Ok(more) = updates.try_recv() else { break };
+                            batch.extend(more);
+                        }
                         self.apply(batch);
                         first = None;
                     }
@@ -131,6 +144,9 @@ impl<W: Workers> Publisher<W> {
             }
         }
         drop(first);
+        for group in self.holds.release_all() {
+            release(&mut self.kernel, group);
+        }
         let slots: Vec<Slot> = self.states.keys().copied().collect();
         slots.into_iter().for_each(|slot| self.withdraw(slot));
     }
@@ -146,12 +162,18 @@ impl<W: Workers> Publisher<W> {
     fn follow(&mut self) {
         let next = self.reducer.view();
         let changes = Changes::between(&self.current, &next);
+        for pod in &changes.strict {
+            self.settle(pod, &next);
+        }
         for address in changes.stop_redirecting {
             if let Err(error) = self.kernel.stop_redirecting(address) {
                 tracing::error!(%address, %error, "still redirected");
             }
         }
-        changes.withdraw.into_iter().for_each(|slot| self.withdraw(slot));
+        for slot in changes.withdraw {
+            self.hold_before_withdrawal(slot, &next);
+            self.withdraw(slot);
+        }
         self.current = next.clone();
         self.snapshot.send_replace(next);
         self.changed_at.send_replace(Instant::now());
@@ -172,6 +194,8 @@ impl<W: Workers> Publisher<W> {
                 let addresses: Vec<IpAddr> = enrolled.addresses.clone();
                 let netns_cookie = enrolled.netns.cookie();
                 tracing::info!(pod = %pod.name, %slot, ?addresses, "pod enrolled");
+                self.holds.enrolled(&pod.name);
+                self.settle(&pod.name, &self.current.clone());
                 self.workers.enrol(slot, pod, enrolled);
                 if let Some(since) = pod.since {
                     self.enrolments.observe(Instant::now().into_std() - since);
@@ -196,6 +220,30 @@ impl<W: Workers> Publisher<W> {
             }
         };
         self.states.insert(slot, state);
+    }
+
+    /// Sees to it that a pod is held or not, as `view` wants it.
+    fn settle(&mut self, pod: &PodName, view: &Snapshot) {
+        let strict = view.strict.get(pod).copied();
+        for step in self.holds.settle(pod, strict) {
+            match step {
+                Step::Hold(group) => match self.kernel.hold(group, pod) {
+                    Ok(()) => tracing::info!(%pod, "what the pod dials is refused until it is enrolled"),
+                    Err(error) => {
+                        tracing::error!(%pod, %error, "strict, and what it dials goes past the agent");
+                    }
+                },
+                Step::Release(group) => release(&mut self.kernel, group),
+            }
+        }
+    }
+
+    /// A pod that `view` wants strict is held before its redirection ends, as it may be enrolled anew at once or never.
+    fn hold_before_withdrawal(&mut self, slot: Slot, view: &Snapshot) {
+        if let Some(pod) = self.current.pods.get(&slot).cloned() {
+            self.holds.withdrawn(&pod.name);
+            self.settle(&pod.name, view);
+        }
     }
 
     fn withdraw(&mut self, slot: Slot) {
@@ -230,6 +278,7 @@ impl<W: Workers> Publisher<W> {
             match self.states.get(&slot) {
                 Some(PodState::Enrolled { .. }) if self.kernel.netns_gone(slot) => {
                     tracing::info!(pod = %pod.name, %slot, "network namespace has gone");
+                    self.hold_before_withdrawal(slot, &self.current.clone());
                     self.withdraw(slot);
                     let reason = format!(
                         "{} no longer names the pod's network namespace",
@@ -262,5 +311,11 @@ impl<W: Workers> Publisher<W> {
             })
         });
         self.pods.send_replace(Arc::new(placed.collect()));
+    }
+}
+
+fn release(kernel: &mut Kernel, group: GroupId) {
+    if let Err(error) = kernel.release(group) {
+        tracing::error!(?group, %error, "a pod's control group is still held");
     }
 }

@@ -31,6 +31,10 @@ pub struct NodeSample {
     pub pods_waiting: u64,
     /// Known, and not to be enrolled.
     pub pods_left_alone: u64,
+    /// Waiting, and what they dial is refused.
+    pub pods_held: u64,
+    /// (when they run, seen from the agent's; programs of others in the kernel).
+    pub other_programs: Vec<(&'static str, u64)>,
     /// `None` when nothing tells the agent of pods as they come.
     pub enrolments: Option<Histogram>,
     pub destinations: u64,
@@ -320,6 +324,10 @@ impl Scrape {
         gauge(&mut metric, &[("state", "enrolled")], node.pods_enrolled)?;
         gauge(&mut metric, &[("state", "waiting")], node.pods_waiting)?;
         gauge(&mut metric, &[("state", "left_alone")], node.pods_left_alone)?;
+        let mut metric = describe(encoder, names::OTHER_PROGRAMS, MetricType::Gauge)?;
+        for (order, n) in &node.other_programs {
+            gauge(&mut metric, &[("order", order)], *n)?;
+        }
         if let Some(times) = &node.enrolments {
             let mut metric = describe(encoder, names::ENROLMENT, MetricType::Histogram)?;
             let total = times.buckets.iter().map(|(_, n)| n).sum();
@@ -327,6 +335,7 @@ impl Scrape {
         }
         let rejected = u64::from(node.config_rejected == Rejected::Yes);
         for (name, value) in [
+            (names::PODS_HELD, node.pods_held),
             (names::DESTINATIONS, node.destinations),
             (names::SNAPSHOT_VERSION, node.snapshot_version),
             (names::CONFIG_REJECTED, rejected),

@@ -87,6 +87,14 @@ pub(super) const NODE_KERNEL: Name = (
     "What the kernel programs did with connections of no enrolled pod",
 );
 pub(super) const PODS: Name = ("derny_pods", "Pods in the configuration, by state");
+pub(super) const PODS_HELD: Name = (
+    "derny_pods_held",
+    "Waiting pods of strict namespaces: what they dial is refused",
+);
+pub(super) const OTHER_PROGRAMS: Name = (
+    "derny_kernel_other_programs",
+    "Programs of others at the kernel's hooks that the agent uses, by when they run",
+);
 pub(super) const DESTINATIONS: Name = ("derny_destinations", "Addresses that the kernel redirects");
 pub(super) const SNAPSHOT_VERSION: Name = ("derny_snapshot_version", "Version of the configuration in use");
 pub(super) const SNAPSHOT_AGE: Name = (

@@ -16,8 +16,8 @@ use slots::Slots;
 
 use crate::{
     model::{
-        DestinationId, EndpointState, Pod, PodName, Service, ServiceName, ServicePort, ServicePortName, Slot,
-        Update,
+        DestinationId, EndpointState, GroupId, Pod, PodName, Service, ServiceName, ServicePort,
+        ServicePortName, Slot, Update,
     },
     route::Table,
 };
@@ -30,6 +30,9 @@ pub struct Snapshot {
     /// The zone of this node; `None` when nobody said.
     pub zone: Option<Arc<str>>,
     pub pods: OrdMap<Slot, Arc<Pod>>,
+    /// Pods of strict namespaces that are to be enrolled, whether their network is known yet or not, and their control
+    /// groups.
+    pub strict: OrdMap<PodName, GroupId>,
     pub ports: OrdMap<ServicePortName, Arc<ServicePort>>,
     /// The compiled routes of those ports that have any.
     pub tables: OrdMap<ServicePortName, Arc<Table>>,
@@ -104,6 +107,10 @@ impl Reducer {
                         self.view.pods.remove(&slot);
                     }
                 }
+                Update::Strict(name, group) => match group {
+                    Some(group) => drop(self.view.strict.insert(name, group)),
+                    None => drop(self.view.strict.remove(&name)),
+                },
                 Update::Zone(zone) => self.view.zone = zone,
                 Update::Service(service) => self.set_service(&service, now, &mut refused),
                 Update::Health {

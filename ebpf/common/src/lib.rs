@@ -11,7 +11,9 @@ mod paths;
 
 pub use paths::{Counters, NODE_COUNTERS, PATHS, Path};
 pub use redirect::{DESTINATIONS, PREFIX, PREFIX_BITS, Redirect, SLOTS};
-pub use tables::{AddressKey, Beat, ConnectionKey, Destination, LABEL_BYTES, Listener, Pod, Remembered};
+pub use tables::{
+    AddressKey, Beat, ConnectionKey, Destination, Held, LABEL_BYTES, Listener, Pod, Remembered,
+};
 
 /// `SO_MARK` of the sockets that the agent opens inside pods. The kernel programs leave such sockets alone.
 ///

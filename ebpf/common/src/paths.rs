@@ -40,6 +40,8 @@ pub enum Path {
     NoListener = 13,
     /// origin: a connection of the agent could not be noted, and may be handed to it once more. Counted for the node.
     OriginLost = 14,
+    /// connect: refused, the pod is held until it is enrolled. Counted for the node.
+    RefusedStrict = 15,
 }
 
 /// One slot's counters on one CPU, by [`Path`].
@@ -49,7 +51,7 @@ pub struct Counters {
     pub by_path: [u64; PATHS],
 }
 
-const _: () = assert!(PATHS.is_power_of_two() && (Path::OriginLost as usize) < PATHS);
+const _: () = assert!(PATHS.is_power_of_two() && (Path::RefusedStrict as usize) < PATHS);
 
 // SAFETY: an array of integers.
 #[cfg(feature = "user")]

@@ -40,6 +40,15 @@ impl AddressKey {
         self.ip_be[0] == 0 && self.ip_be[1] == 0 && self.ip_be[2] == 0 && self.ip_be[3] == 1_u32.to_be()
     }
 
+    /// Is it `[::]` or 0.0.0.0? A socket that dials one of these reaches its own host.
+    #[inline(always)]
+    pub const fn is_unspecified(&self) -> bool {
+        self.ip_be[0] == 0
+            && self.ip_be[1] == 0
+            && self.ip_be[3] == 0
+            && (self.ip_be[2] == 0 || self.ip_be[2] == 0xffff_u32.to_be())
+    }
+
     /// Is it an IPv4 address?
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
@@ -79,6 +88,16 @@ pub struct Destination {
     pub id: u32,
     pub zero: u32,
     /// `namespace/service:port`.
+    pub label: [u8; LABEL_BYTES],
+}
+
+/// A pod whose connections are refused until it is enrolled. Its key is the id of its control group.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// How many connections have been refused; the kernel counts it up.
+    pub hits: u64,
+    /// `namespace/name`.
     pub label: [u8; LABEL_BYTES],
 }
 
@@ -131,6 +150,7 @@ const _: () = {
     assert!(size_of::<ConnectionKey>() == 36);
     assert!(size_of::<Pod>() == 80);
     assert!(size_of::<Destination>() == 80);
+    assert!(size_of::<Held>() == 72);
     assert!(size_of::<Remembered>() == 44);
     assert!(size_of::<Beat>() == 16);
 };
@@ -146,6 +166,8 @@ mod user {
     unsafe impl aya::Pod for super::Pod {}
     // SAFETY: see the module.
     unsafe impl aya::Pod for super::Destination {}
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for super::Held {}
     // SAFETY: see the module.
     unsafe impl aya::Pod for super::Beat {}
 }

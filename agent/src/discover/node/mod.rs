@@ -7,4 +7,4 @@ mod tree;
 mod sandboxes;
 
 pub(super) use layout::PodUid;
-pub(super) use sandboxes::{Sandbox, Sandboxes};
+pub(super) use sandboxes::{Network, Sandbox, Sandboxes};

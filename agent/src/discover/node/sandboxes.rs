@@ -1,4 +1,5 @@
-//! Which pods have processes on this machine, and the network namespaces of these. It keeps the namespaces open.
+//! Which pods have control groups on this machine, and the network namespaces of the processes in them. It keeps the
+//! namespaces open.
 //!
 //! A runtime puts the first process of a sandbox into the pod's control group and lets it enter the pod's network
 //! after that, a few milliseconds later. The kernel tells of the first and not of the second, so a pod that has changed
@@ -19,20 +20,53 @@ use super::{
     procs::{self, Found, NodeNetworks},
     tree::Tree,
 };
-use crate::model::OpenNetns;
+use crate::model::{GroupId, OpenNetns};
 
-/// Before the second look at a pod that has changed; then doubled.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-/// The last: they span some eight seconds. Whatever happens to the pod's control group later begins them anew.
-const LOOKS: u32 = 13;
+/// Between the first looks at a pod whose process is in the node's network so far. Later ones are put off by a quarter of the
+/// time that has passed, so that a pod is not seen later than by a quarter of the time that its runtime took.
+const FIRST_LOOKS: Duration = Duration::from_millis(1);
+/// The same for a pod that has a network, and will hardly have another: then doubled. While a hundred pods start, each look
+/// is time that the next pod waits.
+const FIRST_LOOK_AFTER: Duration = Duration::from_millis(10);
+/// No more looks after that. Whatever happens to the pod's control group later begins them anew.
+const LAST_LOOK: Duration = Duration::from_secs(8);
 
-/// A pod that has processes.
+/// A pod that has a control group.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::discover) struct Sandbox {
-    /// `None` while all are in the node's network.
-    pub(in crate::discover) netns: Option<Arc<OpenNetns>>,
+    /// There before the first process.
+    pub(in crate::discover) group: GroupId,
+    pub(in crate::discover) network: Network,
+}
+
+/// Where the processes of a pod are.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::discover) enum Network {
+    /// It has none.
+    NoProcess,
+    /// All are in the node's.
+    Node { since: Option<Instant> },
+    /// One is in a network of its own.
+    Own {
+        netns: Arc<OpenNetns>,
+        since: Option<Instant>,
+    },
+}
+
+impl Network {
     /// When the first process of this network was seen; `None` when it was there before the agent.
-    pub(in crate::discover) since: Option<Instant>,
+    pub(in crate::discover) fn since(&self) -> Option<Instant> {
+        match self {
+            Self::NoProcess => None,
+            Self::Node { since } | Self::Own { since, .. } => *since,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    since: Instant,
+    next: Instant,
 }
 
 #[derive(Debug)]
@@ -40,8 +74,8 @@ pub(in crate::discover) struct Sandboxes {
     tree: Tree,
     node: NodeNetworks,
     known: HashMap<PodUid, Sandbox>,
-    /// When to look again, and how often that has been done.
-    again: BTreeMap<PodUid, (Instant, u32)>,
+    /// When to look again, and since when that has been done.
+    again: BTreeMap<PodUid, Again>,
 }
 
 impl Sandboxes {
@@ -60,15 +94,16 @@ impl Sandboxes {
         Ok(sandboxes)
     }
 
-    /// `None`: no process of it runs.
+    /// `None`: it has no control group.
     pub(in crate::discover) fn get(&self, pod: &PodUid) -> Option<&Sandbox> {
         self.known.get(pod)
     }
 
-    /// Pods whose processes or network have changed, one at least. Nothing is lost when this is dropped while it waits.
+    /// Pods whose control group, processes or network have changed, one at least. Nothing is lost when this is dropped
+    /// while it waits.
     pub(in crate::discover) async fn changed(&mut self) -> io::Result<BTreeSet<PodUid>> {
         loop {
-            let due = self.again.values().map(|(at, _)| *at).min();
+            let due = self.again.values().map(|again| again.next).min();
             let look_again = async {
                 match due {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -83,7 +118,7 @@ impl Sandboxes {
                 }
                 () = look_again => {
                     let now = Instant::now();
-                    let due = self.again.iter().filter(|(_, (at, _))| *at <= now);
+                    let due = self.again.iter().filter(|(_, again)| again.next <= now);
                     due.map(|(uid, _)| uid.clone()).collect()
                 }
             };
@@ -100,49 +135,68 @@ impl Sandboxes {
 
     /// Looks at a pod's processes; whether something is otherwise than before.
     fn look(&mut self, uid: &PodUid, now: Option<Instant>) -> bool {
-        let before = self.known.get(uid).cloned();
-        let known = before.as_ref().and_then(|sandbox| sandbox.netns.clone());
-        let found = match self.tree.directory(uid) {
-            Some(directory) => procs::look(directory, known.as_ref(), &self.node),
-            None => Found::Nobody,
+        let before = self.known.get(uid).map(|sandbox| &sandbox.network);
+        let (Some(directory), Some(group)) = (self.tree.directory(uid), self.tree.group(uid)) else {
+            self.again.remove(uid);
+            return self.known.remove(uid).is_some();
         };
-        let netns = match found {
-            Found::Nobody => {
-                self.again.remove(uid);
-                return self.known.remove(uid).is_some();
-            }
-            Found::InNodeNetwork => None,
-            Found::Netns(netns) => Some(netns),
+        let open = match before {
+            Some(Network::Own { netns, .. }) => Some(netns),
+            _ => None,
         };
-        self.look_again(uid);
-        let since = match &before {
-            Some(before) if before.netns == netns || before.netns.is_none() => before.since,
-            Some(_) | None => now,
+        let found = procs::look(directory, open, &self.node);
+        // The first process of a pod is in the node's network for a moment, and the time runs from there.
+        let since = |same: bool| match before {
+            Some(before @ Network::Node { .. }) => before.since(),
+            Some(before) if same => before.since(),
+            _ => now,
         };
-        let sandbox = Sandbox { netns, since };
-        let changed = before.as_ref() != Some(&sandbox);
+        let network = match found {
+            Found::Nobody => Network::NoProcess,
+            Found::InNodeNetwork => Network::Node { since: since(false) },
+            Found::Netns(netns) => Network::Own {
+                since: since(open == Some(&netns)),
+                netns,
+            },
+        };
+        self.look_again(uid, &network);
+        let sandbox = Sandbox { group, network };
+        let changed = self.known.get(uid) != Some(&sandbox);
         self.known.insert(uid.clone(), sandbox);
         changed
     }
 
-    fn look_again(&mut self, uid: &PodUid) {
-        let tries = self.again.get(uid).map_or(0, |(_, tries)| tries + 1);
-        if tries >= LOOKS {
-            self.again.remove(uid);
-            return;
+    fn look_again(&mut self, uid: &PodUid, network: &Network) {
+        let now = Instant::now();
+        let since = self.again.get(uid).map_or(now, |again| again.since);
+        match next_look(network, now - since) {
+            Some(pause) => {
+                let next = now + pause;
+                self.again.insert(uid.clone(), Again { since, next });
+            }
+            None => drop(self.again.remove(uid)),
         }
-        let at = Instant::now() + FIRST_LOOK * (1 << tries);
-        self.again.insert(uid.clone(), (at, tries));
     }
+}
+
+/// How long to wait, so long after the change.
+fn next_look(network: &Network, after: Duration) -> Option<Duration> {
+    let pause = match network {
+        Network::NoProcess => return None,
+        Network::Node { .. } => FIRST_LOOKS.max(after / 4),
+        Network::Own { .. } => FIRST_LOOK_AFTER.max(after),
+    };
+    (after < LAST_LOOK).then_some(pause)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::MetadataExt as _};
 
     use tempfile::TempDir;
 
     use super::*;
+    use crate::model::NetnsIdentity;
 
     const POD: &str = "8f3c1f0a-5d2e-4b6f-9c0d-1a2b3c4d5e6f";
 
@@ -187,7 +241,10 @@ mod tests {
         let uid = PodUid::new(POD);
         assert_eq!(soon(&mut sandboxes).await, [POD]);
         let sandbox = sandboxes.get(&uid).unwrap();
-        assert!(sandbox.netns.is_none() && sandbox.since.is_some(), "{sandbox:?}");
+        assert!(
+            matches!(sandbox.network, Network::Node { since: Some(_) }),
+            "{sandbox:?}"
+        );
 
         fs::remove_dir_all(groups.pod(POD)).unwrap();
         assert_eq!(soon(&mut sandboxes).await, [POD]);
@@ -196,11 +253,59 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_control_group_is_told_before_its_first_process_and_made_anew_it_is_another() {
+        let groups = Groups::new();
+        let mut sandboxes = Sandboxes::open(groups.0.path()).unwrap();
+        let uid = PodUid::new(POD);
+        let (mut seen, mut open) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            let directory = groups.pod(POD);
+            assert_eq!(soon(&mut sandboxes).await, [POD]);
+            let sandbox = sandboxes.get(&uid).unwrap().clone();
+            assert_eq!(sandbox.network, Network::NoProcess);
+            assert_eq!(sandbox.group.0, fs::metadata(&directory).unwrap().ino());
+            seen.push(sandbox.group);
+            // So that the file system does not give the number to the next one, as control groups' does not.
+            open.push(fs::File::open(&directory).unwrap());
+            fs::remove_dir(&directory).unwrap();
+            assert_eq!(soon(&mut sandboxes).await, [POD]);
+            assert!(sandboxes.get(&uid).is_none());
+        }
+        assert_ne!(seen[0], seen[1]);
+    }
+
+    #[test]
+    fn looks_are_close_until_there_is_a_network_and_end() {
+        let own = Network::Own {
+            netns: Arc::new(OpenNetns {
+                file: fs::File::open("/dev/null").unwrap(),
+                identity: NetnsIdentity { dev: 4, ino: 5 },
+                found: "/proc/7/ns/net".into(),
+            }),
+            since: None,
+        };
+        let check = |network: &Network, share: u32, least: Duration, most: u32| {
+            let (mut after, mut looks) = (Duration::ZERO, 0);
+            while let Some(pause) = next_look(network, after) {
+                assert!(pause <= least.max(after / share), "{after:?}");
+                after += pause;
+                looks += 1;
+            }
+            assert!(after >= LAST_LOOK && after <= LAST_LOOK * 2, "{after:?}");
+            assert!(looks <= most, "{looks}");
+        };
+        check(&Network::Node { since: None }, 4, FIRST_LOOKS, 40);
+        check(&own, 1, FIRST_LOOK_AFTER, 11);
+        assert_eq!(next_look(&Network::NoProcess, Duration::ZERO), None);
+    }
+
+    #[tokio::test]
     async fn what_was_there_before_has_no_beginning() {
         let groups = Groups::new();
         groups.container(POD, std::process::id());
         let sandboxes = Sandboxes::open(groups.0.path()).unwrap();
-        assert_eq!(sandboxes.get(&PodUid::new(POD)).unwrap().since, None);
+        let sandbox = sandboxes.get(&PodUid::new(POD)).unwrap();
+        assert_eq!(sandbox.network, Network::Node { since: None });
     }
 
     #[tokio::test]
@@ -210,7 +315,10 @@ mod tests {
         fs::create_dir(pod.join("c1")).unwrap();
         fs::write(pod.join("cgroup.events"), "populated 0\n").unwrap();
         let mut sandboxes = Sandboxes::open(groups.0.path()).unwrap();
-        assert!(sandboxes.get(&PodUid::new(POD)).is_none());
+        assert_eq!(
+            sandboxes.get(&PodUid::new(POD)).unwrap().network,
+            Network::NoProcess
+        );
         groups.container(POD, std::process::id());
         fs::write(pod.join("cgroup.events"), "populated 1\n").unwrap();
         assert_eq!(soon(&mut sandboxes).await, [POD]);

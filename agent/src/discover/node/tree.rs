@@ -6,7 +6,10 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fs, io,
-    os::fd::{AsFd as _, AsRawFd, RawFd},
+    os::{
+        fd::{AsFd as _, AsRawFd, RawFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -17,6 +20,7 @@ use nix::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::layout::{Directory, PodUid};
+use crate::model::GroupId;
 
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -46,6 +50,7 @@ enum Watched {
 #[derive(Debug)]
 struct Pod {
     directory: PathBuf,
+    group: GroupId,
     watches: Vec<WatchDescriptor>,
 }
 
@@ -72,6 +77,11 @@ impl Tree {
     /// `None` when the pod has no control group (any more).
     pub(super) fn directory(&self, pod: &PodUid) -> Option<&Path> {
         self.pods.get(pod).map(|pod| pod.directory.as_path())
+    }
+
+    /// As [`Self::directory`].
+    pub(super) fn group(&self, pod: &PodUid) -> Option<GroupId> {
+        self.pods.get(pod).map(|pod| pod.group)
     }
 
     /// The pods of which something has changed, one at least. Nothing is lost when this is dropped while it waits.
@@ -169,6 +179,11 @@ impl Tree {
     }
 
     fn watch_pod(&mut self, uid: PodUid, directory: PathBuf) {
+        // Gone already, its parent tells of that.
+        let Ok(metadata) = fs::metadata(&directory) else {
+            return;
+        };
+        let group = GroupId(metadata.ino());
         let wanted = [
             (
                 directory.clone(),
@@ -183,12 +198,17 @@ impl Tree {
                     self.watched.insert(watch, Watched::Pod(uid.clone()));
                     watches.push(watch);
                 }
-                // Gone already; its parent tells of that.
+                // Gone meanwhile.
                 Err(Errno::ENOENT) => {}
                 Err(error) => tracing::error!(path = %path.display(), %error, "not watched"),
             }
         }
-        self.pods.insert(uid, Pod { directory, watches });
+        let pod = Pod {
+            directory,
+            group,
+            watches,
+        };
+        self.pods.insert(uid, pod);
     }
 
     fn forget(&mut self, uid: &PodUid) {

@@ -10,6 +10,8 @@ use crate::{
 
 /// Opt in or out, on a pod or its namespace.
 pub(super) const LABEL: &str = "derny.dev/mesh";
+/// On a namespace beside [`LABEL`]: what its pods dial is refused until they are enrolled.
+pub(super) const STRICT: &str = "derny.dev/strict";
 /// Services that the pod dials, by commas: `name` in its own namespace, or `namespace/name`.
 pub(super) const SERVICES: &str = "derny.dev/services";
 /// A static pod's mirror in the API has a UID of its own; its control group is named by this.
@@ -24,13 +26,6 @@ pub(super) enum Mesh {
 }
 
 impl Mesh {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Enabled => "enabled",
-            Self::Disabled => "disabled",
-        }
-    }
-
     /// Of a label that is there.
     pub(super) fn parse(value: &str) -> Result<Self, String> {
         match value {
@@ -40,6 +35,40 @@ impl Mesh {
                 "label {LABEL}: `{other}` is neither enabled nor disabled"
             )),
         }
+    }
+}
+
+/// What the agent keeps of a namespace that has the label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NamespaceFacts {
+    /// `None`: its label says nothing that is understood.
+    pub(super) mesh: Option<Mesh>,
+    pub(super) strict: bool,
+    /// What is wrong with its labels, for an operator of its pods.
+    pub(super) fault: Option<String>,
+}
+
+impl NamespaceFacts {
+    /// `None` without the label.
+    pub(super) fn of(namespace: &objects::Namespace) -> Option<Self> {
+        let labels = &namespace.metadata.labels;
+        let mesh = Mesh::parse(labels.get(LABEL)?);
+        let strict = match labels.get(STRICT).map(String::as_str) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(format!("label {STRICT}: `{other}` is neither true nor false")),
+        };
+        let faults = [mesh.as_ref().err(), strict.as_ref().err()];
+        let faults: Vec<String> = faults
+            .into_iter()
+            .flatten()
+            .map(|fault| format!("its namespace's {fault}"))
+            .collect();
+        Some(Self {
+            strict: strict.unwrap_or(false),
+            mesh: mesh.ok(),
+            fault: (!faults.is_empty()).then(|| faults.join("; ")),
+        })
     }
 }
 

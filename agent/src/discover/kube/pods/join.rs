@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     board::Shown,
     decide::{Decision, decide},
-    facts::{self, Facts, LABEL, Mesh, SERVICES, STATIC_UID},
+    facts::{self, Facts, LABEL, NamespaceFacts, SERVICES, STATIC_UID, STRICT},
     inbound, objects,
     saved::Saved,
     workload::TEMPLATE_HASH,
@@ -19,9 +19,9 @@ use super::{
 use crate::{
     discover::{
         kube::{seen::Seen, watch::Event},
-        node::{PodUid, Sandbox},
+        node::{Network, PodUid, Sandbox},
     },
-    model::{Bystander, Pod, PodName, PodNetns, ServiceName, Standing, Update},
+    model::{Bystander, GroupId, Pod, PodName, PodNetns, ServiceName, Standing, Update},
 };
 
 #[derive(Debug, Default)]
@@ -29,14 +29,23 @@ pub(super) struct Join {
     pods: BTreeMap<PodName, Entry>,
     by_uid: HashMap<PodUid, PodName>,
     /// Those that have the label.
-    namespaces: BTreeMap<Arc<str>, Mesh>,
+    namespaces: BTreeMap<Arc<str>, LabelledNamespace>,
     seen_pods: Seen<PodName>,
     seen_namespaces: Seen<Arc<str>>,
     /// What the publisher was told last.
     told: BTreeMap<PodName, Arc<Pod>>,
+    /// The strict ones among those it was told, and among those that it will be told when their network is there.
+    told_strict: BTreeMap<PodName, GroupId>,
     dirty: BTreeSet<PodName>,
     /// Pods that a file gives: those are the file's.
     taken: Arc<BTreeSet<PodName>>,
+}
+
+#[derive(Debug)]
+struct LabelledNamespace {
+    facts: NamespaceFacts,
+    /// As they are saved.
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -84,9 +93,10 @@ impl Join {
             Event::Applied(object) => {
                 let name: Arc<str> = object.metadata.name.as_str().into();
                 self.seen_namespaces.see(name.clone());
-                let label = object.metadata.labels.get(LABEL);
-                let mesh = label.and_then(|value| Mesh::parse(value).ok());
-                self.set_namespace(name, mesh);
+                let facts = NamespaceFacts::of(&object);
+                let mut labels = object.metadata.labels;
+                labels.retain(|name, _| [LABEL, STRICT].contains(&name.as_str()));
+                self.set_namespace(name, facts.map(|facts| LabelledNamespace { facts, labels }));
             }
             Event::Gone(object) => {
                 let name: Arc<str> = object.metadata.name.as_str().into();
@@ -131,10 +141,10 @@ impl Join {
     }
 
     pub(super) fn to_save(&self) -> Saved {
-        let namespaces = self.namespaces.iter().map(|(name, mesh)| objects::Namespace {
+        let namespaces = self.namespaces.iter().map(|(name, known)| objects::Namespace {
             metadata: objects::Meta {
                 name: name.to_string(),
-                labels: BTreeMap::from([(LABEL.to_owned(), mesh.as_str().to_owned())]),
+                labels: known.labels.clone(),
                 ..objects::Meta::default()
             },
         });
@@ -160,6 +170,14 @@ impl Join {
         for name in std::mem::take(&mut self.dirty) {
             self.decide(&name, now);
             let entry = self.pods.get(&name).filter(|_| !self.taken.contains(&name));
+            let strict = entry.and_then(|entry| self.strict(entry, sandbox(&entry.facts.uid)?));
+            if strict != self.told_strict.get(&name).copied() {
+                match strict {
+                    Some(group) => drop(self.told_strict.insert(name.clone(), group)),
+                    None => drop(self.told_strict.remove(&name)),
+                }
+                updates.push(Update::Strict(name.clone(), strict));
+            }
             let pod = entry.and_then(|entry| entry.wanted(sandbox(&entry.facts.uid)).ok());
             match (pod, self.told.get(&name)) {
                 (None, None) => {}
@@ -201,7 +219,16 @@ impl Join {
                 shown.notes.insert(name.clone(), OF_THE_FILE.to_owned());
                 continue;
             }
-            let note = entry.facts.faults.join("; ");
+            let of_namespace = self.namespaces.get(&name.namespace);
+            let of_namespace = of_namespace.and_then(|known| known.facts.fault.as_ref());
+            let faults: Vec<&str> = entry
+                .facts
+                .faults
+                .iter()
+                .chain(of_namespace)
+                .map(String::as_str)
+                .collect();
+            let note = faults.join("; ");
             match entry.wanted(sandbox(&entry.facts.uid)) {
                 Ok(_) if note.is_empty() => {}
                 Ok(_) => drop(shown.notes.insert(name.clone(), note)),
@@ -251,12 +278,13 @@ impl Join {
         }
     }
 
-    fn set_namespace(&mut self, name: Arc<str>, mesh: Option<Mesh>) {
-        let before = match mesh {
-            Some(mesh) => self.namespaces.insert(name.clone(), mesh),
+    fn set_namespace(&mut self, name: Arc<str>, known: Option<LabelledNamespace>) {
+        let facts = known.as_ref().map(|known| known.facts.clone());
+        let before = match known {
+            Some(known) => self.namespaces.insert(name.clone(), known),
             None => self.namespaces.remove(&name),
         };
-        if before != mesh {
+        if before.map(|before| before.facts) != facts {
             let pods = self.pods.keys().filter(|pod| pod.namespace == name);
             self.dirty.extend(pods.cloned());
         }
@@ -269,12 +297,19 @@ impl Join {
         if entry.facts.mesh.is_none() && !self.seen_namespaces.is_answered() {
             return;
         }
-        let namespace = self.namespaces.get(&name.namespace).copied();
-        let decision = decide(namespace, &entry.facts);
+        let namespace = self.namespaces.get(&name.namespace);
+        let decision = decide(namespace.and_then(|known| known.facts.mesh), &entry.facts);
         if decision == Decision::Enrol && matches!(entry.decision, Some(Decision::LeaveAlone(_))) {
             entry.turned = Some(now);
         }
         entry.decision = Some(decision);
+    }
+
+    /// The control group of a pod that may dial nothing until it is enrolled.
+    fn strict(&self, entry: &Entry, sandbox: &Sandbox) -> Option<GroupId> {
+        let namespace = self.namespaces.get(&entry.facts.name.namespace)?;
+        let applies = namespace.facts.strict && entry.decision == Some(Decision::Enrol);
+        applies.then_some(sandbox.group)
     }
 }
 
@@ -298,13 +333,12 @@ impl Entry {
             Some(Decision::LeaveAlone(reason)) => return Err((Standing::LeftAlone, reason.clone())),
             Some(Decision::Enrol) => {}
         }
-        let Some(sandbox) = sandbox else {
-            return waiting("no process of it runs yet");
+        let (netns, since) = match sandbox.map(|sandbox| &sandbox.network) {
+            None | Some(Network::NoProcess) => return waiting("no process of it runs yet"),
+            Some(Network::Node { .. }) => return waiting("its processes are in the node's network so far"),
+            Some(Network::Own { netns, since }) => (netns, since),
         };
-        let Some(netns) = &sandbox.netns else {
-            return waiting("its processes are in the node's network so far");
-        };
-        let since = self.turned.max(sandbox.since);
+        let since = self.turned.max(*since);
         Ok(Pod {
             name: self.facts.name.clone(),
             workload: self.facts.workload.clone(),
