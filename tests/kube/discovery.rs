@@ -50,6 +50,36 @@ fn a_service_is_balanced_over_the_endpoints_of_its_slices() {
 }
 
 #[test]
+fn hints_of_slices_keep_calls_in_the_nodes_zone() {
+    let world = World::new(3, &["--zone", "a"]);
+    let tell = |hints: [Option<&str>; 3]| {
+        let ready = objects::ready(&world.servers.iter().collect::<Vec<_>>());
+        let mut slice = objects::slice("echo", "echo-1", ("grpc", HTTP_PORT), &ready);
+        for (place, zone) in hints.into_iter().enumerate() {
+            if let Some(zone) = zone {
+                slice["endpoints"][place]["hints"] = json!({"forZones": [{"name": zone}]});
+            }
+        }
+        world.apply(&[slice]);
+    };
+    let are = |count: usize| {
+        eventually(&format!("{count} endpoints"), SOON, || {
+            let endpoints = world.shown("echo")["endpoints"].clone();
+            endpoints.as_array().is_some_and(|all| all.len() == count)
+        })
+        .unwrap();
+    };
+    assert_eq!(calls(&world, 100).len(), 3);
+    tell([Some("a"), Some("b"), Some("a")]);
+    are(2);
+    let near: Vec<String> = calls(&world, 100).into_keys().collect();
+    assert_eq!(near, ["server-1", "server-3"]);
+    tell([Some("a"), None, Some("a")]);
+    are(3);
+    assert_eq!(calls(&world, 100).len(), 3);
+}
+
+#[test]
 fn endpoints_terminate_move_between_slices_and_go_under_load() {
     let world = World::new(3, &[]);
     let load = Load::grpc(&world.client, &world.target()).unwrap();

@@ -134,6 +134,21 @@ pub(crate) struct SliceEndpoint {
     pub(crate) conditions: Conditions,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) zone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hints: Option<Hints>,
+}
+
+/// Whose callers an endpoint is for, where the cluster's controllers keep traffic in its zone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Hints {
+    pub(crate) for_zones: Vec<ForZone>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ForZone {
+    pub(crate) name: String,
 }
 
 /// `None`: not known, which reads as `ready` and as `serving`, and as not `terminating`.

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use smallvec::SmallVec;
+
 use super::objects;
 use crate::model::{Endpoint, EndpointState};
 
@@ -18,7 +20,16 @@ pub(super) struct Slices(BTreeMap<Box<str>, Slice>);
 struct Slice {
     /// By name; empty for a port without one.
     ports: Vec<(Box<str>, u16)>,
-    endpoints: Vec<(IpAddr, EndpointState, Option<Arc<str>>)>,
+    endpoints: Vec<Member>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Member {
+    ip: IpAddr,
+    state: EndpointState,
+    zone: Option<Arc<str>>,
+    /// The zones whose callers it is for; empty where nobody has said it.
+    hints: SmallVec<[Arc<str>; 1]>,
 }
 
 /// Zones by name: there are few, and many endpoints in each.
@@ -56,24 +67,29 @@ impl Slices {
         self.0.keys().map(|name| &**name)
     }
 
-    /// Who answers for the port of this name, by address in ascending order. An endpoint that moves from one slice to
-    /// another stands in both for a moment: the better state counts.
-    pub(super) fn endpoints(&self, port: Option<&str>) -> Vec<Endpoint> {
+    /// Who answers for the port of this name to callers in `own_zone`, by address in ascending order. An endpoint that
+    /// moves from one slice to another stands in both for a moment: the better state counts.
+    pub(super) fn endpoints(&self, port: Option<&str>, own_zone: Option<&str>) -> Vec<Endpoint> {
         let port = port.unwrap_or_default();
+        let members = self.0.values().flat_map(|slice| {
+            let numbers = slice.ports.iter().filter(|(name, _)| **name == *port);
+            numbers.flat_map(|(_, number)| slice.endpoints.iter().map(move |member| (member, *number)))
+        });
+        let near = own_zone.filter(|zone| hints_hold(members.clone().map(|(member, _)| member), zone));
         let mut found = BTreeMap::<SocketAddr, Endpoint>::new();
-        for slice in self.0.values() {
-            for (_, number) in slice.ports.iter().filter(|(name, _)| **name == *port) {
-                for (ip, state, zone) in &slice.endpoints {
-                    let address = SocketAddr::new(*ip, *number);
-                    let known = found.entry(address).or_insert_with(|| Endpoint {
-                        state: *state,
-                        zone: zone.clone(),
-                        ..Endpoint::new(address)
-                    });
-                    if *state == EndpointState::Ready {
-                        known.state = EndpointState::Ready;
-                    }
-                }
+        for (member, number) in members {
+            let is_ready = member.state == EndpointState::Ready;
+            if near.is_some_and(|zone| is_ready && !member.is_for(zone)) {
+                continue;
+            }
+            let address = SocketAddr::new(member.ip, number);
+            let known = found.entry(address).or_insert_with(|| Endpoint {
+                state: member.state,
+                zone: member.zone.clone(),
+                ..Endpoint::new(address)
+            });
+            if is_ready {
+                known.state = EndpointState::Ready;
             }
         }
         found.into_values().collect()
@@ -86,6 +102,26 @@ impl Slices {
             .map(|(name, slice)| slice.to_object(namespace, name))
             .collect()
     }
+}
+
+impl Member {
+    fn is_for(&self, zone: &str) -> bool {
+        self.hints.iter().any(|hint| **hint == *zone)
+    }
+}
+
+/// Whether the hints say who is for a zone: each ready endpoint has one, and some are for that zone. One without means
+/// that the controllers are not through, and a zone without any would have nobody. (Kubernetes, "Topology Aware
+/// Routing", safeguards.)
+fn hints_hold<'a>(members: impl Iterator<Item = &'a Member>, zone: &str) -> bool {
+    let mut some = false;
+    for member in members.filter(|member| member.state == EndpointState::Ready) {
+        if member.hints.is_empty() {
+            return false;
+        }
+        some |= member.is_for(zone);
+    }
+    some
 }
 
 impl Slice {
@@ -101,8 +137,13 @@ impl Slice {
                 .first()
                 .and_then(|text| text.parse::<IpAddr>().ok())
             {
-                let zone = endpoint.zone.as_deref().map(|zone| zones.get(zone));
-                endpoints.push((ip.to_canonical(), state, zone));
+                let hints = endpoint.hints.iter().flat_map(|hints| &hints.for_zones);
+                endpoints.push(Member {
+                    ip: ip.to_canonical(),
+                    state,
+                    zone: endpoint.zone.as_deref().map(|zone| zones.get(zone)),
+                    hints: hints.map(|hint| zones.get(&hint.name)).collect(),
+                });
             }
         }
         let ports = object.ports.iter().flatten();
@@ -118,16 +159,22 @@ impl Slice {
     }
 
     fn to_object(&self, namespace: &str, name: &str) -> objects::EndpointSlice {
-        let endpoints = self.endpoints.iter().map(|(ip, state, zone)| {
-            let ready = *state == EndpointState::Ready;
+        let endpoints = self.endpoints.iter().map(|member| {
+            let ready = member.state == EndpointState::Ready;
+            let for_zones = member.hints.iter().map(|hint| objects::ForZone {
+                name: hint.to_string(),
+            });
             objects::SliceEndpoint {
-                addresses: vec![ip.to_string()],
+                addresses: vec![member.ip.to_string()],
                 conditions: objects::Conditions {
                     ready: Some(ready),
                     serving: Some(true),
                     terminating: Some(!ready),
                 },
-                zone: zone.as_deref().map(str::to_owned),
+                zone: member.zone.as_deref().map(str::to_owned),
+                hints: (!member.hints.is_empty()).then(|| objects::Hints {
+                    for_zones: for_zones.collect(),
+                }),
             }
         });
         let ports = self.ports.iter().map(|(name, number)| objects::SlicePort {
@@ -171,7 +218,7 @@ mod tests {
     }
 
     fn words(slices: &Slices, port: Option<&str>) -> Vec<String> {
-        let endpoints = slices.endpoints(port).into_iter();
+        let endpoints = slices.endpoints(port, None).into_iter();
         endpoints
             .map(|e| match e.zone {
                 Some(zone) => format!("{} {} {zone}", e.address, e.state.as_str()),
@@ -255,6 +302,45 @@ mod tests {
         assert_eq!(words(&again, Some("main")), main);
         assert!(slices.remove("two") && !slices.remove("two"));
         assert_eq!(words(&slices, Some("main"))[0], "10.0.0.1:8080 terminating b");
+    }
+
+    #[test]
+    fn hints_keep_callers_in_their_zone_when_all_have_them() {
+        let near = |hints: [Value; 3], zone: Option<&str>| {
+            let ready = json!({"ready": true});
+            let going = json!({"ready": false, "serving": true, "terminating": true});
+            let endpoint = |n: usize, conditions: &Value| json!({"addresses": [format!("10.0.0.{n}")], "conditions": conditions, "hints": hints[n - 1]});
+            let endpoints = json!([endpoint(1, &ready), endpoint(2, &ready), endpoint(3, &going)]);
+            let mut slices = Slices::default();
+            let object = slice("s", json!([{"port": 80}]), endpoints);
+            slices.set(&object, &mut Zones::default());
+            let mut again = Slices::default();
+            again.set(&slices.to_objects("demo")[0], &mut Zones::default());
+            let last = |of: &Slices| {
+                let endpoints = of.endpoints(None, zone).into_iter();
+                endpoints
+                    .map(|e| e.address.ip().to_string().pop().unwrap())
+                    .collect::<String>()
+            };
+            assert_eq!(last(&slices), last(&again), "as saved");
+            last(&slices)
+        };
+        let of = |zones: &[&str]| json!({"forZones": zones.iter().map(|name| json!({"name": name})).collect::<Vec<_>>()});
+        let (a, b, both, none) = (of(&["a"]), of(&["b"]), of(&["a", "b"]), json!(null));
+        let cases = [
+            ([a.clone(), b.clone(), none.clone()], Some("a"), "13"),
+            ([a.clone(), b.clone(), none.clone()], Some("b"), "23"),
+            ([a.clone(), both, none.clone()], Some("a"), "123"),
+            // Nobody is for that zone; one has no hint; the node has no zone.
+            ([a.clone(), b.clone(), none.clone()], Some("c"), "123"),
+            ([a.clone(), none.clone(), none.clone()], Some("a"), "123"),
+            ([a.clone(), b.clone(), none.clone()], None, "123"),
+            // Who is going away gets nothing new in any case.
+            ([b.clone(), b, a], Some("a"), "123"),
+        ];
+        for (hints, zone, expect) in cases {
+            assert_eq!(near(hints.clone(), zone), expect, "{hints:?} {zone:?}");
+        }
     }
 
     #[test]

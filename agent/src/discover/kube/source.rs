@@ -109,16 +109,16 @@ impl KubeSource {
         let verdicts = watch::Sender::new(Arc::default());
         let writing = leader::run(self.cluster.clone(), self.identity(), verdicts.subscribe());
         let mut writing = pin!(writing);
-        let zone = self.options.zone.clone();
+        let mut world = World::default();
+        world.set_zone(self.options.zone.clone());
         let mut running = Running {
             _kinds: self.kinds(&send),
             source: self,
-            world: World::default(),
+            world,
             in_use: InUse::default(),
             watches: BTreeMap::new(),
             send,
             listed_at: None,
-            zone,
             told_zone: None,
             unsaved: false,
             saving: None,
@@ -174,7 +174,6 @@ struct Running {
     send: mpsc::Sender<News>,
     _kinds: Vec<Watch>,
     listed_at: Option<Instant>,
-    zone: Option<Arc<str>>,
     /// The zone that was told last.
     told_zone: Option<Arc<str>>,
     unsaved: bool,
@@ -223,9 +222,9 @@ impl Running {
                 continue;
             }
             let mut changes = self.world.changes();
-            if self.told_zone != self.zone {
-                self.told_zone = self.zone.clone();
-                changes.push(Update::Zone(self.zone.clone()));
+            if self.told_zone.as_ref() != self.world.zone() {
+                self.told_zone = self.world.zone().cloned();
+                changes.push(Update::Zone(self.told_zone.clone()));
             }
             if !changes.is_empty() && updates.send(changes).await.is_err() {
                 break;
@@ -249,7 +248,7 @@ impl Running {
                     .labels
                     .get(ZONE)
                     .map(|zone| Arc::from(zone.as_str()));
-                self.zone = zone;
+                self.world.set_zone(zone);
             }
             News::Node(_) => {}
             News::Slice(service, event) => {
@@ -363,7 +362,7 @@ impl Running {
         match saved_file::read::<Saved>(&path) {
             Ok(Some(mut saved)) => {
                 if self.source.options.zone.is_none() {
-                    self.zone = saved.zone.take().map(Arc::from);
+                    self.world.set_zone(saved.zone.take().map(Arc::from));
                 }
                 let watched = saved.restore(&mut self.world);
                 tracing::info!(path = %path.display(), services = self.world.services.len(), "state of an earlier agent in force");
@@ -387,7 +386,7 @@ impl Running {
             return;
         }
         self.unsaved = false;
-        let zone = self.zone.as_deref().map(str::to_owned);
+        let zone = self.world.zone().map(ToString::to_string);
         let state = Saved::of(&self.world, zone);
         self.saving = Some(tokio::task::spawn_blocking(move || {
             if let Err(error) = saved_file::write(&path, &state) {

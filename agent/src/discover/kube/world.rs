@@ -31,6 +31,8 @@ pub(super) struct World {
     /// Of the services whose endpoints are watched. In force only when a list was whole.
     pub(super) endpoints: HashMap<ServiceName, Watched>,
     zones: Zones,
+    /// The node's own.
+    zone: Option<Arc<str>>,
     seen: SeenKinds,
     /// Services that a file gives: those are the file's.
     pub(super) taken: Arc<BTreeSet<ServiceName>>,
@@ -57,6 +59,18 @@ struct SeenKinds {
 }
 
 impl World {
+    /// In which zone the node is.
+    pub(super) fn zone(&self) -> Option<&Arc<str>> {
+        self.zone.as_ref()
+    }
+
+    pub(super) fn set_zone(&mut self, zone: Option<Arc<str>>) {
+        if self.zone != zone {
+            self.zone = zone;
+            self.dirty.extend(self.endpoints.keys().cloned());
+        }
+    }
+
     pub(super) fn service(&mut self, event: Event<objects::Service>) {
         let seen = &mut self.seen.services;
         match event {

@@ -50,7 +50,12 @@ impl World {
                 port: port.port,
             };
             let endpoints = match endpoints {
-                Some(watched) => Endpoints::Known(watched.slices.endpoints(port.name.as_deref())),
+                Some(watched) => {
+                    // Who is dialled by an endpoint's own address has chosen already.
+                    let by_service = declared.kind != Kind::Headless;
+                    let own_zone = self.zone.as_deref().filter(|_| by_service);
+                    Endpoints::Known(watched.slices.endpoints(port.name.as_deref(), own_zone))
+                }
                 None => Endpoints::Unknown {
                     instead: declared
                         .addresses()
