@@ -331,10 +331,10 @@ mod tests {
             ([a.clone(), b.clone(), none.clone()], Some("a"), "13"),
             ([a.clone(), b.clone(), none.clone()], Some("b"), "23"),
             ([a.clone(), both, none.clone()], Some("a"), "123"),
-            // Nobody is for that zone; one has no hint; the node has no zone.
+            // Nobody is for that zone; the node has no zone; one has no hint.
             ([a.clone(), b.clone(), none.clone()], Some("c"), "123"),
-            ([a.clone(), none.clone(), none.clone()], Some("a"), "123"),
             ([a.clone(), b.clone(), none.clone()], None, "123"),
+            ([a.clone(), none.clone(), none], Some("a"), "123"),
             // Who is going away gets nothing new in any case.
             ([b.clone(), b, a], Some("a"), "123"),
         ];
