@@ -117,7 +117,7 @@ async fn answer(store: Arc<Store>, request: Request<Incoming>) -> Result<Respons
         (Method::POST, None) => store.create(&key, object),
         (Method::PUT, Some(_)) => store.replace(&key, sub, object),
         (Method::PATCH, Some(_)) => store.apply(&key, sub, object),
-        (Method::DELETE, Some(_)) => store.delete(&key),
+        (Method::DELETE, Some(_)) => store.delete(&key, &object),
         _ => Err(Refused::NotFound),
     };
     Ok(match done {

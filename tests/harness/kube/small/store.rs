@@ -230,8 +230,16 @@ impl Store {
         Ok(self.put(key, Some(joined(old.as_ref(), part, object))))
     }
 
-    pub(super) fn delete(&self, key: &Key) -> Result<Value, Refused> {
-        let old = self.get(key)?;
+    /// With a period of grace the object stays, and says that it is leaving, until it is deleted without one.
+    pub(super) fn delete(&self, key: &Key, options: &Value) -> Result<Value, Refused> {
+        let mut old = self.get(key)?;
+        if options["gracePeriodSeconds"]
+            .as_u64()
+            .is_some_and(|seconds| seconds > 0)
+        {
+            old["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            return Ok(self.put(key, Some(old)));
+        }
         self.put(key, None);
         Ok(old)
     }
