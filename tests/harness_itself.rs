@@ -135,10 +135,9 @@ fn a_new_pod_leaves_the_gateway_as_the_others_know_it() {
         let said = process.output(Duration::from_secs(5)).unwrap().success().unwrap();
         said.split("link/ether ").nth(1).unwrap().to_owned()
     };
-    let pods: Vec<Pod> = (0..12).map(|n| node.pod(&format!("p{n}")).unwrap()).collect();
+    // One without an address of its own takes that of its first port.
     let known = bridge();
-    drop(pods);
-    let _first = node.pod("first").unwrap();
+    let _pod = node.pod("a").unwrap();
     assert_eq!(bridge(), known);
 }
 

@@ -23,7 +23,7 @@ const QUIET: &str = "kube_client=off";
 pub fn init(filter: &str) -> Result<(), Error> {
     use tracing_subscriber::util::SubscriberInitExt as _;
 
-    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|source| Error::Filter {
+    let filter = quieted(filter).map_err(|source| Error::Filter {
         filter: filter.to_owned(),
         source,
     })?;
@@ -38,4 +38,26 @@ pub fn init(filter: &str) -> Result<(), Error> {
             .try_init()?;
     }
     Ok(())
+}
+
+fn quieted(filter: &str) -> Result<EnvFilter, filter::ParseError> {
+    EnvFilter::try_new(format!("{QUIET},{filter}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_that_says_too_much_is_heard_when_it_is_asked_for() {
+        let words = |filter: &str| {
+            let filter = quieted(filter).unwrap().to_string();
+            let mut words: Vec<String> = filter.split(',').map(str::to_owned).collect();
+            words.sort();
+            words
+        };
+        assert_eq!(words("info"), ["info", "kube_client=off"]);
+        assert_eq!(words("info,kube_client=debug"), ["info", "kube_client=debug"]);
+        quieted("info,=,").unwrap_err();
+    }
 }

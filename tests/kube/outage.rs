@@ -20,6 +20,8 @@ use crate::{
 const OUTAGE: Duration = Duration::from_secs(60);
 /// An endpoint that was ejected is called again within this.
 const RETURN: Duration = Duration::from_secs(30);
+/// After a minute without an answer each watch waits so long before it tries again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const SERVERS: usize = 3;
 
 /// The service `orders`: pods elsewhere, as far as the agent knows, each of which can end and start again.
@@ -93,6 +95,7 @@ fn a_minute_without_the_server_under_churn_costs_no_call() {
     load.wait_for("calls pass", 500, 0.0, SOON, Call::by_derny)
         .unwrap();
 
+    let watches = kubelet.agent.metrics().unwrap().sum("derny_kube_watches", &[]);
     kubelet.cluster.kill9().unwrap();
     let away = now();
     eventually("the agent knows", SOON, || kubelet.is_up() == 0.0).unwrap();
@@ -113,6 +116,15 @@ fn a_minute_without_the_server_under_churn_costs_no_call() {
     // What changed meanwhile is caught up with: a server has been replaced, and a pod of this node has gone.
     let replacement = Orders::server(&kubelet, "orders-4");
     kubelet.cluster.start_again().unwrap();
+    eventually("the server is heard again", LONGEST_PAUSE, || {
+        kubelet.is_up() == 1.0
+    })
+    .unwrap();
+    // The first watch that hears it tells the others, each of which would wait as long by itself.
+    kubelet
+        .agent
+        .metric("derny_kube_watches", &[], |open| open >= watches)
+        .unwrap();
     let pods = [&orders.servers[0].0, &orders.servers[1].0, &replacement.0];
     kubelet.cluster.apply(&[slice(&pods)]).unwrap();
     kubelet

@@ -32,12 +32,7 @@ fn a_rolling_update_under_load_costs_no_call() {
     let no_retries = objects::policy("p", "echo", json!({"retry": {"attempts": 0}}));
     let mut world = World::with(REPLICAS, &[], &[no_retries]);
     eventually("the policy is in force", SOON, || {
-        world
-            .agent
-            .cli_json(&["services"])
-            .unwrap()
-            .to_string()
-            .contains("retry")
+        world.shown("echo")["policy"] == json!(["retry"])
     })
     .unwrap();
     let load = Load::grpc(&world.client, &world.target()).unwrap();

@@ -52,7 +52,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         Some(path) => path.clone(),
         None => intercept::find_pods_cgroup()?,
     };
-    let mut kernel = intercept::Kernel::load(&intercept::Options {
+    let kernel = intercept::Kernel::load(&intercept::Options {
         cgroup: cgroup.clone(),
         own_cgroup: None,
         stale_after: args.stale_after,
@@ -62,7 +62,6 @@ pub fn run(args: RunArgs) -> Result<()> {
             KernelLog::Debug => 4,
         },
     })?;
-    kernel.set_node_addresses(&intercept::node_addresses()?)?;
     let writer = Writer::start(match &args.access_log {
         AccessLog::Off => Sink::Off,
         AccessLog::Stdout => Sink::Stdout,

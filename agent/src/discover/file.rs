@@ -145,20 +145,17 @@ impl FileSource {
                 continue;
             }
             let Some(next) = self.reload().await else { continue };
-            let (before, after) = (service_names(&self.current), service_names(&next));
-            self.services
-                .send_replace(Arc::new(before.union(&after).cloned().collect()));
-            let (pods_before, pods_after) = (pod_names(&self.current), pod_names(&next));
-            self.pods
-                .send_replace(Arc::new(pods_before.union(&pods_after).cloned().collect()));
+            let (services, pods) = (service_names(&next), pod_names(&next));
+            take_more(&self.services, &services);
+            take_more(&self.pods, &pods);
             changes = merge.declare(next.clone());
             names.follow(merge.questions());
             self.current = next;
             if !changes.is_empty() && updates.send(std::mem::take(&mut changes)).await.is_err() {
                 return;
             }
-            self.services.send_replace(Arc::new(after));
-            self.pods.send_replace(Arc::new(pods_after));
+            self.services.send_replace(Arc::new(services));
+            self.pods.send_replace(Arc::new(pods));
         }
     }
 
@@ -227,6 +224,12 @@ fn in_zone(given: Option<&Arc<str>>, mut checked: Checked) -> Checked {
         checked.zone = Some(zone.clone());
     }
     checked
+}
+
+/// Adds to what the file is said to give. Nobody else is to tell of these from now on, nor yet of those that it gave.
+fn take_more<T: Ord + Clone>(given: &watch::Sender<Arc<BTreeSet<T>>>, more: &BTreeSet<T>) {
+    let both = given.borrow().union(more).cloned().collect();
+    given.send_replace(Arc::new(both));
 }
 
 fn service_names(of: &Checked) -> BTreeSet<ServiceName> {

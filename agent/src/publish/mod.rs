@@ -16,7 +16,7 @@ use holds::{Holds, Step};
 pub use times::EnrolmentTimes;
 use tokio::{
     sync::{mpsc, watch},
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 
 use crate::{
@@ -115,7 +115,11 @@ impl<W: Workers> Publisher<W> {
         mut first: Option<ready::Guard>,
         drain: drain::Watch,
     ) {
+        self.follow_node();
         let mut looked = Instant::now();
+        // At its own pace: asking for addresses costs the more the more pods there are, also while one is waited for.
+        let mut node = tokio::time::interval_at(looked + LOOK, LOOK);
+        node.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let pause = match looked < self.hurry_until {
                 true => SHORT_LOOK,
@@ -136,6 +140,7 @@ impl<W: Workers> Publisher<W> {
                     // Discovery has ended, and so will the process.
                     None => drain.signaled().await,
                 },
+                _ = node.tick() => self.follow_node(),
                 () = tokio::time::sleep_until(looked + pause) => {
                     self.look();
                     looked = Instant::now();
@@ -271,7 +276,6 @@ impl<W: Workers> Publisher<W> {
 
     /// Tries waiting pods again, lets go of pods whose network namespace has gone, and forgets old destinations.
     fn look(&mut self) {
-        self.follow_node();
         let mut changed = false;
         let pods: Vec<(Slot, Arc<Pod>)> = self.current.pods.iter().map(|(s, p)| (*s, p.clone())).collect();
         for (slot, pod) in pods {
