@@ -86,12 +86,16 @@ fn watches_that_are_cut_forgotten_and_refused_are_taken_up() {
     let world = World::new(3, &[]);
     world.endpoints(&[0]);
     let load = load(&world);
-    for (round, server) in [1, 2, 0, 1].into_iter().enumerate() {
+    for (round, server) in [1, 2, 0, 1, 2].into_iter().enumerate() {
         match round {
             0 => {}
             1 => world.cluster.proxy.fault("endpointslices", Fault::Gone, 2),
             2 => world.cluster.proxy.fault("endpointslices", Fault::Broken, 3),
-            _ => world.cluster.proxy.fault("endpointslices", Fault::Cut, 2),
+            3 => world.cluster.proxy.fault("endpointslices", Fault::Cut, 2),
+            _ => world
+                .cluster
+                .proxy
+                .fault("endpointslices", Fault::StaleBookmark, 2),
         }
         world.cluster.proxy.cut_watches();
         let since = unix_now();
@@ -105,6 +109,56 @@ fn watches_that_are_cut_forgotten_and_refused_are_taken_up() {
     };
     assert!(counted("gone") >= 2.0 && counted("unavailable") >= 3.0 && counted("unreachable") >= 2.0);
     assert!(world.sum("derny_kube_relists_total", &[("resource", "endpointslices")]) >= 1.0);
+    let watched = world.cluster.proxy.seen(&["endpointslices", "watch"]);
+    let stale = |path: &String| path.split(['?', '&']).any(|word| word == "resourceVersion=1");
+    assert!(
+        watched.iter().any(stale),
+        "taken up where the bookmark said: {watched:?}"
+    );
+}
+
+#[test]
+fn a_server_that_comes_back_piece_by_piece_is_watched_at_once() {
+    /// Failures in a row after which a watch waits six seconds or more for its next try.
+    const LONG_AWAY: f64 = 7.0;
+    const KINDS: [&str; 5] = [
+        "services",
+        "httproutes",
+        "grpcroutes",
+        "trafficpolicies",
+        "referencegrants",
+    ];
+    let world = World::new(1, &[]);
+    let watches = || world.sum("derny_kube_watches", &[]);
+    eventually("all is watched", SOON, || watches() >= KINDS.len() as f64).unwrap();
+    let all = watches();
+    world.cluster.proxy.fault("/api", Fault::Cut, usize::MAX);
+    world.cluster.proxy.cut_watches();
+    let failed = |kind| {
+        let labels = [("resource", kind), ("result", "unreachable")];
+        world.sum("derny_kube_requests_total", &labels)
+    };
+    eventually("each has failed often", Duration::from_secs(60), || {
+        KINDS.iter().all(|kind| failed(kind) >= LONG_AWAY)
+    })
+    .unwrap();
+    // The first that is heard again fails too, like each other kind, in its own way.
+    let pieces = [
+        ("/services?", Fault::Throttled, 1),
+        ("/httproutes?", Fault::Broken, 2),
+        ("/grpcroutes?", Fault::Cut, 1),
+        ("/trafficpolicies?", Fault::NotFound, 2),
+        ("/referencegrants?", Fault::Throttled, 2),
+    ];
+    world.cluster.proxy.heal_but(pieces);
+    eventually("the server is heard", Duration::from_secs(40), || {
+        world.sum("derny_kube_up", &[]) == 1.0
+    })
+    .unwrap();
+    eventually("all is watched again", Duration::from_secs(5), || {
+        watches() >= all
+    })
+    .unwrap();
 }
 
 #[test]

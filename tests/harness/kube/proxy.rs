@@ -29,10 +29,16 @@ pub enum Fault {
     Gone,
     /// 500.
     Broken,
+    /// 404.
+    NotFound,
+    /// 429, as of a server that has just started.
+    Throttled,
     /// The connection ends.
     Cut,
     /// The answer comes so much later.
     Slow(Duration),
+    /// A watch says that it stands where everything began, and ends.
+    StaleBookmark,
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -44,6 +50,16 @@ struct Rule {
     fault: Fault,
     /// Requests that it is still for.
     left: usize,
+}
+
+impl Rule {
+    fn new(contains: &str, fault: Fault, times: usize) -> Self {
+        Self {
+            contains: contains.to_owned(),
+            fault,
+            left: times,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -99,16 +115,20 @@ impl Proxy {
 
     /// The next `times` requests with `contains` in their path or query fail so.
     pub fn fault(&self, contains: &str, fault: Fault, times: usize) {
-        lock(&self.told.rules).push(Rule {
-            contains: contains.to_owned(),
-            fault,
-            left: times,
-        });
+        lock(&self.told.rules).push(Rule::new(contains, fault, times));
     }
 
     /// Takes all faults back.
     pub fn heal(&self) {
-        lock(&self.told.rules).clear();
+        self.heal_but([]);
+    }
+
+    /// Takes all faults back, and from the same moment on has these: what [`Self::fault`] takes.
+    pub fn heal_but<'a>(&self, faults: impl IntoIterator<Item = (&'a str, Fault, usize)>) {
+        let rules = faults
+            .into_iter()
+            .map(|(contains, fault, times)| Rule::new(contains, fault, times));
+        *lock(&self.told.rules) = rules.collect();
     }
 
     /// Ends all answers that stream: every watch.
@@ -146,8 +166,11 @@ async fn relay(
         None => {}
         Some(Fault::Cut) => return Err("cut".into()),
         Some(Fault::Slow(by)) => tokio::time::sleep(by).await,
+        Some(Fault::StaleBookmark) => return Ok(stale_bookmark()),
         Some(Fault::Gone) => return Ok(refusal(StatusCode::GONE, "Expired")),
         Some(Fault::Broken) => return Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
+        Some(Fault::NotFound) => return Ok(refusal(StatusCode::NOT_FOUND, "NotFound")),
+        Some(Fault::Throttled) => return Ok(refusal(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests")),
     }
     let (head, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
@@ -187,10 +210,20 @@ fn refusal(status: StatusCode, reason: &str) -> Response<UnsyncBoxBody<Bytes, Bo
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": "as the test wants it", "reason": reason, "code": status.as_u16(),
     });
-    let body = http_body_util::Full::from(text.to_string()).map_err(|never: Infallible| match never {});
-    let mut response = Response::new(body.boxed_unsync());
+    let mut response = whole(text);
     *response.status_mut() = status;
     response
+}
+
+fn stale_bookmark() -> Response<UnsyncBoxBody<Bytes, BoxError>> {
+    let object = serde_json::json!({"metadata": {"resourceVersion": "1"}});
+    whole(serde_json::json!({"type": "BOOKMARK", "object": object}))
+}
+
+/// An answer that is complete, of one line.
+fn whole(value: serde_json::Value) -> Response<UnsyncBoxBody<Bytes, BoxError>> {
+    let line = http_body_util::Full::from(format!("{value}\n"));
+    Response::new(line.map_err(|never: Infallible| match never {}).boxed_unsync())
 }
 
 /// A body that ends badly when it is told to.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
 use crate::model::ServiceName;
 
@@ -20,8 +20,8 @@ pub struct KubeBoard(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     shown: Mutex<Shown>,
-    /// The server is heard again.
-    back: Notify,
+    /// Counts up when the server is heard again after a silence.
+    returns: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -127,13 +127,13 @@ impl KubeBoard {
 
     pub(super) fn heard(&self) {
         if self.lock().heard(Instant::now()) {
-            self.0.back.notify_waiters();
+            self.0.returns.send_modify(|count| *count += 1);
         }
     }
 
-    /// Returns when the server is heard after a silence.
-    pub(super) async fn is_back(&self) {
-        self.0.back.notified().await;
+    /// Changes when the server is heard again after a silence: also for who looks only later.
+    pub(super) fn returns(&self) -> watch::Receiver<u64> {
+        self.0.returns.subscribe()
     }
 
     /// Counts a watch for as long as what is returned lives.
@@ -176,15 +176,13 @@ mod tests {
     async fn a_server_is_back_after_a_silence_and_not_after_one_failure() {
         let board = KubeBoard::default();
         board.heard();
-        let mut back = Box::pin(board.is_back());
-        let mut is_back = async || tokio::time::timeout(Duration::ZERO, &mut back).await.is_ok();
-        assert!(!is_back().await);
+        let returns = board.returns();
         for (silence, expected) in [(AWAY / 2, false), (AWAY, true)] {
             board.request("pods", "watch", "unreachable");
             tokio::time::advance(silence).await;
             assert!(!board.is_up());
             board.request("services", "list", "ok");
-            assert_eq!((board.is_up(), is_back().await), (true, expected));
+            assert_eq!((board.is_up(), returns.has_changed().unwrap()), (true, expected));
         }
     }
 }

@@ -13,7 +13,11 @@ use std::{ops::ControlFlow, pin::pin, time::Duration};
 
 use kube::core::WatchEvent;
 use serde::de::DeserializeOwned;
-use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::Instant,
+};
 use tokio_stream::StreamExt as _;
 
 use super::{
@@ -74,6 +78,7 @@ impl Watch {
             news,
             wrap,
             backoff: Backoff::default(),
+            returns: cluster.board().returns(),
             logged: None,
         };
         Self(tokio::spawn(async move {
@@ -90,6 +95,8 @@ struct Course<M, F> {
     news: mpsc::Sender<M>,
     wrap: F,
     backoff: Backoff,
+    /// Changes when any of this node's watches hears the server after a silence.
+    returns: watch::Receiver<u64>,
     /// The failure that was logged last, since it last worked.
     logged: Option<&'static str>,
 }
@@ -132,7 +139,7 @@ impl<M, F> Course<M, F> {
                 }
             }
             // Who is told "gone" at once, again and again, must not list again and again.
-            tokio::time::sleep(self.backoff.next(&mut fastrand::Rng::new())).await;
+            self.wait(Duration::ZERO).await;
         }
     }
 
@@ -234,6 +241,7 @@ impl<M, F> Course<M, F> {
     fn worked<T: Watched>(&mut self) {
         self.backoff = Backoff::default();
         self.cluster.board().heard();
+        self.returns.mark_unchanged();
         self.logged_again::<T>();
     }
 
@@ -257,20 +265,23 @@ impl<M, F> Course<M, F> {
             }
         }
         let asked = match failure {
-            Failure::Throttled { wait, .. } => wait.unwrap_or_default(),
+            Failure::Throttled { wait, .. } => wait.unwrap_or_default().min(LONGEST_PAUSE),
             _ => Duration::ZERO,
         };
+        self.wait(asked).await;
+    }
+
+    /// Waits for the next try, not much longer than until the server is back from a silence. What it fails with then,
+    /// since it is not whole at once, is a first failure and not one more of the silence.
+    async fn wait(&mut self, at_least: Duration) {
         let mut rng = fastrand::Rng::new();
-        let pause = tokio::time::sleep(self.backoff.next(&mut rng).max(asked.min(LONGEST_PAUSE)));
-        let Failure::Unreachable(_) = failure else {
-            return pause.await;
-        };
-        let board = self.cluster.board();
-        // The first of this node's watches that reaches the server tells the others.
+        let pause = self.backoff.next(&mut rng).max(at_least);
         tokio::select! {
-            () = pause => {}
-            () = board.is_back() => tokio::time::sleep(FIRST_PAUSE.mul_f64(rng.f64())).await,
+            biased;
+            _ = self.returns.changed() => self.backoff = Backoff::default(),
+            () = tokio::time::sleep(pause) => return,
         }
+        tokio::time::sleep(self.backoff.next(&mut rng).max(at_least)).await;
     }
 }
 
