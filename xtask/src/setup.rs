@@ -12,7 +12,7 @@ use derny_tests::clients;
 use crate::shell::{on_path, run as run_command, succeeds};
 
 /// Programs that the build, the demo and the tests start, and the Debian package of each.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("cc", "gcc"),
     ("c++", "g++"),
     ("ip", "iproute2"),
@@ -22,6 +22,8 @@ const PROGRAMS: [(&str, &str); 14] = [
     ("h2load", "nghttp2-client"),
     ("redis-server", "redis-server"),
     ("strace", "strace"),
+    ("bpftool", "bpftool"),
+    ("openssl", "openssl"),
     ("dnsmasq", "dnsmasq-base"),
     ("node", "nodejs"),
     ("npm", "npm"),

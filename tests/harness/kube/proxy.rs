@@ -37,7 +37,7 @@ pub enum Fault {
     Cut,
     /// The answer comes so much later.
     Slow(Duration),
-    /// A watch says that it stands where everything began, and ends.
+    /// A watch of EndpointSlices says that it stands where everything began, and ends.
     StaleBookmark,
 }
 
@@ -216,7 +216,9 @@ fn refusal(status: StatusCode, reason: &str) -> Response<UnsyncBoxBody<Bytes, Bo
 }
 
 fn stale_bookmark() -> Response<UnsyncBoxBody<Bytes, BoxError>> {
-    let object = serde_json::json!({"metadata": {"resourceVersion": "1"}});
+    let object = serde_json::json!({
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "metadata": {"resourceVersion": "1"},
+    });
     whole(serde_json::json!({"type": "BOOKMARK", "object": object}))
 }
 

@@ -33,6 +33,8 @@ struct Shown {
     contact: Option<Instant>,
     /// Whether the newest thing heard was that, and no failure to reach it.
     up: bool,
+    /// Whether it could not be reached since it was last heard: more than that one kind fails.
+    lost: bool,
     faults: Vec<ObjectFault>,
     left_alone: Vec<(ServiceName, String)>,
 }
@@ -113,7 +115,10 @@ impl KubeBoard {
         let mut shown = self.lock();
         *shown.requests.entry((resource, verb, result)).or_default() += 1;
         match result {
-            "unreachable" | "unavailable" => shown.up = false,
+            "unreachable" | "unavailable" => {
+                shown.up = false;
+                shown.lost |= result == "unreachable";
+            }
             _ => {
                 drop(shown);
                 self.heard();
@@ -152,8 +157,8 @@ impl Shown {
     /// Whether it was away until now.
     fn heard(&mut self, now: Instant) -> bool {
         let before = self.contact.replace(now);
-        let was_up = std::mem::replace(&mut self.up, true);
-        !was_up && before.is_none_or(|at| now.saturating_duration_since(at) >= AWAY)
+        self.up = true;
+        std::mem::take(&mut self.lost) && before.is_none_or(|at| now.saturating_duration_since(at) >= AWAY)
     }
 }
 
@@ -177,8 +182,14 @@ mod tests {
         let board = KubeBoard::default();
         board.heard();
         let returns = board.returns();
-        for (silence, expected) in [(AWAY / 2, false), (AWAY, true)] {
-            board.request("pods", "watch", "unreachable");
+        let cases = [
+            ("unreachable", AWAY / 2, false),
+            // One kind fails, in a cluster where nothing else happens.
+            ("unavailable", AWAY, false),
+            ("unreachable", AWAY, true),
+        ];
+        for (failure, silence, expected) in cases {
+            board.request("pods", "watch", failure);
             tokio::time::advance(silence).await;
             assert!(!board.is_up());
             board.request("services", "list", "ok");
