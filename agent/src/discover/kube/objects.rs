@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::watch::Watched;
@@ -120,7 +120,8 @@ pub(crate) struct NodeMeta {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EndpointSlice {
     pub(crate) metadata: Meta,
-    #[serde(default)]
+    /// `null` where there are none, as the server writes an empty list that it has read back.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub(crate) endpoints: Vec<SliceEndpoint>,
     #[serde(default)]
     pub(crate) ports: Option<Vec<SlicePort>>,
@@ -168,6 +169,10 @@ pub(crate) struct SlicePort {
     /// `None`: not restricted to a port, which names no address.
     pub(crate) port: Option<u32>,
     pub(crate) protocol: Option<String>,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SliceEndpoint>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 macro_rules! with_spec {
@@ -234,6 +239,16 @@ mod tests {
             EndpointSlice::OF.path(Some("demo")),
             "/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices"
         );
+    }
+
+    #[test]
+    fn a_slice_without_endpoints_is_written_as_null() {
+        let slice: EndpointSlice = serde_json::from_str(
+            r#"{"metadata": {"name": "a-1", "namespace": "b", "resourceVersion": "7"}, "addressType": "IPv6",
+            "endpoints": null, "ports": null}"#,
+        )
+        .unwrap();
+        assert_eq!((slice.endpoints, slice.ports), (Vec::new(), None));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::objects;
 use crate::{
-    config::{ProtocolHints, protocol},
+    config::{ProtocolHints, RouteParent, protocol},
     model::{Protocol, ServiceName},
 };
 
@@ -32,6 +32,15 @@ pub(super) struct DeclaredPort {
     /// Slices name their ports by it. `None` for a service's only port.
     pub(super) name: Option<Arc<str>>,
     pub(super) protocol: Protocol,
+}
+
+impl DeclaredPort {
+    /// Whether a route with this parent, which is the port's service, is for the port.
+    pub(super) fn is_meant_by(&self, parent: &RouteParent) -> bool {
+        let section = parent.section.as_deref();
+        parent.port.is_none_or(|number| number == self.port)
+            && section.is_none_or(|name| self.name.as_deref() == Some(name))
+    }
 }
 
 impl Declared {

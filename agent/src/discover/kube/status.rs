@@ -13,7 +13,7 @@ use super::{
     world::World,
 };
 use crate::{
-    config::{PolicyObject, RouteObject},
+    config::{PolicyObject, RouteObject, RouteParent},
     model::{RouteKind, ServiceName, ServicePortName},
 };
 
@@ -150,15 +150,6 @@ fn of_route(world: &World, kind: RouteKind, entry: &Entry<RouteObject>) -> Vec<(
     let resolved = resolved(world, kind, good);
     let parents = good.parents.iter().map(|parent| {
         let service = world.services.get(&parent.service);
-        let has_port = |service: &Declared| {
-            service.ports.iter().any(|port| {
-                parent.port.is_none_or(|number| number == port.port)
-                    && parent
-                        .section
-                        .as_deref()
-                        .is_none_or(|name| port.name.as_deref() == Some(name))
-            })
-        };
         let accepted = match (&entry.fault, service) {
             (Some(fault), _) => condition(
                 "Accepted",
@@ -166,17 +157,41 @@ fn of_route(world: &World, kind: RouteKind, entry: &Entry<RouteObject>) -> Vec<(
                 "UnsupportedValue",
                 with_last_good(fault, true),
             ),
-            (None, Some(service)) if has_port(service) => {
-                condition("Accepted", Holds::True, "Accepted", String::new())
-            }
-            (None, _) => {
-                let message = format!("{} has no such port, or does not exist", parent.service);
-                condition("Accepted", Holds::False, "NoMatchingParent", message)
-            }
+            (None, service) => of_parent(world, kind, parent, service),
         };
         (parent.written.clone(), vec![accepted, resolved.clone()])
     });
     parents.collect()
+}
+
+/// Whether a route without a fault counts at any port of its parent.
+fn of_parent(world: &World, kind: RouteKind, parent: &RouteParent, service: Option<&Declared>) -> Condition {
+    let ports = service.into_iter().flat_map(|service| {
+        let meant = service.ports.iter().filter(|port| port.is_meant_by(parent));
+        meant.map(move |port| (service, port))
+    });
+    let mut before = None;
+    for (service, port) in ports {
+        let grpc = match kind {
+            RouteKind::Http => world.before_http(service, port),
+            RouteKind::Grpc => None,
+        };
+        match grpc {
+            None => return condition("Accepted", Holds::True, "Accepted", String::new()),
+            Some(grpc) => before = before.or(Some(grpc)),
+        }
+    }
+    let (reason, message) = match before {
+        Some(grpc) => (
+            "Conflicted",
+            format!("the GRPCRoute {grpc} is for the same port, where HTTPRoutes then do not count"),
+        ),
+        None => (
+            "NoMatchingParent",
+            format!("{} has no such port, or does not exist", parent.service),
+        ),
+    };
+    condition("Accepted", Holds::False, reason, message)
 }
 
 fn resolved(world: &World, kind: RouteKind, object: &RouteObject) -> Condition {

@@ -6,7 +6,7 @@ use super::World;
 use crate::{
     config::RouteObject,
     discover::kube::{
-        attached::Attached,
+        attached::{Attached, ObjectName},
         services::{Declared, DeclaredPort, Kind},
     },
     model::{Endpoints, Policy, Protocol, Route, Service, ServiceName, ServicePort, ServicePortName, Update},
@@ -102,30 +102,44 @@ impl World {
         of(true).or_else(|| of(false))
     }
 
-    /// Routes of one kind: where both are there, those of the kind of the oldest (Gateway API, `GRPCRoute`).
+    /// Routes of one kind: where both are there, GRPCRoutes (GEP-1426, "Route types").
     fn routes_of(&self, service: &Declared, port: &DeclaredPort) -> Vec<Arc<Route>> {
-        let of = |routes: &Attached<RouteObject>| -> Vec<Arc<Route>> {
-            let objects = routes.of(&service.name).map(|(_, object)| object);
-            let attached = objects.filter(|object| {
-                let mut parents = object
-                    .parents
-                    .iter()
-                    .filter(|parent| parent.service == service.name);
-                parents.any(|parent| {
-                    parent.port.is_none_or(|number| number == port.port)
-                        && parent
-                            .section
-                            .as_deref()
-                            .is_none_or(|name| port.name.as_deref() == Some(name))
-                })
-            });
-            attached.map(|object| self.grants.apply(&object.route)).collect()
-        };
-        let (http, grpc) = (of(&self.http_routes), of(&self.grpc_routes));
-        match (http.first(), grpc.first()) {
-            (Some(h), Some(g)) if (g.created, &g.name) < (h.created, &h.name) => grpc,
-            (Some(_), _) => http,
-            (None, _) => grpc,
+        let grpc = self.attached(&self.grpc_routes, service, port);
+        if grpc.is_empty() {
+            self.attached(&self.http_routes, service, port)
+        } else {
+            grpc
         }
     }
+
+    fn attached(
+        &self,
+        routes: &Attached<RouteObject>,
+        service: &Declared,
+        port: &DeclaredPort,
+    ) -> Vec<Arc<Route>> {
+        let objects = routes.of(&service.name).map(|(_, object)| object);
+        let attached = objects.filter(|object| is_for(object, service, port));
+        attached.map(|object| self.grants.apply(&object.route)).collect()
+    }
+
+    /// The GRPCRoute because of which HTTPRoutes do not count at a port.
+    pub(in crate::discover::kube) fn before_http(
+        &self,
+        service: &Declared,
+        port: &DeclaredPort,
+    ) -> Option<&ObjectName> {
+        let mut routes = self.grpc_routes.of(&service.name);
+        routes
+            .find(|(_, object)| is_for(object, service, port))
+            .map(|(name, _)| name)
+    }
+}
+
+fn is_for(object: &RouteObject, service: &Declared, port: &DeclaredPort) -> bool {
+    let mut parents = object
+        .parents
+        .iter()
+        .filter(|parent| parent.service == service.name);
+    parents.any(|parent| port.is_meant_by(parent))
 }

@@ -265,11 +265,20 @@ fn routes_are_given_to_the_ports_that_they_name() {
     check(json!({"port": 80}), [1, 0]);
     check(json!({"sectionName": "tcp-x"}), [0, 0]);
     check(json!({"sectionName": "http", "port": 80}), [1, 0]);
-    // The older one's kind.
-    let older = serde_json::from_value(route("a", parent(json!({})), near)).unwrap();
-    told.world.grpc_route(Event::Applied(older));
-    let kind = told.port("echo", 80).routes[0].kind;
-    assert_eq!(kind, RouteKind::Grpc, "equal in age, and first by name");
+    // GRPCRoutes alone, though the HTTPRoute is first by name; and it is told so.
+    let grpc = serde_json::from_value(route("s", parent(json!({})), near)).unwrap();
+    told.world.grpc_route(Event::Applied(grpc));
+    let kinds: Vec<RouteKind> = told.port("echo", 80).routes.iter().map(|r| r.kind).collect();
+    assert_eq!(kinds, [RouteKind::Grpc]);
+    let mut reasons: Vec<&str> = Vec::new();
+    for verdict in crate::discover::kube::status::verdicts(&told.world) {
+        reasons.extend(verdict.parents.iter().map(|(_, conditions)| conditions[0].reason));
+    }
+    assert_eq!(
+        reasons,
+        ["Conflicted", "Accepted"],
+        "the HTTPRoute, the GRPCRoute"
+    );
 }
 
 #[test]
