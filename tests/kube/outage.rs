@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use derny_tests::{
     Pod, Testd, Vip, eventually,
     kube::objects,
@@ -55,13 +56,13 @@ impl Orders {
     }
 
     /// The container of a server is killed, and started again in the same pod.
-    fn restart(&mut self, place: usize, load: &Load) {
+    fn restart(&mut self, place: usize, kubelet: &Kubelet, load: &Load) {
         let (pod, testd) = &mut self.servers[place];
         testd.take().unwrap().kill9().unwrap();
         load.wait_for("calls go on", 500, unix_now(), SOON, |call| call.ok)
             .unwrap();
         *testd = Some(Testd::start(pod).unwrap());
-        reached(load, pod.name());
+        reached(kubelet, load, pod.name());
     }
 }
 
@@ -70,9 +71,11 @@ fn slice(pods: &[&Pod]) -> Value {
 }
 
 /// Waits until calls arrive at a server.
-fn reached(load: &Load, server: &str) {
+fn reached(kubelet: &Kubelet, load: &Load, server: &str) {
     let what = format!("calls reach {server}");
-    load.wait_for(&what, 1, unix_now(), RETURN, |call| call.endpoint == server)
+    let reached = load.wait_for(&what, 1, unix_now(), RETURN, |call| call.endpoint == server);
+    reached
+        .with_context(|| format!("{:?}", kubelet.agent.cli(&["endpoints"])))
         .unwrap();
 }
 
@@ -101,7 +104,7 @@ fn a_minute_without_the_server_under_churn_costs_no_call() {
     eventually("the agent knows", SOON, || kubelet.is_up() == 0.0).unwrap();
     let mut rounds = 0;
     while away.elapsed() < OUTAGE {
-        orders.restart(rounds % SERVERS, &load);
+        orders.restart(rounds % SERVERS, &kubelet, &load);
         // A pod of this node ends; its next sandbox is enrolled without the API.
         drop(neighbour_runs);
         kubelet.stands("neighbour", "waiting", "no process of it runs yet");
@@ -131,7 +134,7 @@ fn a_minute_without_the_server_under_churn_costs_no_call() {
         .cluster
         .delete_at_once(&objects::pod("neighbour", NODE_NAME, ""))
         .unwrap();
-    reached(&load, "orders-4");
+    reached(&kubelet, &load, "orders-4");
     eventually("the pod is forgotten", OUTAGE, || {
         kubelet.shown("neighbour") == Value::Null
     })
