@@ -59,23 +59,20 @@ const RENEWED: Duration = Duration::from_secs(60);
 fn an_agent_asks_for_all_of_its_rights_and_for_no_more() {
     let node = Node::new().unwrap();
     let cluster = Cluster::start(&node).unwrap();
-    let rule = |kind| {
-        objects::route(
-            kind,
-            "odds",
-            "odds",
-            json!([{"backendRefs": [{"name": "odds", "port": 80}]}]),
-        )
+    let route = |kind, service| {
+        let rules = json!([{"backendRefs": [{"name": "odds", "port": 80}]}]);
+        objects::route(kind, service, service, rules)
     };
     let own = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1", "labels": {}}});
     cluster
         .apply(&[
             own,
             objects::service("odds", "10.96.9.9", "grpc"),
+            objects::service("bets", "10.96.9.10", "grpc"),
             objects::slice("odds", "odds-1", ("grpc", 8080), &[]),
             objects::policy("odds", "odds", json!({"timeouts": {"request": "2s"}})),
-            rule("HTTPRoute"),
-            rule("GRPCRoute"),
+            route("HTTPRoute", "odds"),
+            route("GRPCRoute", "bets"),
         ])
         .unwrap();
     let client = node.pod("client").unwrap();
