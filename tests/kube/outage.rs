@@ -98,6 +98,17 @@ fn a_minute_without_the_server_under_churn_costs_no_call() {
     load.wait_for("calls pass", 500, 0.0, SOON, Call::by_derny)
         .unwrap();
 
+    // Else an endpoint that has failed is not called for as long as its latency seems bad.
+    eventually("the policy is in force", SOON, || {
+        let services = kubelet.agent.cli_json(&["services"]).unwrap();
+        let orders = services
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|s| s["name"] == "orders");
+        orders.is_some_and(|orders| orders["algorithm"] == "roundRobin")
+    })
+    .unwrap();
     let watches = kubelet.agent.metrics().unwrap().sum("derny_kube_watches", &[]);
     kubelet.cluster.kill9().unwrap();
     let away = now();
