@@ -45,6 +45,21 @@ fn the_leader_tells_objects_how_they_stand() {
         json!([{"backendRefs": [{"group": "", "kind": "Service", "name": name, "namespace": namespace,
             "port": 80, "weight": 1}]}])
     };
+    // A route with a fault is told so, although it was never any better.
+    let path = json!({"type": "RegularExpression", "value": "("});
+    let broken = objects::route(
+        "HTTPRoute",
+        "broken",
+        "echo",
+        json!([{"matches": [{"path": path}]}]),
+    );
+    world.apply(std::slice::from_ref(&broken));
+    eventually("the route is refused", SOON, || {
+        let conditions = world.cluster.get(&broken).unwrap()["status"]["parents"][0]["conditions"].clone();
+        condition(&conditions, "Accepted") == "False/UnsupportedValue"
+    })
+    .unwrap();
+
     let route = |backends: Value| objects::route("HTTPRoute", "r", "echo", backends);
     let resolved = |object: &Value, expect: &str| {
         let status = || {

@@ -18,7 +18,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc};
 
 pub use check::{ProtocolHints, protocol, zone};
 pub use error::{Error, Problem};
-pub use object::{PolicyObject, PolicyTarget, RouteObject, RouteParent, route, traffic_policy};
+pub use object::{
+    PolicyObject, PolicyTarget, RouteObject, RouteParent, route, service_parents, traffic_policy,
+};
 
 use crate::model::{Dns, Pod, Service, ServiceName, ServicePortName};
 

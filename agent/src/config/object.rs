@@ -158,6 +158,12 @@ pub fn route(
     }))
 }
 
+/// The `parentRefs` of a route's `spec` that are services, as they are written.
+pub fn service_parents(spec: &Value) -> impl Iterator<Item = &Value> {
+    let parents = spec.get("parentRefs").and_then(Value::as_array);
+    parents.into_iter().flatten().filter(|parent| is_service(parent))
+}
+
 /// The API server has filled in group and kind; without them a parent is a Gateway.
 fn is_service(parent: &Value) -> bool {
     let text = |field: &str| parent.get(field).and_then(Value::as_str);

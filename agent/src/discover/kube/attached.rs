@@ -8,9 +8,11 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::Value;
+
 use super::objects::Meta;
 use crate::{
-    config::{Error, PolicyObject, RouteObject},
+    config::{PolicyObject, RouteObject},
     model::ServiceName,
 };
 
@@ -68,9 +70,17 @@ pub(super) struct Entry<T> {
     /// The last good version.
     pub(super) good: Option<Arc<T>>,
     /// Why the newest version is not in force.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Fault>,
     /// The object as it was when `good` was read, to be saved.
-    saved: serde_json::Value,
+    saved: Value,
+}
+
+/// What is wrong with an object.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Fault {
+    pub(super) message: String,
+    /// The services of a route's `parentRefs`, as they are written: who is told.
+    pub(super) parents: Vec<Value>,
 }
 
 impl<T: Attaches> Entry<T> {
@@ -102,14 +112,14 @@ impl<T: Attaches + PartialEq> Attached<T> {
     pub(super) fn set(
         &mut self,
         meta: &Meta,
-        judged: Result<Option<T>, Error>,
+        judged: Result<Option<T>, Fault>,
         object: &impl serde::Serialize,
     ) -> BTreeSet<ServiceName> {
         let name = ObjectName::of(meta);
         let (good, fault) = match judged {
             Ok(None) => return self.remove(&name),
             Ok(Some(good)) => (Some(Arc::new(good)), None),
-            Err(error) => (None, Some(error.one_line())),
+            Err(fault) => (None, Some(fault)),
         };
         let before = self.entries.remove(&name);
         let mut changed = self.detach(before.as_ref());
@@ -121,7 +131,8 @@ impl<T: Attaches + PartialEq> Attached<T> {
             && before.as_ref().and_then(|before| before.fault.as_ref()) != Some(fault)
         {
             let in_force = before.as_ref().is_some_and(|before| before.good.is_some());
-            tracing::warn!(object = %name, error = fault, last_good_in_force = in_force, "object refused");
+            let error = &fault.message;
+            tracing::warn!(object = %name, error, last_good_in_force = in_force, "object refused");
         }
         let saved = match (&good, &before) {
             (None, Some(before)) => before.saved.clone(),
@@ -202,7 +213,7 @@ impl<T: Attaches + PartialEq> Attached<T> {
     }
 
     /// The objects whose last good versions are in force, as they were read.
-    pub(super) fn saved(&self) -> Vec<&serde_json::Value> {
+    pub(super) fn saved(&self) -> Vec<&Value> {
         let good = self.entries.values().filter(|entry| entry.good.is_some());
         good.map(|entry| &entry.saved).collect()
     }

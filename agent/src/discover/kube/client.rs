@@ -158,6 +158,30 @@ pub(super) struct PageMeta {
     pub(super) next: Option<String>,
 }
 
+/// Reads a page, and why objects of it were left out: one that is not understood is no reason to lose the others.
+fn page<T: DeserializeOwned>(text: &str) -> Result<(Page<T>, Vec<serde_json::Error>), serde_json::Error> {
+    if let Ok(page) = serde_json::from_str(text) {
+        return Ok((page, Vec::new()));
+    }
+    // Rare, so that only now each object is taken apart first.
+    let Page { metadata, items } = serde_json::from_str::<Page<serde_json::Value>>(text)?;
+    let mut read = Vec::with_capacity(items.len());
+    let mut left_out = Vec::new();
+    for item in items {
+        match serde_json::from_value(item) {
+            Ok(item) => read.push(item),
+            Err(error) => left_out.push(error),
+        }
+    }
+    Ok((
+        Page {
+            metadata,
+            items: read,
+        },
+        left_out,
+    ))
+}
+
 /// An API server. Every copy shares its connections and its board.
 #[derive(Clone)]
 pub struct Cluster {
@@ -225,10 +249,16 @@ impl Cluster {
         };
         let request = Kube::new(of.path(what.namespace.as_deref())).list(&params);
         let text = self.text(of, "list", request).await?;
-        serde_json::from_str(&text).map_err(|e| {
-            self.board.request(of.plural, "list", "undecodable");
-            Failure::Undecodable(e.to_string())
-        })
+        let undecodable = || self.board.request(of.plural, "list", "undecodable");
+        let (page, left_out) = page(&text).map_err(|error| {
+            undecodable();
+            Failure::Undecodable(error.to_string())
+        })?;
+        for error in left_out {
+            undecodable();
+            tracing::error!(resource = of.plural, %error, "an object was not understood and is left out");
+        }
+        Ok(page)
     }
 
     /// Changes after `version`.
@@ -280,5 +310,22 @@ impl Cluster {
             answer.as_ref().map_or_else(Failure::as_str, |_| "ok"),
         );
         answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_not_understood_is_left_out_of_its_page_alone() {
+        let read = page::<u8>(r#"{"metadata": {"resourceVersion": "7"}, "items": [1, 2]}"#).unwrap();
+        assert_eq!((read.0.items, read.1.len()), (vec![1, 2], 0));
+        let (page_of, left_out) =
+            page::<u8>(r#"{"metadata": {"resourceVersion": "7", "continue": "c"}, "items": [1, "x", 3]}"#)
+                .unwrap();
+        assert_eq!((page_of.items, left_out.len()), (vec![1, 3], 1));
+        assert_eq!(page_of.metadata.next.as_deref(), Some("c"));
+        assert!(page::<u8>("{}").is_err(), "no list at all");
     }
 }

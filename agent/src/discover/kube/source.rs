@@ -325,7 +325,7 @@ impl Running {
             ($($of:expr => $resource:literal),*) => {{
                 let mut all = Vec::new();
                 $(all.extend($of.all().filter_map(|(name, entry)| {
-                    let message = entry.fault.as_ref()?;
+                    let message = &entry.fault.as_ref()?.message;
                     Some(fault($resource, (name.to_string(), message, entry.good.is_some())))
                 }));)*
                 all

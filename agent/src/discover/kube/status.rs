@@ -88,7 +88,7 @@ fn of_policy(world: &World, name: &ObjectName, entry: &Entry<PolicyObject>) -> C
             "Accepted",
             Holds::False,
             "Invalid",
-            with_last_good(fault, entry.good.is_some()),
+            with_last_good(&fault.message, entry.good.is_some()),
         );
     }
     let Some(good) = &entry.good else {
@@ -143,22 +143,21 @@ fn of_policy(world: &World, name: &ObjectName, entry: &Entry<PolicyObject>) -> C
 
 /// `Accepted` and `ResolvedRefs`, with the reasons of the Gateway API's `RouteConditionReason`.
 fn of_route(world: &World, kind: RouteKind, entry: &Entry<RouteObject>) -> Vec<(Value, Vec<Condition>)> {
+    if let Some(fault) = &entry.fault {
+        let message = with_last_good(&fault.message, entry.good.is_some());
+        let accepted = condition("Accepted", Holds::False, "UnsupportedValue", message);
+        let parents = fault.parents.iter();
+        return parents
+            .map(|parent| (parent.clone(), vec![accepted.clone()]))
+            .collect();
+    }
     let Some(good) = &entry.good else {
-        // Without a version that could be read nothing says which parents are meant for us.
         return Vec::new();
     };
     let resolved = resolved(world, kind, good);
     let parents = good.parents.iter().map(|parent| {
         let service = world.services.get(&parent.service);
-        let accepted = match (&entry.fault, service) {
-            (Some(fault), _) => condition(
-                "Accepted",
-                Holds::False,
-                "UnsupportedValue",
-                with_last_good(fault, true),
-            ),
-            (None, service) => of_parent(world, kind, parent, service),
-        };
+        let accepted = of_parent(world, kind, parent, service);
         (parent.written.clone(), vec![accepted, resolved.clone()])
     });
     parents.collect()

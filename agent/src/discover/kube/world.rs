@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    attached::{Attached, ObjectName},
+    attached::{Attached, Fault, ObjectName},
     grants::{Grants, backends},
     objects,
     seen::Seen,
@@ -105,7 +105,11 @@ impl World {
 
     pub(super) fn policy(&mut self, event: Event<objects::TrafficPolicy>) {
         let judge = |object: &objects::TrafficPolicy| {
-            config::traffic_policy(&object.metadata.namespace, object.spec.clone()).map(Some)
+            let read = config::traffic_policy(&object.metadata.namespace, object.spec.clone());
+            read.map(Some).map_err(|error| Fault {
+                message: error.one_line(),
+                parents: Vec::new(),
+            })
         };
         let changed = attach(
             event,
@@ -273,13 +277,17 @@ fn route(
     kind: RouteKind,
     meta: &objects::Meta,
     spec: &serde_json::Value,
-) -> Result<Option<RouteObject>, config::Error> {
+) -> Result<Option<RouteObject>, Fault> {
     let created = meta
         .creation_timestamp
         .as_deref()
         .and_then(seconds)
         .unwrap_or_default();
-    config::route(kind, (&meta.namespace, &meta.name), created, spec.clone())
+    let read = config::route(kind, (&meta.namespace, &meta.name), created, spec.clone());
+    read.map_err(|error| Fault {
+        message: error.one_line(),
+        parents: config::service_parents(spec).cloned().collect(),
+    })
 }
 
 /// Seconds since the epoch of an RFC 3339 time as the API writes it.
@@ -294,7 +302,7 @@ fn attach<O: serde::Serialize, T: super::attached::Attaches + PartialEq>(
     attached: &mut Attached<T>,
     seen: &mut Seen<ObjectName>,
     meta: impl Fn(&O) -> &objects::Meta,
-    judge: impl Fn(&O) -> Result<Option<T>, config::Error>,
+    judge: impl Fn(&O) -> Result<Option<T>, Fault>,
 ) -> BTreeSet<ServiceName> {
     match event {
         Event::Listing => seen.begin(),
