@@ -227,14 +227,12 @@ fn a_pod_whose_namespace_goes_is_let_go_and_taken_again_when_it_returns() {
     // Its slot is free for the next one.
     let next = world.node.pod("next").unwrap();
     world.reload(world.config().pod(&next, "next")).unwrap();
-    let pods = world.agent.cli_json(&["pods"]).unwrap();
-    assert!(
-        pods.as_array()
-            .unwrap()
-            .iter()
-            .any(|pod| pod["name"] == "next" && pod["slot"] == 1),
-        "{pods}"
-    );
+    eventually("the next pod has it", SOON, || {
+        let pods = world.agent.cli_json(&["pods"]).unwrap();
+        let mut pods = pods.as_array().unwrap().iter();
+        pods.any(|pod| pod["name"] == "next" && pod["slot"] == 1)
+    })
+    .unwrap();
 }
 
 #[test]

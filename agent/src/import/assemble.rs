@@ -1,12 +1,15 @@
 //! Clusters and listeners → services, policies and routes.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    net::IpAddr,
+};
 
 use serde_json::{Map, Value, json};
 
 use super::{
     NoteKind,
-    cluster::{self, Cluster},
+    cluster::{self, Cluster, put},
     listener::{self, Listener, VirtualHost},
     names::{Named, Names, kubernetes},
     reading::Node,
@@ -22,7 +25,9 @@ pub(super) fn assemble(clusters: &[Node<'_>], listeners: &[Node<'_>], namespace:
         route_names: Names::default(),
         clusters: Vec::new(),
         objects: Objects::default(),
-        retried: BTreeMap::new(),
+        dialled: BTreeMap::new(),
+        retried: BTreeSet::new(),
+        given: BTreeSet::new(),
     };
     for node in clusters {
         assembly.cluster(node);
@@ -30,7 +35,7 @@ pub(super) fn assemble(clusters: &[Node<'_>], listeners: &[Node<'_>], namespace:
     for node in listeners {
         let listener = listener::read(node);
         for cluster in &listener.relayed {
-            assembly.relay(cluster);
+            assembly.relay(cluster, &listener);
         }
         for host in &listener.hosts {
             assembly.virtual_host(host, &listener);
@@ -45,8 +50,22 @@ struct Assembly<'n> {
     route_names: Names,
     clusters: Vec<Cluster>,
     objects: Objects,
-    /// By a cluster's place: the `retry` that its policy has from a route.
-    retried: BTreeMap<usize, Map<String, Value>>,
+    /// What routes say to the policy of what their callers dial.
+    dialled: BTreeMap<Target, Dialled>,
+    /// Places of clusters to which any route retries.
+    retried: BTreeSet<usize>,
+    /// Addresses that a service has.
+    given: BTreeSet<(IpAddr, u64)>,
+}
+
+/// A service, and its port or all of it.
+type Target = (Named, Option<u64>);
+
+/// The sections of a policy that count at the service that is dialled, and not at a route's backend.
+#[derive(Debug, PartialEq)]
+struct Dialled {
+    retry: Map<String, Value>,
+    timeouts: Map<String, Value>,
 }
 
 impl Assembly<'_> {
@@ -70,11 +89,26 @@ impl Assembly<'_> {
     }
 
     /// A cluster behind a TCP proxy.
-    fn relay(&mut self, name: &Node<'_>) {
-        match name.text().and_then(|name| self.find(name)) {
-            Some(place) => self.clusters[place].protocol = "tcp",
-            None => name.note(NoteKind::Missing, "there is no such cluster"),
+    fn relay(&mut self, name: &Node<'_>, listener: &Listener<'_>) {
+        let Some(place) = name.text().and_then(|name| self.find(name)) else {
+            return name.note(NoteKind::Missing, "there is no such cluster");
+        };
+        self.clusters[place].protocol = "tcp";
+        if let Some(said) = self.instead(place, listener) {
+            name.remark(NoteKind::Missing, said);
         }
+    }
+
+    /// What callers of a listener dial instead. `None` where connections were captured: these go on as before.
+    fn instead(&self, place: usize, listener: &Listener<'_>) -> Option<String> {
+        let Cluster { service, port, .. } = &self.clusters[place];
+        let at = listener.ip.map_or_else(String::new, |ip| format!(" {ip}"));
+        (!listener.captures).then(|| {
+            format!(
+                "callers dialled the listener{at}, port {}: they dial {}/{}, port {port}, now",
+                listener.port, service.namespace, service.name
+            )
+        })
     }
 
     fn virtual_host(&mut self, host: &VirtualHost<'_>, listener: &Listener<'_>) {
@@ -92,15 +126,27 @@ impl Assembly<'_> {
             return;
         }
         overtaken(&host.routes);
-        let rules: Vec<Value> = host
+        let rules: Vec<(&Route<'_>, Map<String, Value>)> = host
             .routes
             .iter()
-            .filter_map(|route| self.rule(route, listener))
+            .filter_map(|route| Some((route, self.rule(route)?)))
             .collect();
         if rules.is_empty() {
             return;
         }
         let (parent, port) = self.parent(host, listener);
+        let key = (parent.clone(), port);
+        let rules = rules.into_iter().map(|(route, mut rule)| {
+            if !route.backends.is_empty() {
+                put(
+                    &mut rule,
+                    "retry",
+                    self.dial(key.clone(), route, listener, Map::new()),
+                );
+            }
+            Value::Object(rule)
+        });
+        let rules: Vec<Value> = rules.collect();
         let mut parent_ref = json!({"kind": "Service", "name": parent.name});
         if let Some(port) = port {
             parent_ref["port"] = json!(port);
@@ -121,17 +167,24 @@ impl Assembly<'_> {
             route.node.note(NoteKind::NoEquivalent, IN_TLS);
             return;
         }
-        self.used(place, route, listener);
+        self.used(place, route);
         let mut timeouts = Map::new();
-        cluster::put(&mut timeouts, "request", route.request.clone());
-        cluster::put(
-            &mut timeouts,
-            "perTry",
-            route.retry.as_ref().and_then(|retry| retry.per_try.clone()),
-        );
-        let cluster = &mut self.clusters[place];
-        merge(&mut cluster.policy, "timeouts", timeouts);
-        let service = cluster.service.clone();
+        put(&mut timeouts, "request", route.request.clone());
+        let per_try = route.retry.as_ref().and_then(|retry| retry.per_try.clone());
+        put(&mut timeouts, "perTry", per_try);
+        let service = self.clusters[place].service.clone();
+        let key = (service.clone(), Some(self.clusters[place].port));
+        if self.dial(key, route, listener, timeouts).is_some() {
+            route.node.remark(
+                NoteKind::Differs,
+                "another host retries otherwise at the same service, and counts",
+            );
+        }
+        if host.named_domains().next().is_none()
+            && let Some(said) = self.instead(place, listener)
+        {
+            host.missing(said);
+        }
         let others: Vec<&str> = host
             .named_domains()
             .filter(|domain| kubernetes(domain, self.namespace).as_ref() != Some(&service))
@@ -166,6 +219,8 @@ impl Assembly<'_> {
             None => self.names.take(host.name, self.namespace),
         };
         let own = listener.ip.filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
+        // An address is one service's: who is called by other names there has to be given one of its own.
+        let own = own.filter(|ip| says_service || self.given.insert((*ip, listener.port)));
         let addresses: Vec<String> = own.iter().map(ToString::to_string).collect();
         if says_service {
             host.missing(format!(
@@ -195,12 +250,11 @@ impl Assembly<'_> {
     }
 
     /// `None` when a backend is not there.
-    fn rule(&mut self, route: &Route<'_>, listener: &Listener<'_>) -> Option<Value> {
+    fn rule(&mut self, route: &Route<'_>) -> Option<Map<String, Value>> {
         let mut rule = Map::new();
         rule.insert("matches".to_owned(), json!([route.matching.written]));
         let mut filters = route.filters.clone();
         let mut refs = Vec::new();
-        let mut own_retry = None;
         for backend in &route.backends {
             let Some(place) = self.find(backend.cluster) else {
                 let said = format!("there is no cluster {}: the route is left out", backend.cluster);
@@ -211,7 +265,7 @@ impl Assembly<'_> {
                 route.node.note(NoteKind::NoEquivalent, IN_TLS);
                 return None;
             }
-            own_retry = self.used(place, route, listener).or(own_retry);
+            self.used(place, route);
             let mut reference = self.reference(place);
             if let Some(weight) = backend.weight {
                 reference["weight"] = json!(weight);
@@ -239,14 +293,13 @@ impl Assembly<'_> {
             rule.insert("backendRefs".to_owned(), Value::Array(refs));
         }
         let mut timeouts = Map::new();
-        cluster::put(&mut timeouts, "request", route.request.clone());
+        put(&mut timeouts, "request", route.request.clone());
         let per_try = route.retry.as_ref().and_then(|retry| retry.per_try.clone());
-        cluster::put(&mut timeouts, "backendRequest", per_try);
+        put(&mut timeouts, "backendRequest", per_try);
         if !timeouts.is_empty() {
             rule.insert("timeouts".to_owned(), Value::Object(timeouts));
         }
-        cluster::put(&mut rule, "retry", own_retry);
-        Some(Value::Object(rule))
+        Some(rule)
     }
 
     fn reference(&self, place: usize) -> Value {
@@ -254,53 +307,84 @@ impl Assembly<'_> {
         json!({"name": service.name, "namespace": service.namespace, "port": port})
     }
 
-    /// A route leads to a cluster: what it says of retries, hashing and silence belongs to the service's policy. The
-    /// first route's retries do; for one that says otherwise, the rule's own are given back.
-    fn used(&mut self, place: usize, route: &Route<'_>, listener: &Listener<'_>) -> Option<Value> {
-        let policy = &mut self.clusters[place].policy;
-        if let Some(hash_on) = &route.hash_on
-            && let Some(balancer) = policy.get_mut("loadBalancer")
-            && matches!(balancer["algorithm"].as_str(), Some("ringHash" | "maglev"))
-        {
-            balancer["hashOn"] = hash_on.clone();
+    /// A route leads to a cluster: what it says of hashing belongs to the policy of the cluster's service.
+    fn used(&mut self, place: usize, route: &Route<'_>) {
+        if route.retry.as_ref().is_some_and(|retry| retry.policy != never()) {
+            self.retried.insert(place);
         }
-        let idle = route.idle.clone().or_else(|| listener.idle.clone());
-        if let Some(idle) = idle {
-            merge(
-                policy,
-                "timeouts",
-                Map::from_iter([("idle".to_owned(), json!(idle))]),
-            );
+        let Some(hash_on) = &route.hash_on else { return };
+        let balancer = self.clusters[place].policy.get_mut("loadBalancer");
+        let Some(balancer) = balancer.filter(|balancer| hashes(balancer)) else {
+            return;
+        };
+        match balancer.get("hashOn") {
+            None => balancer["hashOn"] = hash_on.clone(),
+            Some(first) if first == hash_on => {}
+            Some(_) => route.node.remark(
+                NoteKind::Differs,
+                "another route of this cluster hashes something else, and counts",
+            ),
         }
-        let said = route
+    }
+
+    /// What a route says of retries, silence and `timeouts` belongs to the policy of the service that is dialled. The
+    /// first route's does; for one that retries otherwise, the rule's own `retry` is given back.
+    fn dial(
+        &mut self,
+        key: Target,
+        route: &Route<'_>,
+        listener: &Listener<'_>,
+        mut timeouts: Map<String, Value>,
+    ) -> Option<Value> {
+        put(
+            &mut timeouts,
+            "idle",
+            route.idle.clone().or_else(|| listener.idle.clone()),
+        );
+        let retry = route
             .retry
             .as_ref()
             .map_or_else(never, |retry| retry.policy.clone());
-        match self.retried.get(&place) {
-            None => {
-                self.retried.insert(place, said);
-                None
+        let first = match self.dialled.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(Dialled { retry, timeouts });
+                return None;
             }
-            Some(first) if *first == said => None,
-            Some(_) => match &route.retry {
-                Some(retry) => {
-                    let node = &retry.node;
-                    node.remark(
-                        NoteKind::Differs,
-                        "another route of this cluster retries otherwise: the rule has what a rule can say of it, and \
-                         the conditions of the first one's besides",
-                    );
-                    Some(retry.of_rule())
-                }
-                None => Some(json!({"attempts": 0})),
-            },
+            Entry::Occupied(first) => first,
+        };
+        if first.get().timeouts != timeouts {
+            route.node.remark(
+                NoteKind::Differs,
+                "another route of the same service has other timeouts, which count",
+            );
         }
+        if first.get().retry == retry {
+            return None;
+        }
+        let Some(retry) = &route.retry else {
+            return Some(json!({"attempts": 0}));
+        };
+        match retry.beyond_a_rule().as_slice() {
+            [] => retry.node.remark(
+                NoteKind::Differs,
+                "another route of the same service retries otherwise: this rule has attempts, statuses and the first \
+                 back-off of its own, and the rest from there",
+            ),
+            conditions => retry.node.remark(
+                NoteKind::NoEquivalent,
+                format!(
+                    "another route of the same service retries otherwise, and a rule's own retries have no condition \
+                     like {}",
+                    conditions.join(", ")
+                ),
+            ),
+        }
+        Some(retry.of_rule())
     }
 
     fn finish(mut self) -> Objects {
         for (place, cluster) in self.clusters.iter_mut().enumerate() {
-            let retry = self.retried.remove(&place).unwrap_or_else(never);
-            if retry == never() {
+            if !self.retried.contains(&place) {
                 // Nothing is retried, so nothing bounds it.
                 cluster.policy.remove("retry");
                 if let Some(breaking) = cluster
@@ -311,15 +395,34 @@ impl Assembly<'_> {
                     breaking.remove("maxRetries");
                 }
             }
-            merge(&mut cluster.policy, "retry", retry);
+            let dialled = self
+                .dialled
+                .remove(&(cluster.service.clone(), Some(cluster.port)));
+            said(&mut cluster.policy, dialled);
             hashing(&mut cluster.policy);
             cluster.policy.retain(|_, section| *section != json!({}));
         }
         for cluster in self.clusters {
             self.objects.add(cluster);
         }
+        for ((service, port), dialled) in self.dialled {
+            let mut policy = Map::new();
+            said(&mut policy, Some(dialled));
+            self.objects.policy(&service, port, policy);
+        }
         self.objects
     }
+}
+
+/// What the routes say that are dialled at a policy's service, if any.
+fn said(policy: &mut Map<String, Value>, dialled: Option<Dialled>) {
+    let (retry, timeouts) = dialled.map_or_else(|| (never(), Map::new()), |d| (d.retry, d.timeouts));
+    merge(policy, "timeouts", timeouts);
+    merge(policy, "retry", retry);
+}
+
+fn hashes(balancer: &Value) -> bool {
+    matches!(balancer["algorithm"].as_str(), Some("ringHash" | "maglev"))
 }
 
 /// A route to a cluster to which Envoy speaks TLS.

@@ -57,7 +57,7 @@ pub(super) fn read(cluster: &Node<'_>, names: &mut Names, namespace: &str) -> Op
     }
     resilience::outliers(cluster.get("outlier_detection"), &mut policy);
     resilience::breakers(cluster.get("circuit_breakers"), &mut policy);
-    health::read(cluster, &mut policy);
+    health::read(cluster, protocol, &mut policy);
     Some(Cluster {
         at: cluster.path().to_owned(),
         name: name.to_owned(),
@@ -133,7 +133,12 @@ fn pool(cluster: &Node<'_>, policy: &mut Map<String, Value>) -> &'static str {
             common_options(&common, &mut pool);
         }
         if let Some(explicit) = options.get("explicit_http_config") {
-            explicit.get("http_protocol_options");
+            if let Some(http1) = explicit.get("http_protocol_options") {
+                http1.remark(
+                    NoteKind::Differs,
+                    "requests go on in the version that they came in: HTTP/2 is not made HTTP/1.1",
+                );
+            }
             if let Some(options) = explicit.get("http2_protocol_options") {
                 protocol = "http2";
                 http2(&options, &mut pool);

@@ -65,8 +65,14 @@ pub(super) fn read(cluster: &Node<'_>, namespace: &str) -> Option<Found> {
         }
     };
     // A TTL is always respected, within minTtl and maxTtl.
-    for field in ["respect_dns_ttl", "dns_refresh_rate", "dns_failure_refresh_rate"] {
+    for field in ["respect_dns_ttl", "dns_failure_refresh_rate"] {
         cluster.pass_over(field);
+    }
+    if let Some(rate) = cluster.get("dns_refresh_rate") {
+        rate.note(
+            NoteKind::Differs,
+            "a name is asked for again when its TTL ends: dns.maxTtl bounds it",
+        );
     }
     let family = cluster.get("dns_lookup_family");
     let hosts = hosts(cluster);

@@ -4,15 +4,22 @@ use serde_json::{Map, Value, json};
 
 use super::{NoteKind, cluster::put, reading::Node};
 
-pub(super) fn read(cluster: &Node<'_>, policy: &mut Map<String, Value>) {
+pub(super) fn read(cluster: &Node<'_>, protocol: &str, policy: &mut Map<String, Value>) {
     let mut checks = cluster.list("health_checks").into_iter();
     let Some(check) = checks.next() else { return };
     for another in checks {
         another.note(NoteKind::NoEquivalent, "an endpoint has one check");
     }
     let mut out = Map::new();
-    if let Some(http) = check.get("http_health_check") {
-        out.insert("http".to_owned(), Value::Object(of_http(&http)));
+    let asks = ["http_health_check", "grpc_health_check"].map(|kind| check.get(kind));
+    if let (Some(asks), "tls") = (asks.into_iter().flatten().next(), protocol) {
+        asks.note(
+            NoteKind::NoEquivalent,
+            "Envoy asks in TLS, which is not begun here: a connection is enough",
+        );
+        out.insert("tcp".to_owned(), json!({}));
+    } else if let Some(http) = check.get("http_health_check") {
+        out.insert("http".to_owned(), Value::Object(of_http(&http, cluster)));
     } else if let Some(grpc) = check.get("grpc_health_check") {
         let service = grpc
             .get("service_name")
@@ -49,10 +56,12 @@ pub(super) fn read(cluster: &Node<'_>, policy: &mut Map<String, Value>) {
 }
 
 /// `HealthCheck.HttpHealthCheck`
-fn of_http(http: &Node<'_>) -> Map<String, Value> {
+fn of_http(http: &Node<'_>, cluster: &Node<'_>) -> Map<String, Value> {
     let mut out = Map::new();
     put(&mut out, "path", http.get("path").and_then(|path| path.text()));
-    put(&mut out, "host", http.get("host").and_then(|host| host.text()));
+    // Envoy's default.
+    let host = http.get("host").or_else(|| cluster.get("name"));
+    put(&mut out, "host", host.and_then(|host| host.text()));
     let ranges: Vec<Value> = http
         .list("expected_statuses")
         .iter()

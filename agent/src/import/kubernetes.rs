@@ -228,22 +228,24 @@ fn route_objects(index: usize, route: &Value, out: &mut Written) {
 /// The target is in the policy's own namespace, and is not said.
 fn policy_object(policy: &Value) -> Value {
     let target = &policy["targetRefs"][0];
-    let mut spec = Map::from_iter([(
-        "targetRefs".to_owned(),
-        json!([{"group": "", "kind": "Service", "name": target["name"], "sectionName": target["sectionName"]}]),
-    )]);
+    let mut written = json!({"group": "", "kind": "Service", "name": target["name"]});
+    let section = target["sectionName"].as_str();
+    if let Some(section) = section {
+        written["sectionName"] = json!(section);
+    }
+    let mut spec = Map::from_iter([("targetRefs".to_owned(), json!([written]))]);
     let fields = policy.as_object().into_iter().flatten();
     spec.extend(
         fields
             .filter(|(name, _)| *name != "targetRefs")
             .map(|(name, value)| (name.clone(), value.clone())),
     );
-    let name = |field: &str| target[field].as_str().unwrap_or_default();
+    let service = target["name"].as_str().unwrap_or_default();
     json!({
         "apiVersion": "derny.dev/v1alpha1",
         "kind": "TrafficPolicy",
         "metadata": {
-            "name": format!("{}-{}", name("name"), name("sectionName")),
+            "name": section.map_or_else(|| service.to_owned(), |section| format!("{service}-{section}")),
             "namespace": target["namespace"],
         },
         "spec": spec,

@@ -14,6 +14,8 @@ use super::{
 pub(super) struct Listener<'a> {
     pub(super) ip: Option<IpAddr>,
     pub(super) port: u64,
+    /// Callers dial something else, and their connections are led here.
+    pub(super) captures: bool,
     pub(super) hosts: Vec<VirtualHost<'a>>,
     /// Clusters whose connections are relayed as they are.
     pub(super) relayed: Vec<Node<'a>>,
@@ -33,6 +35,8 @@ pub(super) struct VirtualHost<'a> {
 const CAPTURE: [&str; 3] = ["tls_inspector", "http_inspector", "original_dst"];
 
 pub(super) fn read<'a>(listener: &Node<'a>) -> Listener<'a> {
+    let truth = |name| listener.get(name).and_then(|field| field.truth());
+    let mut captures = truth("use_original_dst") == Some(true) || truth("transparent") == Some(true);
     // What was captured by whom; here the kernel does it.
     for field in [
         "name",
@@ -50,6 +54,7 @@ pub(super) fn read<'a>(listener: &Node<'a>) -> Listener<'a> {
     for filter in listener.list("listener_filters") {
         let name = filter.get("name").and_then(|name| name.text());
         if name.is_some_and(|name| CAPTURE.iter().any(|known| name.ends_with(known))) {
+            captures |= name.is_some_and(|name| name.ends_with("original_dst"));
             filter.seen();
         } else {
             filter.no_equivalent();
@@ -68,6 +73,7 @@ pub(super) fn read<'a>(listener: &Node<'a>) -> Listener<'a> {
     let mut read = Listener {
         ip,
         port: port.unwrap_or(80),
+        captures,
         hosts: Vec::new(),
         relayed: Vec::new(),
         idle: None,
@@ -132,7 +138,12 @@ fn connection_manager<'a>(manager: &Node<'a>, listener: &mut Listener<'a>) {
         let router = config.as_ref().and_then(Node::kind) == Some("Router")
             || filter.get("name").and_then(|name| name.text()) == Some("envoy.filters.http.router");
         if router {
-            filter.seen();
+            filter.pass_over("name");
+            for field in ["@type", "dynamic_stats", "start_child_span"] {
+                if let Some(config) = &config {
+                    config.pass_over(field);
+                }
+            }
         } else {
             filter.no_equivalent();
         }

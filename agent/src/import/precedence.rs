@@ -97,7 +97,7 @@ pub(super) fn read_match(node: &Node<'_>) -> Option<Match> {
     if node.get("grpc").is_some() {
         headers.push(written(
             "content-type",
-            (Some("RegularExpression"), "application/grpc.*".to_owned()),
+            (Some("RegularExpression"), r"application/grpc(\+.*)?".to_owned()),
         ));
     }
     let mut queries = Vec::new();

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{cluster::put, reading::Node};
+use super::{NoteKind, cluster::put, reading::Node};
 
 /// `envoy.config.cluster.v3.OutlierDetection`. A cluster without it ejects nobody.
 pub(super) fn outliers(detection: Option<Node<'_>>, policy: &mut Map<String, Value>) {
@@ -54,7 +54,14 @@ pub(super) fn outliers(detection: Option<Node<'_>>, policy: &mut Map<String, Val
     }
     let most = number("max_ejection_percent").unwrap_or(10);
     put(&mut out, "maxEjectionPercent", Some(most));
-    detection.pass_over("always_eject_one_host");
+    if let Some(one) = detection.get("always_eject_one_host")
+        && one.truth() == Some(false)
+    {
+        one.remark(
+            NoteKind::Differs,
+            "of two endpoints or more, one may always be ejected",
+        );
+    }
     if enforced("enforcing_success_rate", 100) {
         let mut rate = Map::new();
         put(&mut rate, "minimumHosts", number("success_rate_minimum_hosts"));

@@ -82,6 +82,8 @@ pub(super) fn read<'a>(node: &Node<'a>) -> Retry<'a> {
     policy.insert("avoidPreviousEndpoint".to_owned(), json!(avoid));
     // How often a choice is repeated that met a host to be avoided: it is not.
     node.pass_over("host_selection_retry_max_attempts");
+    // Envoy's default.
+    put(&mut policy, "bodyBufferBytes", Some(1 << 20));
     if said.trim().is_empty() {
         // Without a condition nothing is retried, whatever else it says.
         policy = Map::from_iter([("attempts".to_owned(), json!(0))]);
@@ -124,6 +126,25 @@ fn backoff(node: &Node<'_>, policy: &mut Map<String, Value>) {
 }
 
 impl Retry<'_> {
+    /// Its conditions that a rule's own `retry` cannot have: there are statuses of HTTP, and what never reached an
+    /// endpoint is retried in any case.
+    pub(super) fn beyond_a_rule(&self) -> Vec<&str> {
+        let of_rules = [
+            "5xx",
+            "gatewayError",
+            "retriable4xx",
+            "connectFailure",
+            "refusedStream",
+        ];
+        let on = self.policy.get("on").and_then(Value::as_array);
+        let words = on.into_iter().flatten().filter_map(Value::as_str);
+        let headers = self.policy.contains_key("headers").then_some("headers");
+        words
+            .filter(|word| !of_rules.contains(word))
+            .chain(headers)
+            .collect()
+    }
+
     /// As much of it as a rule's own `retry` can say.
     pub(super) fn of_rule(&self) -> Value {
         let mut codes: Vec<u64> = Vec::new();

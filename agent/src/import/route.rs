@@ -8,6 +8,7 @@ use super::{
     precedence::{Match, read_match},
     reading::Node,
     retry::{self, Retry},
+    share,
 };
 
 /// A route, carried over.
@@ -92,7 +93,7 @@ pub(super) fn read<'a>(route: &Node<'a>, above: &Inherited<'a>) -> Option<Route<
     let Some(matching) = route.get("match").and_then(|matching| read_match(&matching)) else {
         route.note(
             NoteKind::NoEquivalent,
-            "its condition cannot be expressed, so the route is left out",
+            "its condition cannot be expressed, so the route is left out: its requests go to the routes behind it",
         );
         return None;
     };
@@ -106,18 +107,21 @@ pub(super) fn read<'a>(route: &Node<'a>, above: &Inherited<'a>) -> Option<Route<
         idle: None,
         retry: None,
         hash_on: None,
-        share: route.at(&["match", "runtime_fraction"]).map(|node| share(&node)),
+        share: route
+            .at(&["match", "runtime_fraction"])
+            .map(|node| fraction_of(&node)),
     };
     if let Some(action) = route.get("route") {
         forward(&action, above, &mut read);
     } else if let Some(redirect) = route.get("redirect") {
         read.filters.push(redirected(&redirect, &read.matching));
     } else {
+        // A rule without backends: what it matched must not go to the routes behind it.
+        read.filters.clear();
         route.note(
             NoteKind::NoEquivalent,
-            "a route forwards or redirects; this one is left out",
+            "a route forwards or redirects: what this one matches is answered with 500",
         );
-        return None;
     }
     Some(read)
 }
@@ -145,6 +149,7 @@ fn forward<'a>(action: &Node<'a>, above: &Inherited<'a>, route: &mut Route<'a>) 
             });
         }
     }
+    share::within_bounds(&mut route.backends);
     let mut rewrite = Map::new();
     put(&mut rewrite, "hostname", text("host_rewrite_literal"));
     if let Some(to) = text("prefix_rewrite") {
@@ -192,7 +197,9 @@ fn hash_on(policy: &Node<'_>) -> Option<Value> {
 
 fn mirror<'a>(policy: &Node<'a>) -> Option<Mirror<'a>> {
     let cluster = policy.get("cluster")?.text()?;
-    let fraction = policy.get("runtime_fraction").map(|fraction| share(&fraction));
+    let fraction = policy
+        .get("runtime_fraction")
+        .map(|fraction| fraction_of(&fraction));
     Some(Mirror {
         node: policy.clone(),
         cluster,
@@ -201,7 +208,7 @@ fn mirror<'a>(policy: &Node<'a>) -> Option<Mirror<'a>> {
 }
 
 /// `RuntimeFractionalPercent`
-fn share<'a>(fraction: &Node<'a>) -> Share<'a> {
+fn fraction_of<'a>(fraction: &Node<'a>) -> Share<'a> {
     if let Some(key) = fraction.get("runtime_key") {
         key.note(
             NoteKind::NoEquivalent,

@@ -69,15 +69,26 @@ fn join<'a>((a, of_a): (Vec<Backend<'a>>, u64), (b, of_b): (Vec<Backend<'a>>, u6
         })
     };
     let mut joined: Vec<Backend<'a>> = scaled(a, factor_a).chain(scaled(b, factor_b)).collect();
-    let weights = || joined.iter().filter_map(|backend| backend.weight);
+    reduce(&mut joined);
+    joined
+}
+
+/// Makes weights smaller in proportion where one is too large.
+pub(super) fn within_bounds(backends: &mut [Backend<'_>]) {
+    if backends.iter().any(|backend| backend.weight > Some(MOST)) {
+        reduce(backends);
+    }
+}
+
+fn reduce(backends: &mut [Backend<'_>]) {
+    let weights = || backends.iter().filter_map(|backend| backend.weight);
+    let largest = weights().max().unwrap_or(0);
     let common = weights().fold(0, gcd).max(1);
-    let most = weights().max().unwrap_or(0) / common;
-    let divisor = common.saturating_mul(most.div_ceil(MOST).max(1));
-    for weight in joined.iter_mut().filter_map(|backend| backend.weight.as_mut()) {
+    let divisor = common.saturating_mul((largest / common).div_ceil(MOST).max(1));
+    for weight in backends.iter_mut().filter_map(|backend| backend.weight.as_mut()) {
         // Whoever had a share keeps one.
         *weight = weight.div_ceil(divisor);
     }
-    joined
 }
 
 fn gcd(a: u64, b: u64) -> u64 {

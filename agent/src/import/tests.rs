@@ -178,7 +178,13 @@ fn a_route_that_cannot_be_expressed_takes_no_request() {
         "[{match: {prefix: /, headers: [{name: x, string_match: {exact: '1'}, invert_match: true}]}, route: {cluster: \
          a}}, {match: {prefix: /x/}, direct_response: {status: 200}}, {match: {prefix: /}, route: {cluster: b}}]",
     );
-    assert_eq!(file.get("routes"), None, "what is left is all of b");
+    // What was answered directly must not go to b, which takes what the first one would have taken.
+    let rules = &file["routes"][0]["rules"];
+    assert_eq!(
+        rules[0],
+        json!({"matches": [{"path": {"type": "PathPrefix", "value": "/x/"}}]})
+    );
+    assert_eq!(rules[1]["backendRefs"][0]["name"], "b");
     let kinds: Vec<NoteKind> = notes.iter().map(|note| note.kind).collect();
     assert_eq!(
         kinds,
@@ -203,27 +209,158 @@ fn an_order_that_would_change_is_named() {
 }
 
 #[test]
-fn retries_of_the_first_route_are_the_services() {
+fn retries_of_the_first_route_are_those_of_the_service_that_is_dialled() {
     let (file, notes) = routes(
         "[{match: {prefix: /a/}, route: {cluster: a, retry_policy: {retry_on: 'connect-failure,gateway-error,unavailable', \
          num_retries: 3, per_try_timeout: 0.5s, retry_back_off: {base_interval: 0.1s, max_interval: 1s}}}}, \
-         {match: {prefix: /}, route: {cluster: a, retry_policy: {retry_on: 5xx}}}]",
+         {match: {prefix: /b/}, route: {cluster: b}}, \
+         {match: {prefix: /}, route: {cluster: a, retry_policy: {retry_on: '5xx,unavailable'}}}]",
     );
+    let policy = |service: &str| {
+        let mut policies = file["policies"].as_array().unwrap().iter();
+        policies
+            .find(|policy| policy["targetRefs"][0]["name"] == service)
+            .unwrap()
+    };
     assert_eq!(
-        file["policies"][0]["retry"],
+        policy("front")["retry"],
         json!({
             "attempts": 3, "on": ["connectFailure", "gatewayError", "reset", "unavailable"],
-            "backoff": {"base": "100ms", "max": "1s"}, "avoidPreviousEndpoint": false,
-        })
+            "backoff": {"base": "100ms", "max": "1s"}, "avoidPreviousEndpoint": false, "bodyBufferBytes": 1_048_576,
+        }),
+        "of what is dialled"
     );
-    assert_eq!(file["policies"][0]["circuitBreaking"], json!({"maxRetries": 3}));
+    assert_eq!(policy("front")["targetRefs"][0]["sectionName"], "8000");
+    assert_eq!(
+        policy("a")["retry"],
+        json!({"attempts": 0}),
+        "who dials it has no route"
+    );
+    assert_eq!(
+        policy("a")["circuitBreaking"],
+        json!({"maxRetries": 3}),
+        "that of the endpoints"
+    );
     let rules = &file["routes"][0]["rules"];
     assert_eq!(rules[0]["timeouts"], json!({"backendRequest": "500ms"}));
+    assert_eq!(rules[1]["retry"], json!({"attempts": 0}));
     assert_eq!(
-        rules[1]["retry"],
+        rules[2]["retry"],
         json!({"attempts": 1, "codes": [500, 502, 503, 504]})
     );
-    assert_eq!(notes.len(), 1, "{notes:?}");
+    let [note] = notes.as_slice() else {
+        panic!("{notes:?}")
+    };
+    assert!(note.said.ends_with("no condition like unavailable"), "{note:?}");
+}
+
+#[test]
+fn a_rule_whose_condition_is_refused_goes_whole() {
+    let (file, notes) = routes(
+        "[{match: {prefix: //admin}, route: {cluster: a}}, \
+         {match: {prefix: /, headers: [{name: x, string_match: {safe_regex: {regex: '\\Qa.b\\E'}}}]}, route: {cluster: a}}, \
+         {match: {prefix: /}, route: {weighted_clusters: {clusters: [{name: a, weight: 3000000}, {name: b, weight: \
+         1000000}]}}}]",
+    );
+    let rules = file["routes"][0]["rules"].as_array().unwrap();
+    assert_eq!(rules.len(), 1, "{rules:?}");
+    let weights = [0, 1].map(|n| rules[0]["backendRefs"][n]["weight"].as_u64().unwrap());
+    assert_eq!(weights, [3, 1]);
+    let left_out = notes
+        .iter()
+        .filter(|note| note.said.contains("the rule is left out"));
+    assert_eq!(left_out.count(), 2, "{notes:?}");
+}
+
+#[test]
+fn any_number_of_values_may_be_out_of_our_ranges() {
+    let clusters: Vec<String> = (0..70)
+        .map(|n| {
+            format!(
+                "{{name: c{n}, connect_timeout: 120s, load_assignment: {{endpoints: [{{lb_endpoints: [{{endpoint: \
+                 {{address: {{socket_address: {{address: 10.0.1.{n}, port_value: 80}}}}}}}}]}}]}}}}"
+            )
+        })
+        .collect();
+    let (_, notes) = imported(&format!(
+        "static_resources: {{clusters: [{}]}}",
+        clusters.join(", ")
+    ));
+    assert_eq!(notes.len(), 70);
+}
+
+/// A listener with these virtual hosts, in front of the clusters of [`bootstrap`].
+fn hosts(hosts: &str) -> (Value, Vec<Note>) {
+    let one = bootstrap("[]");
+    let begin = one.find("virtual_hosts: [").unwrap() + "virtual_hosts: [".len();
+    let end = begin + one[begin..].find("routes: []}").unwrap() + "routes: []}".len();
+    let (documents, notes) = imported(&format!("{}{hosts}{}", &one[..begin], &one[end..]));
+    (documents[0].clone(), notes)
+}
+
+#[test]
+fn an_address_is_given_to_one_service() {
+    let host = |name: &str| {
+        format!(
+            "{{name: {name}, domains: [{name}.example], routes: [{{match: {{prefix: /a/}}, route: {{cluster: a}}}}]}}"
+        )
+    };
+    let (file, notes) = hosts(&format!("{}, {}", host("one"), host("two")));
+    let addresses: Vec<&Value> = file["services"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| &s["addresses"])
+        .collect();
+    assert_eq!(
+        addresses.iter().filter(|a| !a.is_null()).count(),
+        1,
+        "{addresses:?}"
+    );
+    assert_eq!(
+        notes.iter().filter(|note| note.kind == NoteKind::Missing).count(),
+        1,
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn routes_that_share_a_service_and_differ_are_named() {
+    let (file, notes) = hosts(
+        "{name: one, domains: [user], routes: [{match: {prefix: /}, route: {cluster: a, timeout: 2s, idle_timeout: 10s}}]}, \
+         {name: two, domains: [user.shop], routes: [{match: {prefix: /}, route: {cluster: a, timeout: 60s}}]}",
+    );
+    assert_eq!(
+        file["policies"][0]["timeouts"],
+        json!({"request": "2s", "idle": "10s"})
+    );
+    let differs = notes.iter().filter(|note| note.kind == NoteKind::Differs);
+    assert_eq!(differs.count(), 1, "{notes:?}");
+}
+
+#[test]
+fn who_was_called_at_a_listener_is_said() {
+    let (_, notes) = routes("[{match: {prefix: /}, route: {cluster: a}}]");
+    let [note] = notes.as_slice() else {
+        panic!("{notes:?}")
+    };
+    assert_eq!(note.kind, NoteKind::Missing);
+    assert!(
+        note.said
+            .contains("10.1.0.1, port 8000: they dial shop/a, port 80, now"),
+        "{note:?}"
+    );
+}
+
+#[test]
+fn a_check_in_tls_is_one_of_connections() {
+    let (policy, notes) = cluster(
+        "transport_socket: {name: envoy.transport_sockets.tls}, health_checks: [{timeout: 1s, interval: 5s, \
+         unhealthy_threshold: 3, healthy_threshold: 2, http_health_check: {path: /ready}}]",
+    );
+    assert_eq!(policy["healthCheck"]["tcp"], json!({}));
+    assert_eq!(policy["healthCheck"].get("http"), None);
+    assert_eq!(notes.len(), 2, "{notes:?}");
 }
 
 #[test]
@@ -270,6 +407,7 @@ fn a_sidecars_bootstrap_becomes_objects_of_kubernetes() {
         [
             "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.access_log",
             "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters[0]",
+            "static_resources.listeners[1].filter_chains[0].filters[0].typed_config.cluster",
         ],
         "{:?}",
         imported.notes

@@ -1,10 +1,10 @@
 //! What was carried over, as a file of ours or as objects of Kubernetes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{Note, NoteKind, cluster::Cluster, discovery::Found, kubernetes};
+use super::{Note, NoteKind, cluster::Cluster, discovery::Found, kubernetes, names::Named};
 use crate::config::{self, Problem};
 
 /// How the result is written.
@@ -51,9 +51,6 @@ pub struct Written {
     /// What this form cannot say.
     pub notes: Vec<Note>,
 }
-
-/// Faults that are taken out before it is given up.
-const ROUNDS: usize = 64;
 
 impl Objects {
     /// All of it in this form.
@@ -106,72 +103,92 @@ impl Objects {
             }
         }
         service.ports.insert(port, written);
-        let target = json!({
-            "kind": "Service", "name": named.name, "namespace": named.namespace, "sectionName": port.to_string(),
-        });
+        self.policy(&named, Some(port), policy);
+    }
+
+    /// A policy for a port, or for all that a service has.
+    pub(super) fn policy(&mut self, service: &Named, port: Option<u64>, policy: Map<String, Value>) {
+        let mut target = json!({"kind": "Service", "name": service.name, "namespace": service.namespace});
+        if let Some(port) = port {
+            target["sectionName"] = json!(port.to_string());
+        }
         let mut spec = Map::from_iter([("targetRefs".to_owned(), json!([target]))]);
         spec.extend(policy);
         self.policies.push(Value::Object(spec));
     }
 
-    /// Takes out what the check of a configuration would refuse, such as a value out of its range here.
+    /// Takes out what the check of a configuration would refuse, such as a value out of its range here. A rule goes
+    /// whole when its condition would, or when it could not be read any more: it must not match more than it did.
     ///
     /// # Errors
     /// What is still wrong when nothing more can be taken out.
     pub fn settle(&mut self) -> Result<Vec<Note>, config::Error> {
         let mut notes = Vec::new();
-        for _ in 0..ROUNDS {
+        loop {
             let error = match config::from_value(self.file()) {
                 Ok(_) => return Ok(notes),
                 Err(error) => error,
             };
-            let config::Error::Faults(problems) = &error else {
+            let mut places = BTreeSet::new();
+            match &error {
+                config::Error::Faults(problems) => {
+                    for problem in problems {
+                        places.extend(place(&problem.path));
+                        notes.push(note(problem));
+                    }
+                }
+                config::Error::Shape { path, message } => {
+                    places.extend(whole_rule(&steps(path)));
+                    notes.push(Note {
+                        path: path.clone(),
+                        value: String::new(),
+                        kind: NoteKind::NoEquivalent,
+                        said: format!("{message}: the rule is left out"),
+                    });
+                }
+                _ => {}
+            }
+            // From the last, so that the places of the others stay as they are.
+            let taken = places.iter().rev().filter(|place| self.take_out(place)).count();
+            if taken == 0 {
                 return Err(error);
-            };
-            let Some(problem) = problems.iter().find(|problem| self.take_out(&problem.path)) else {
-                return Err(error);
-            };
-            notes.push(note(problem));
+            }
         }
-        config::from_value(self.file()).map(|_| notes)
     }
 
-    /// Removes the field at a path such as `policies[0].connectionPool.idleTimeout`.
-    fn take_out(&mut self, path: &str) -> bool {
-        let (list, rest) = match path.split_once('[') {
-            Some(("policies", rest)) => (&mut self.policies, rest),
-            Some(("routes", rest)) => (&mut self.routes, rest),
+    /// Removes what is at a place such as `policies[0].connectionPool.idleTimeout`. A route without rules goes.
+    fn take_out(&mut self, place: &[Step]) -> bool {
+        let (list, [Step::Index(index), within @ ..]) = (match place.split_first() {
+            Some((Step::Field(name), rest)) if name == "policies" => (&mut self.policies, rest),
+            Some((Step::Field(name), rest)) if name == "routes" => (&mut self.routes, rest),
             _ => return false,
-        };
-        let Some((index, field)) = rest.split_once("].") else {
+        }) else {
             return false;
         };
-        let Some(mut value) = index.parse::<usize>().ok().and_then(|index| list.get_mut(index)) else {
+        let (Some(object), Some((last, above))) = (list.get_mut(*index), within.split_last()) else {
             return false;
         };
-        let steps: Vec<&str> = field
-            .split(['.', '[', ']'])
-            .filter(|step| !step.is_empty())
-            .collect();
-        let Some((last, above)) = steps.split_last() else {
-            return false;
-        };
+        let mut value = &mut *object;
         for step in above {
-            let next = match step.parse::<usize>() {
-                Ok(index) => value.get_mut(index),
-                Err(_) => value.get_mut(step),
+            let next = match step {
+                Step::Index(index) => value.get_mut(index),
+                Step::Field(name) => value.get_mut(name),
             };
             let Some(next) = next else { return false };
             value = next;
         }
-        match (value, last.parse::<usize>()) {
-            (Value::Array(items), Ok(index)) if index < items.len() => {
-                items.remove(index);
+        let taken = match (value, last) {
+            (Value::Array(items), Step::Index(index)) if *index < items.len() => {
+                items.remove(*index);
                 true
             }
-            (Value::Object(fields), _) => fields.remove(*last).is_some(),
+            (Value::Object(fields), Step::Field(name)) => fields.shift_remove(name).is_some(),
             _ => false,
+        };
+        if object["rules"] == json!([]) {
+            list.remove(*index);
         }
+        taken
     }
 
     /// Says which names were whole to Envoy's resolver alone.
@@ -216,14 +233,60 @@ impl Objects {
     }
 }
 
+/// A part of the way to a field.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Field(String),
+    Index(usize),
+}
+
+/// `routes[0].rules[1].retry` in its parts.
+fn steps(path: &str) -> Vec<Step> {
+    let words = path.split(['.', '[', ']']).filter(|word| !word.is_empty());
+    let step = |word: &str| {
+        word.parse()
+            .map_or_else(|_| Step::Field(word.to_owned()), Step::Index)
+    };
+    words.map(step).collect()
+}
+
+/// The rule that a place is in.
+fn whole_rule(place: &[Step]) -> Option<Vec<Step>> {
+    match place {
+        [
+            Step::Field(routes),
+            Step::Index(_),
+            Step::Field(rules),
+            Step::Index(_),
+            ..,
+        ] if routes == "routes" && rules == "rules" => Some(place[..4].to_vec()),
+        _ => None,
+    }
+}
+
+fn in_a_match(place: &[Step]) -> bool {
+    whole_rule(place).is_some() && place.get(4) == Some(&Step::Field("matches".to_owned()))
+}
+
+/// What is taken out because of a fault at `path`.
+fn place(path: &str) -> Option<Vec<Step>> {
+    let place = steps(path);
+    if in_a_match(&place) {
+        return whole_rule(&place);
+    }
+    Some(place)
+}
+
 fn note(problem: &Problem) -> Note {
+    let left_out = if in_a_match(&steps(&problem.path)) {
+        "the rule is left out, and its requests go to the others"
+    } else {
+        "left out, so the default counts"
+    };
     Note {
         path: problem.path.clone(),
         value: problem.value.clone(),
         kind: NoteKind::NoEquivalent,
-        said: format!(
-            "{}; left out, so the default counts ({})",
-            problem.fault, problem.remedy
-        ),
+        said: format!("{}; {left_out} ({})", problem.fault, problem.remedy),
     }
 }

@@ -156,6 +156,7 @@ fn the_edge_proxys_bounds_are_each_named() {
          no equivalent listeners[0].http2_protocol_options.initial_stream_window_size\n\
          no equivalent listeners[0].http2_protocol_options.initial_connection_window_size\n\
          no equivalent listeners[0].request_timeout\n\
+         missing listeners[0].hosts[0]\n\
          no equivalent clusters[0].per_connection_buffer_limit_bytes\n\
          missing clusters[0].endpoints[0].lb_endpoints[0]\n\
          differs clusters[0].http2_protocol_options.initial_connection_window_size\n"
@@ -214,7 +215,7 @@ fn the_grpc_bridges_small_letters_are_read() {
         json!([{
             "matches": [{
                 "path": {"type": "PathPrefix", "value": "/"},
-                "headers": [{"type": "RegularExpression", "name": "content-type", "value": "application/grpc.*"}],
+                "headers": [{"type": "RegularExpression", "name": "content-type", "value": "application/grpc(\\+.*)?"}],
             }],
             "backendRefs": [backend("store", 8081)],
         }])

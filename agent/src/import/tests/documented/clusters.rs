@@ -42,7 +42,8 @@ fn localities_are_zones_without_priorities() {
     assert_eq!(policy["healthCheck"]["port"], 8001);
     assert_eq!(
         notes,
-        "no equivalent clusters[0].health_checks[0].no_traffic_interval\n\
+        "missing listeners[0].hosts[0]\n\
+         no equivalent clusters[0].health_checks[0].no_traffic_interval\n\
          no equivalent clusters[0].endpoints[0].locality.region\n\
          no equivalent clusters[0].endpoints[0].load_balancing_weight\n\
          no equivalent clusters[0].endpoints[1].locality.region\n\
@@ -88,7 +89,9 @@ fn health_checks_outliers_and_breakers_are_policies() {
     assert_eq!(file["services"][1]["ports"][0]["protocol"], "tcp");
     assert_eq!(
         notes,
-        "no equivalent clusters[0].health_checks[0].interval_jitter\n\
+        "missing listeners[0].cluster\n\
+         differs clusters[0].http_protocol_options\n\
+         no equivalent clusters[0].health_checks[0].interval_jitter\n\
          no equivalent clusters[0].health_checks[0].http_health_check.codec_client_type\n\
          no equivalent clusters[0].circuit_breakers.thresholds[1]\n\
          differs clusters[1].http2_protocol_options.connection_keepalive.timeout\n\
