@@ -1,15 +1,13 @@
 //! Clusters and listeners → services, policies and routes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::{Map, Value, json};
 
 use super::{
     NoteKind,
     cluster::{self, Cluster, put},
+    dialled::{DialledServices, never},
     listener::{self, Listener, VirtualHost},
     names::{Named, Names, kubernetes},
     reading::Node,
@@ -25,7 +23,7 @@ pub(super) fn assemble(clusters: &[Node<'_>], listeners: &[Node<'_>], namespace:
         route_names: Names::default(),
         clusters: Vec::new(),
         objects: Objects::default(),
-        dialled: BTreeMap::new(),
+        dialled: DialledServices::default(),
         retried: BTreeSet::new(),
         given: BTreeSet::new(),
     };
@@ -51,21 +49,11 @@ struct Assembly<'n> {
     clusters: Vec<Cluster>,
     objects: Objects,
     /// What routes say to the policy of what their callers dial.
-    dialled: BTreeMap<Target, Dialled>,
+    dialled: DialledServices,
     /// Places of clusters to which any route retries.
     retried: BTreeSet<usize>,
     /// Addresses that a service has.
     given: BTreeSet<(IpAddr, u64)>,
-}
-
-/// A service, and its port or all of it.
-type Target = (Named, Option<u64>);
-
-/// The sections of a policy that count at the service that is dialled, and not at a route's backend.
-#[derive(Debug, PartialEq)]
-struct Dialled {
-    retry: Map<String, Value>,
-    timeouts: Map<String, Value>,
 }
 
 impl Assembly<'_> {
@@ -141,7 +129,7 @@ impl Assembly<'_> {
                 put(
                     &mut rule,
                     "retry",
-                    self.dial(key.clone(), route, listener, Map::new()),
+                    self.dialled.dial(key.clone(), route, Map::new()),
                 );
             }
             Value::Object(rule)
@@ -174,7 +162,7 @@ impl Assembly<'_> {
         put(&mut timeouts, "perTry", per_try);
         let service = self.clusters[place].service.clone();
         let key = (service.clone(), Some(self.clusters[place].port));
-        if self.dial(key, route, listener, timeouts).is_some() {
+        if self.dialled.dial(key, route, timeouts).is_some() {
             route.node.remark(
                 NoteKind::Differs,
                 "another host retries otherwise at the same service, and counts",
@@ -327,61 +315,6 @@ impl Assembly<'_> {
         }
     }
 
-    /// What a route says of retries, silence and `timeouts` belongs to the policy of the service that is dialled. The
-    /// first route's does; for one that retries otherwise, the rule's own `retry` is given back.
-    fn dial(
-        &mut self,
-        key: Target,
-        route: &Route<'_>,
-        listener: &Listener<'_>,
-        mut timeouts: Map<String, Value>,
-    ) -> Option<Value> {
-        put(
-            &mut timeouts,
-            "idle",
-            route.idle.clone().or_else(|| listener.idle.clone()),
-        );
-        let retry = route
-            .retry
-            .as_ref()
-            .map_or_else(never, |retry| retry.policy.clone());
-        let first = match self.dialled.entry(key) {
-            Entry::Vacant(place) => {
-                place.insert(Dialled { retry, timeouts });
-                return None;
-            }
-            Entry::Occupied(first) => first,
-        };
-        if first.get().timeouts != timeouts {
-            route.node.remark(
-                NoteKind::Differs,
-                "another route of the same service has other timeouts, which count",
-            );
-        }
-        if first.get().retry == retry {
-            return None;
-        }
-        let Some(retry) = &route.retry else {
-            return Some(json!({"attempts": 0}));
-        };
-        match retry.beyond_a_rule().as_slice() {
-            [] => retry.node.remark(
-                NoteKind::Differs,
-                "another route of the same service retries otherwise: this rule has attempts, statuses and the first \
-                 back-off of its own, and the rest from there",
-            ),
-            conditions => retry.node.remark(
-                NoteKind::NoEquivalent,
-                format!(
-                    "another route of the same service retries otherwise, and a rule's own retries have no condition \
-                     like {}",
-                    conditions.join(", ")
-                ),
-            ),
-        }
-        Some(retry.of_rule())
-    }
-
     fn finish(mut self) -> Objects {
         for (place, cluster) in self.clusters.iter_mut().enumerate() {
             if !self.retried.contains(&place) {
@@ -395,30 +328,22 @@ impl Assembly<'_> {
                     breaking.remove("maxRetries");
                 }
             }
-            let dialled = self
-                .dialled
-                .remove(&(cluster.service.clone(), Some(cluster.port)));
-            said(&mut cluster.policy, dialled);
+            let target = (cluster.service.clone(), Some(cluster.port));
+            self.dialled.tell(&target, &mut cluster.policy);
             hashing(&mut cluster.policy);
             cluster.policy.retain(|_, section| *section != json!({}));
         }
         for cluster in self.clusters {
             self.objects.add(cluster);
         }
-        for ((service, port), dialled) in self.dialled {
+        while let Some(target) = self.dialled.next() {
             let mut policy = Map::new();
-            said(&mut policy, Some(dialled));
+            self.dialled.tell(&target, &mut policy);
+            let (service, port) = target;
             self.objects.policy(&service, port, policy);
         }
         self.objects
     }
-}
-
-/// What the routes say that are dialled at a policy's service, if any.
-fn said(policy: &mut Map<String, Value>, dialled: Option<Dialled>) {
-    let (retry, timeouts) = dialled.map_or_else(|| (never(), Map::new()), |d| (d.retry, d.timeouts));
-    merge(policy, "timeouts", timeouts);
-    merge(policy, "retry", retry);
 }
 
 fn hashes(balancer: &Value) -> bool {
@@ -429,11 +354,6 @@ fn hashes(balancer: &Value) -> bool {
 const IN_TLS: &str = "its cluster speaks TLS, which is for the application to begin now: what it asks cannot be seen, and \
      the route is left out";
 
-/// A cluster whose routes have no retry policy.
-fn never() -> Map<String, Value> {
-    Map::from_iter([("attempts".to_owned(), json!(0))])
-}
-
 /// Without a `hash_policy` Envoy hashes nothing and chooses at random.
 fn hashing(policy: &mut Map<String, Value>) {
     let Some(balancer) = policy.get_mut("loadBalancer").and_then(Value::as_object_mut) else {
@@ -443,19 +363,6 @@ fn hashing(policy: &mut Map<String, Value>) {
     if matches!(algorithm, Some("ringHash" | "maglev")) && !balancer.contains_key("hashOn") {
         balancer.retain(|name, _| !matches!(name.as_str(), "minRingSize" | "tableSize"));
         balancer.insert("algorithm".to_owned(), json!("random"));
-    }
-}
-
-/// Adds `fields` to a section; what it says already stays.
-fn merge(policy: &mut Map<String, Value>, section: &str, fields: Map<String, Value>) {
-    if fields.is_empty() {
-        return;
-    }
-    let section = policy.entry(section).or_insert_with(|| json!({}));
-    if let Some(section) = section.as_object_mut() {
-        for (name, value) in fields {
-            section.entry(name).or_insert(value);
-        }
     }
 }
 

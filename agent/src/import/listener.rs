@@ -19,8 +19,6 @@ pub(super) struct Listener<'a> {
     pub(super) hosts: Vec<VirtualHost<'a>>,
     /// Clusters whose connections are relayed as they are.
     pub(super) relayed: Vec<Node<'a>>,
-    /// `stream_idle_timeout`
-    pub(super) idle: Option<String>,
 }
 
 #[derive(Debug)]
@@ -76,7 +74,6 @@ pub(super) fn read<'a>(listener: &Node<'a>) -> Listener<'a> {
         captures,
         hosts: Vec::new(),
         relayed: Vec::new(),
-        idle: None,
     };
     let chains = listener.list("filter_chains");
     for chain in chains.into_iter().chain(listener.get("default_filter_chain")) {
@@ -148,16 +145,14 @@ fn connection_manager<'a>(manager: &Node<'a>, listener: &mut Listener<'a>) {
             filter.no_equivalent();
         }
     }
-    listener.idle = manager
-        .get("stream_idle_timeout")
-        .and_then(|time| time.duration());
+    let idle = manager.get("stream_idle_timeout");
     let Some(config) = manager.get("route_config") else {
         return;
     };
     for field in ["name", "validate_clusters"] {
         config.pass_over(field);
     }
-    let above = Inherited::default().with(&config);
+    let above = Inherited::of(idle).with(&config);
     for host in config.list("virtual_hosts") {
         listener.hosts.push(virtual_host(&host, &above));
     }

@@ -19,6 +19,7 @@ mod precedence;
 mod route;
 mod share;
 mod retry;
+mod dialled;
 mod assemble;
 mod write;
 mod kubernetes;

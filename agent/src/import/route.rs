@@ -59,9 +59,18 @@ pub(super) struct Mirror<'a> {
 pub(super) struct Inherited<'a> {
     headers: Headers,
     retry: Option<Node<'a>>,
+    /// `stream_idle_timeout`
+    idle: Option<String>,
 }
 
 impl<'a> Inherited<'a> {
+    pub(super) fn of(idle: Option<Node<'a>>) -> Self {
+        Self {
+            idle: idle.and_then(|time| time.duration()),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn with(&self, node: &Node<'a>) -> Self {
         let mut headers = Headers::read(node);
         // The inner ones are applied first.
@@ -70,6 +79,7 @@ impl<'a> Inherited<'a> {
         Self {
             headers,
             retry: node.get("retry_policy").or_else(|| self.retry.clone()),
+            idle: self.idle.clone(),
         }
     }
 }
@@ -161,7 +171,8 @@ fn forward<'a>(action: &Node<'a>, above: &Inherited<'a>, route: &mut Route<'a>) 
             .push(json!({"type": "URLRewrite", "urlRewrite": rewrite}));
     }
     route.request = action.get("timeout").and_then(|time| time.duration());
-    route.idle = action.get("idle_timeout").and_then(|time| time.duration());
+    let idle = action.get("idle_timeout").and_then(|time| time.duration());
+    route.idle = idle.or_else(|| above.idle.clone());
     route.retry = action
         .get("retry_policy")
         .or_else(|| above.retry.clone())
