@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::rendered::{find, helm, kustomize};
+use crate::rendered::{deploy, find, helm, kustomize, objects};
 
 /// The labels say which of the two made it.
 fn without_labels(object: &Value) -> Value {
@@ -43,6 +43,16 @@ fn the_chart_makes_what_the_overlay_for_gke_adds() {
             "{kind} {name}"
         );
     }
+}
+
+#[test]
+fn both_monitoring_systems_have_the_same_alerts() {
+    let text = std::fs::read_to_string(deploy().join("alerts/derny.yaml")).unwrap();
+    let operator = objects(&text);
+    let overlay = kustomize("kustomize/overlays/gke");
+    let google = find(&overlay, "Rules", "derny");
+    assert_eq!(google["spec"], find(&operator, "PrometheusRule", "derny")["spec"]);
+    assert!(google["spec"]["groups"][0]["rules"].as_array().unwrap().len() > 3);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::rendered::{deploy, files, helm, helm_refuses, kustomize, objects, run};
 
 /// Kinds of monitoring systems, whose definitions come with these. Nothing here checks their fields.
-const OTHERS: [&str; 3] = ["PodMonitor", "PodMonitoring", "PrometheusRule"];
+const OTHERS: [&str; 4] = ["PodMonitor", "PodMonitoring", "PrometheusRule", "Rules"];
 
 /// Everything that a user could apply, by where it comes from.
 fn all() -> Vec<(String, Vec<Value>)> {
