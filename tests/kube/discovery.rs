@@ -225,12 +225,18 @@ fn services_that_cannot_be_served_are_said_and_left_alone() {
     external["spec"] =
         json!({"type": "ExternalName", "externalName": "db.example", "sessionAffinity": "None"});
     world.apply(&[external]);
-    eventually("it is said", SOON, || {
-        world.shown("db")["note"]
-            .as_str()
-            .is_some_and(|note| note.contains("db.example"))
-    })
-    .unwrap();
+    let said = |service: &str, word: &str| {
+        eventually("it is said", SOON, || {
+            let note = world.shown(service)["note"].clone();
+            note.as_str().is_some_and(|note| note.contains(word))
+        })
+        .unwrap();
+    };
+    said("db", "db.example");
+    let mut local = objects::service("collector", "10.96.7.7", "grpc");
+    local["spec"]["internalTrafficPolicy"] = json!("Local");
+    world.apply(&[local]);
+    said("collector", "internalTrafficPolicy: Local");
 }
 
 /// What the server's own schema finds never comes to the agent.

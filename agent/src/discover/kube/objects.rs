@@ -91,6 +91,9 @@ pub(crate) struct ServiceSpec {
     #[serde(rename = "clusterIP")]
     pub(crate) cluster_ip: Option<String>,
     pub(crate) external_name: Option<String>,
+    /// `Cluster`, also when it is not said; `Local`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) internal_traffic_policy: Option<String>,
     pub(crate) selector: BTreeMap<String, String>,
     pub(crate) ports: Vec<ServicePort>,
 }

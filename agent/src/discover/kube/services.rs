@@ -24,6 +24,23 @@ pub(super) enum Kind {
     Headless,
     /// An ExternalName: another name in the DNS, which the pod's resolver follows.
     External(Arc<str>),
+    /// `internalTrafficPolicy: Local`: who calls it reaches the endpoints of its own node, which kube-proxy sees to.
+    NodeLocal,
+}
+
+impl Kind {
+    /// Why the mesh does not serve such a service, if so.
+    pub(super) fn left_alone(&self) -> Option<String> {
+        match self {
+            Self::Virtual(_) | Self::Headless => None,
+            Self::External(name) => Some(format!(
+                "ExternalName: the pod's resolver follows it to {name}, which is left alone"
+            )),
+            Self::NodeLocal => Some(
+                "internalTrafficPolicy: Local: kube-proxy keeps its calls on the node, and they are left alone".to_owned(),
+            ),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +69,8 @@ impl Declared {
             Kind::External(spec.external_name.as_deref().unwrap_or_default().into())
         } else if written.clone().any(|text| text == "None") {
             Kind::Headless
+        } else if spec.internal_traffic_policy.as_deref() == Some("Local") {
+            Kind::NodeLocal
         } else {
             let mut ips = Vec::with_capacity(spec.cluster_ips.len());
             for ip in written.filter_map(|text| text.parse::<IpAddr>().ok()) {
@@ -85,6 +104,7 @@ impl Declared {
                 spec.kind = Some("ExternalName".to_owned());
                 spec.external_name = Some(name.to_string());
             }
+            Kind::NodeLocal => spec.internal_traffic_policy = Some("Local".to_owned()),
         }
         let port = |port: &DeclaredPort| objects::ServicePort {
             name: port.name.as_deref().map(str::to_owned),
@@ -107,7 +127,7 @@ impl Declared {
     pub(super) fn addresses(&self) -> &[IpAddr] {
         match &self.kind {
             Kind::Virtual(ips) => ips,
-            Kind::Headless | Kind::External(_) => &[],
+            Kind::Headless | Kind::External(_) | Kind::NodeLocal => &[],
         }
     }
 
@@ -165,6 +185,7 @@ mod tests {
                     Kind::Virtual(ips) => ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","),
                     Kind::Headless => "headless".to_owned(),
                     Kind::External(name) => format!("external {name}"),
+                    Kind::NodeLocal => "node-local".to_owned(),
                 };
                 let ports = declared
                     .ports
@@ -198,6 +219,16 @@ mod tests {
         check(
             json!({"type": "ExternalName", "externalName": "db.example"}),
             "external db.example:",
+        );
+        let local = json!("Local");
+        check(
+            json!({"clusterIP": "10.0.0.1", "internalTrafficPolicy": local, "ports": [{"port": 80}]}),
+            "node-local: 80/-/detect",
+        );
+        // No kube-proxy stands between a headless service's caller and its endpoints.
+        check(
+            json!({"clusterIP": "None", "internalTrafficPolicy": local}),
+            "headless:",
         );
         check(json!({"clusterIP": ""}), "no address");
         check(json!({}), "no address");

@@ -21,7 +21,6 @@ use super::{
     leader,
     lease::Identity,
     objects, saved_file,
-    services::Kind,
     state::Saved,
     status::{Verdict, verdicts},
     watch::{Event, Watch},
@@ -336,18 +335,9 @@ impl Running {
             self.world.http_routes => "httproutes",
             self.world.grpc_routes => "grpcroutes"
         );
-        let external = self
-            .world
-            .services
-            .values()
-            .filter_map(|declared| match &declared.kind {
-                Kind::External(name) => Some((
-                    declared.name.clone(),
-                    format!("ExternalName: the pod's resolver follows it to {name}, which is left alone"),
-                )),
-                Kind::Virtual(_) | Kind::Headless => None,
-            });
-        self.source.cluster.board().show(faults, external.collect());
+        let services = self.world.services.values();
+        let left_alone = services.filter_map(|of| Some((of.name.clone(), of.kind.left_alone()?)));
+        self.source.cluster.board().show(faults, left_alone.collect());
         // What was saved says nothing new of any object.
         if self.source.cluster.board().is_up() {
             self.verdicts.send_replace(Arc::new(verdicts(&self.world)));

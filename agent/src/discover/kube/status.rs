@@ -8,7 +8,7 @@ use super::{
     attached::{Attached, Entry, ObjectName},
     grants::backends,
     objects::{GrpcRoute, HttpRoute, Resource, TrafficPolicy},
-    services::{Declared, Kind},
+    services::Declared,
     watch::Watched as _,
     world::World,
 };
@@ -216,10 +216,8 @@ fn unresolved(world: &World, to: &ServicePortName) -> Option<String> {
     let Some(declared) = world.services.get(service) else {
         return Some(format!("{service} does not exist"));
     };
-    if matches!(declared.kind, Kind::External(_)) {
-        return Some(format!(
-            "{service} is an ExternalName: it has no endpoints of its own"
-        ));
+    if let Some(why) = declared.kind.left_alone() {
+        return Some(format!("{service} cannot be a backend, {why}"));
     }
     let has_port = declared.ports.iter().any(|declared| declared.port == *port);
     (!has_port).then(|| format!("{service} has no TCP port {port}"))

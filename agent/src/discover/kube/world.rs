@@ -267,7 +267,7 @@ impl World {
         wanted.retain(|name| {
             let declared = self.services.get(name);
             !self.taken.contains(name)
-                && declared.is_some_and(|declared| !matches!(declared.kind, Kind::External(_)))
+                && declared.is_some_and(|declared| declared.kind.left_alone().is_none())
         });
         wanted
     }

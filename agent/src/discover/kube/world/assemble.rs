@@ -37,7 +37,7 @@ impl World {
 
     fn assemble(&self, name: &ServiceName) -> Option<Service> {
         let declared = self.services.get(name).filter(|_| !self.taken.contains(name))?;
-        if matches!(declared.kind, Kind::External(_)) {
+        if declared.kind.left_alone().is_some() {
             return None;
         }
         let endpoints = self

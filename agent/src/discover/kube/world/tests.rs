@@ -166,6 +166,20 @@ fn services_come_change_and_go() {
     let external = json!({"type": "ExternalName", "externalName": "b.example"});
     told.world.service(Event::Applied(object("b", 0, external)));
     assert_eq!(told.changes(), ["-b"]);
+    // Its calls are to stay on their node.
+    told.world.service(service("b", "10.96.0.2"));
+    assert_eq!(told.changes(), ["b"]);
+    let mut local = serde_json::to_value(told.world.services[&name("b")].to_object()).unwrap();
+    local["spec"]["internalTrafficPolicy"] = json!("Local");
+    told.world
+        .service(Event::Applied(serde_json::from_value(local).unwrap()));
+    assert_eq!(told.changes(), ["-b"]);
+    let kept = &told.world.services[&name("b")];
+    assert_eq!(
+        Declared::from_object(&kept.to_object()).as_ref(),
+        Some(kept),
+        "saved and read again"
+    );
 }
 
 #[test]
