@@ -52,6 +52,11 @@ pub(super) struct DeclaredPort {
 }
 
 impl DeclaredPort {
+    /// Whether requests are seen there, so that a route can choose among them.
+    pub(super) fn is_routed(&self) -> bool {
+        !matches!(self.protocol, Protocol::Tcp | Protocol::Tls)
+    }
+
     /// Whether a route with this parent, which is the port's service, is for the port.
     pub(super) fn is_meant_by(&self, parent: &RouteParent) -> bool {
         let section = parent.section.as_deref();

@@ -165,8 +165,10 @@ fn of_route(world: &World, kind: RouteKind, entry: &Entry<RouteObject>) -> Vec<(
 
 /// Whether a route without a fault counts at any port of its parent.
 fn of_parent(world: &World, kind: RouteKind, parent: &RouteParent, service: Option<&Declared>) -> Condition {
-    let ports = service.into_iter().flat_map(|service| {
-        let meant = service.ports.iter().filter(|port| port.is_meant_by(parent));
+    let served = service.filter(|service| service.kind.left_alone().is_none());
+    let ports = served.into_iter().flat_map(|service| {
+        let ports = service.ports.iter();
+        let meant = ports.filter(|port| port.is_meant_by(parent) && port.is_routed());
         meant.map(move |port| (service, port))
     });
     let mut before = None;
@@ -187,7 +189,10 @@ fn of_parent(world: &World, kind: RouteKind, parent: &RouteParent, service: Opti
         ),
         None => (
             "NoMatchingParent",
-            format!("{} has no such port, or does not exist", parent.service),
+            format!(
+                "{} has no such port that carries HTTP, or is not served",
+                parent.service
+            ),
         ),
     };
     condition("Accepted", Holds::False, reason, message)

@@ -9,7 +9,7 @@ use crate::{
         attached::{Attached, ObjectName},
         services::{Declared, DeclaredPort, Kind},
     },
-    model::{Endpoints, Policy, Protocol, Route, Service, ServiceName, ServicePort, ServicePortName, Update},
+    model::{Endpoints, Policy, Route, Service, ServiceName, ServicePort, ServicePortName, Update},
 };
 
 impl World {
@@ -67,9 +67,10 @@ impl World {
                 policy: self
                     .policy_of(declared, port)
                     .unwrap_or_else(|| self.no_policy.clone()),
-                routes: match port.protocol {
-                    Protocol::Tcp | Protocol::Tls => Vec::new(),
-                    _ => self.routes_of(declared, port),
+                routes: if port.is_routed() {
+                    self.routes_of(declared, port)
+                } else {
+                    Vec::new()
                 },
                 name: full_name,
                 protocol: port.protocol,

@@ -272,6 +272,9 @@ fn routes_are_given_to_the_ports_that_they_name() {
         told.world
             .http_route(event(route("r", parent(more), near.clone())));
         assert_eq!([80, 90].map(|port| told.port("echo", port).routes.len()), expect);
+        let said = &crate::discover::kube::status::verdicts(&told.world)[0].parents[0].1[0];
+        let counts = said.reason == "Accepted";
+        assert_eq!(counts, expect != [0, 0], "{said:?}");
     };
     // Port 90 carries opaque bytes.
     check(json!({}), [1, 0]);
