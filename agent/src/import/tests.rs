@@ -5,6 +5,8 @@ use crate::config;
 
 /// Bootstraps of the shapes that Envoy's documentation shows.
 mod documented;
+/// What must not come to mean something else.
+mod meaning;
 
 const SIDECAR: &str = include_str!("../../../docs/examples/envoy-sidecar.yaml");
 
@@ -252,115 +254,6 @@ fn retries_of_the_first_route_are_those_of_the_service_that_is_dialled() {
         panic!("{notes:?}")
     };
     assert!(note.said.ends_with("no condition like unavailable"), "{note:?}");
-}
-
-#[test]
-fn a_rule_whose_condition_is_refused_goes_whole() {
-    let (file, notes) = routes(
-        "[{match: {prefix: //admin}, route: {cluster: a}}, \
-         {match: {prefix: /, headers: [{name: x, string_match: {safe_regex: {regex: '\\Qa.b\\E'}}}]}, route: {cluster: a}}, \
-         {match: {prefix: /}, route: {weighted_clusters: {clusters: [{name: a, weight: 3000000}, {name: b, weight: \
-         1000000}]}}}]",
-    );
-    let rules = file["routes"][0]["rules"].as_array().unwrap();
-    assert_eq!(rules.len(), 1, "{rules:?}");
-    let weights = [0, 1].map(|n| rules[0]["backendRefs"][n]["weight"].as_u64().unwrap());
-    assert_eq!(weights, [3, 1]);
-    let left_out = notes
-        .iter()
-        .filter(|note| note.said.contains("the rule is left out"));
-    assert_eq!(left_out.count(), 2, "{notes:?}");
-}
-
-#[test]
-fn any_number_of_values_may_be_out_of_our_ranges() {
-    let clusters: Vec<String> = (0..70)
-        .map(|n| {
-            format!(
-                "{{name: c{n}, connect_timeout: 120s, load_assignment: {{endpoints: [{{lb_endpoints: [{{endpoint: \
-                 {{address: {{socket_address: {{address: 10.0.1.{n}, port_value: 80}}}}}}}}]}}]}}}}"
-            )
-        })
-        .collect();
-    let (_, notes) = imported(&format!(
-        "static_resources: {{clusters: [{}]}}",
-        clusters.join(", ")
-    ));
-    assert_eq!(notes.len(), 70);
-}
-
-/// A listener with these virtual hosts, in front of the clusters of [`bootstrap`].
-fn hosts(hosts: &str) -> (Value, Vec<Note>) {
-    let one = bootstrap("[]");
-    let begin = one.find("virtual_hosts: [").unwrap() + "virtual_hosts: [".len();
-    let end = begin + one[begin..].find("routes: []}").unwrap() + "routes: []}".len();
-    let (documents, notes) = imported(&format!("{}{hosts}{}", &one[..begin], &one[end..]));
-    (documents[0].clone(), notes)
-}
-
-#[test]
-fn an_address_is_given_to_one_service() {
-    let host = |name: &str| {
-        format!(
-            "{{name: {name}, domains: [{name}.example], routes: [{{match: {{prefix: /a/}}, route: {{cluster: a}}}}]}}"
-        )
-    };
-    let (file, notes) = hosts(&format!("{}, {}", host("one"), host("two")));
-    let addresses: Vec<&Value> = file["services"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|s| &s["addresses"])
-        .collect();
-    assert_eq!(
-        addresses.iter().filter(|a| !a.is_null()).count(),
-        1,
-        "{addresses:?}"
-    );
-    assert_eq!(
-        notes.iter().filter(|note| note.kind == NoteKind::Missing).count(),
-        1,
-        "{notes:?}"
-    );
-}
-
-#[test]
-fn routes_that_share_a_service_and_differ_are_named() {
-    let (file, notes) = hosts(
-        "{name: one, domains: [user], routes: [{match: {prefix: /}, route: {cluster: a, timeout: 2s, idle_timeout: 10s}}]}, \
-         {name: two, domains: [user.shop], routes: [{match: {prefix: /}, route: {cluster: a, timeout: 60s}}]}",
-    );
-    assert_eq!(
-        file["policies"][0]["timeouts"],
-        json!({"request": "2s", "idle": "10s"})
-    );
-    let differs = notes.iter().filter(|note| note.kind == NoteKind::Differs);
-    assert_eq!(differs.count(), 1, "{notes:?}");
-}
-
-#[test]
-fn who_was_called_at_a_listener_is_said() {
-    let (_, notes) = routes("[{match: {prefix: /}, route: {cluster: a}}]");
-    let [note] = notes.as_slice() else {
-        panic!("{notes:?}")
-    };
-    assert_eq!(note.kind, NoteKind::Missing);
-    assert!(
-        note.said
-            .contains("10.1.0.1, port 8000: they dial shop/a, port 80, now"),
-        "{note:?}"
-    );
-}
-
-#[test]
-fn a_check_in_tls_is_one_of_connections() {
-    let (policy, notes) = cluster(
-        "transport_socket: {name: envoy.transport_sockets.tls}, health_checks: [{timeout: 1s, interval: 5s, \
-         unhealthy_threshold: 3, healthy_threshold: 2, http_health_check: {path: /ready}}]",
-    );
-    assert_eq!(policy["healthCheck"]["tcp"], json!({}));
-    assert_eq!(policy["healthCheck"].get("http"), None);
-    assert_eq!(notes.len(), 2, "{notes:?}");
 }
 
 #[test]

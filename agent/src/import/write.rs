@@ -153,10 +153,12 @@ impl Objects {
             if taken == 0 {
                 return Err(error);
             }
+            // Not before all places have been visited: those of the routes behind it would move.
+            self.routes.retain(|route| route["rules"] != json!([]));
         }
     }
 
-    /// Removes what is at a place such as `policies[0].connectionPool.idleTimeout`. A route without rules goes.
+    /// Removes what is at a place such as `policies[0].connectionPool.idleTimeout`.
     fn take_out(&mut self, place: &[Step]) -> bool {
         let (list, [Step::Index(index), within @ ..]) = (match place.split_first() {
             Some((Step::Field(name), rest)) if name == "policies" => (&mut self.policies, rest),
@@ -165,10 +167,9 @@ impl Objects {
         }) else {
             return false;
         };
-        let (Some(object), Some((last, above))) = (list.get_mut(*index), within.split_last()) else {
+        let (Some(mut value), Some((last, above))) = (list.get_mut(*index), within.split_last()) else {
             return false;
         };
-        let mut value = &mut *object;
         for step in above {
             let next = match step {
                 Step::Index(index) => value.get_mut(index),
@@ -177,18 +178,14 @@ impl Objects {
             let Some(next) = next else { return false };
             value = next;
         }
-        let taken = match (value, last) {
+        match (value, last) {
             (Value::Array(items), Step::Index(index)) if *index < items.len() => {
                 items.remove(*index);
                 true
             }
             (Value::Object(fields), Step::Field(name)) => fields.shift_remove(name).is_some(),
             _ => false,
-        };
-        if object["rules"] == json!([]) {
-            list.remove(*index);
         }
-        taken
     }
 
     /// Says which names were whole to Envoy's resolver alone.
