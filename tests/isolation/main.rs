@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+/// A node on which pods are started as a kubelet and a runtime do.
+#[path = "../kube/kubelet.rs"]
+#[allow(dead_code, reason = "the target kube uses all of it")]
+mod kubelet;
+
 /// Slots, network namespaces and withdrawal: no socket serves a pod from another's namespace.
 mod identity;
 /// A pod's addresses are what the API server says, and only they are steered.

@@ -16,7 +16,7 @@ use derny_tests::{
 use serde_json::Value;
 
 /// How long what has happened may take to show.
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 pub(crate) const NODE_NAME: &str = "n1";
 
 /// How the kubelet names control groups.

@@ -48,14 +48,14 @@ pub(super) fn explain(
         })?;
     let address = dialled(snapshot, &pod.pod.name, &head)?;
     let group = snapshot.strict.get(&pod.pod.name).copied();
-    let (redirected, redirection) = redirection(kernel, pod, group, address);
+    let destination = snapshot.destinations.values().find(|d| d.address == address);
+    let (redirected, redirection) = redirection(kernel, pod, group, (address, destination));
     let explanation = proto::Explanation {
         address: address.to_string(),
         redirected,
         redirection,
         ..Default::default()
     };
-    let destination = snapshot.destinations.values().find(|d| d.address == address);
     let sender = Sender { head: &head, pod };
     Ok(way(snapshot, destination, sender, explanation))
 }
@@ -106,7 +106,7 @@ fn dialled(snapshot: &Snapshot, from: &PodName, head: &Parts) -> Result<SocketAd
         let mut addresses: Vec<SocketAddr> = snapshot
             .destinations
             .values()
-            .filter(|d| wanted(&d.target).is_some_and(is_it))
+            .filter(|d| d.targets().filter_map(wanted).any(is_it))
             .map(|d| d.address)
             .collect();
         addresses.sort();
@@ -138,7 +138,7 @@ fn redirection(
     kernel: Result<Kernel, String>,
     pod: &PodStatus,
     group: Option<GroupId>,
-    address: SocketAddr,
+    (address, destination): (SocketAddr, Option<&Destination>),
 ) -> (Option<bool>, Vec<String>) {
     let kernel = match kernel {
         Ok(kernel) => kernel,
@@ -166,7 +166,13 @@ fn redirection(
             known.label,
             known.hits
         ),
-        None => format!("{address} is no address of the mesh: the connection is left alone"),
+        None => match destination.filter(|destination| destination.target == Target::Contested) {
+            Some(destination) => format!(
+                "{address} is claimed by {}, of which no namespace has a pod here: the connection is left alone",
+                destination.claimed_by()
+            ),
+            None => format!("{address} is no address of the mesh: the connection is left alone"),
+        },
     };
     let stale_after = duration::Display(kernel.stale_after);
     let fresh = kernel.heartbeat_age.is_some_and(|age| age <= kernel.stale_after);
@@ -191,9 +197,15 @@ fn way(
     sender: Sender<'_>,
     mut explanation: proto::Explanation,
 ) -> proto::Explanation {
-    let target = destination.map(|destination| &destination.target);
+    let target = destination.map(|destination| destination.target_of(&sender.pod.pod.name.namespace));
     let Some((target, port)) = target.and_then(|t| Some((t, snapshot.ports.get(t.port()?)?))) else {
-        explanation.outcome = "goes to the address unseen: the mesh does not serve it".to_owned();
+        explanation.outcome = match destination.filter(|_| target == Some(&Target::Contested)) {
+            Some(destination) => format!(
+                "goes to the address unseen: {} claim it, and neither is of the pod's namespace",
+                destination.claimed_by()
+            ),
+            None => "goes to the address unseen: the mesh does not serve it".to_owned(),
+        };
         return explanation;
     };
     explanation.port = port.name.to_string();

@@ -89,8 +89,22 @@ impl Windows {
         snapshot
             .destinations
             .values()
-            .filter(|d| d.target != Target::Gone)
+            .filter(|destination| destination.is_redirected)
             .count()
+    }
+
+    /// Addresses that services of several namespaces claim.
+    fn contested(&self) -> Vec<proto::ContestedAddress> {
+        let snapshot = self.published.snapshot.borrow();
+        let destinations = snapshot.destinations.values();
+        let contested = destinations.filter(|destination| destination.target == Target::Contested);
+        contested
+            .map(|destination| proto::ContestedAddress {
+                address: destination.address.to_string(),
+                services: destination.claimants().map(ToString::to_string).collect(),
+                redirected: destination.is_redirected,
+            })
+            .collect()
     }
 
     /// How many endpoints each service port has in each state.
@@ -153,6 +167,7 @@ impl View for Windows {
             zone: snapshot.zone.as_deref().unwrap_or_default().to_owned(),
             kubernetes: self.kube.as_ref().map(cluster::status),
             other_programs: self.order.all(),
+            contested: self.contested(),
         }
     }
 
@@ -165,11 +180,13 @@ impl View for Windows {
         let snapshot = self.published.snapshot.borrow().clone();
         let mut addresses: BTreeMap<_, Vec<String>> = BTreeMap::new();
         for destination in snapshot.destinations.values() {
-            if let Target::Service(name) = &destination.target {
-                addresses
-                    .entry(name.clone())
-                    .or_default()
-                    .push(destination.address.ip().to_string());
+            for target in destination.targets() {
+                if let Target::Service(name) = target {
+                    addresses
+                        .entry(name.clone())
+                        .or_default()
+                        .push(destination.address.ip().to_string());
+                }
             }
         }
         let port = |port: &ServicePort| proto::Service {
@@ -246,6 +263,7 @@ impl View for Windows {
             other_programs: self.order.counts(),
             enrolments: (self.pods.as_ref()).map(|_| pods::histogram(&self.published.enrolments)),
             destinations: self.destinations() as u64,
+            destinations_contested: self.contested().len() as u64,
             snapshot_version,
             snapshot_age: self.snapshot_age(),
             heartbeat_age: self.heartbeat_age(),

@@ -4,7 +4,7 @@ use super::{
     Failure,
     output::{self, Output, age},
 };
-use crate::admin::proto::{Kubernetes, OtherProgram, Status};
+use crate::admin::proto::{ContestedAddress, Kubernetes, OtherProgram, Status};
 
 /// Lines about others' programs. A balancer in each pod's group would fill the screen.
 const SHOWN: usize = 6;
@@ -78,6 +78,7 @@ fn table(status: &Status, now: u64) -> String {
             format!("{}, {} old", status.snapshot_version, age(status.snapshot_age_ms)),
         ),
     ];
+    facts.extend(contested(&status.contested));
     facts.extend(order(&status.other_programs));
     if let Some(error) = &status.config_error {
         let when = format!(
@@ -105,6 +106,20 @@ fn pods(status: &Status) -> String {
         text.push_str(&format!(", {} left alone", status.pods_left_alone));
     }
     text
+}
+
+/// Addresses that services of several namespaces claim.
+fn contested(addresses: &[ContestedAddress]) -> Vec<(&'static str, String)> {
+    let mut lines: Vec<String> = addresses
+        .iter()
+        .take(SHOWN)
+        .map(|of| format!("{} is claimed by {}", of.address, of.services.join(" and ")))
+        .collect();
+    if addresses.len() > SHOWN {
+        lines.push(format!("and {} more: `-o json` has all", addresses.len() - SHOWN));
+    }
+    let names = std::iter::once("contested").chain(std::iter::repeat(""));
+    names.zip(lines).collect()
 }
 
 /// One line for each program that an operator should know of, and how many there are besides.
@@ -221,6 +236,18 @@ mod tests {
         assert!(text.contains("1 of others run after Derny's"), "{text}");
         status.other_programs = (0..9).map(|_| program("below")).collect();
         assert!(table(&status, 121_000).contains("and 3 more"));
+
+        status.contested = vec![ContestedAddress {
+            address: "10.0.0.3:8080".to_owned(),
+            services: vec!["demo/echo:80".to_owned(), "evil/echo:80".to_owned()],
+            redirected: false,
+        }];
+        let contested = "contested      10.0.0.3:8080 is claimed by demo/echo:80 and evil/echo:80\n";
+        assert!(
+            table(&status, 121_000).contains(contested),
+            "{}",
+            table(&status, 121_000)
+        );
 
         status.heartbeat_age_ms = None;
         status.not_ready = vec!["kernel programs".to_owned()];

@@ -53,8 +53,8 @@ enum Aim {
     Service(ServicePortName),
     /// This endpoint of a service and no other.
     Endpoint(ServicePortName, SocketAddr),
-    /// One address, of no service that the snapshot knows: the pod's own application, or a destination that is
-    /// gone.
+    /// One address, of no service that counts for the caller: the pod's own application, or a destination that is
+    /// gone or contested.
     Address(Rc<Upstream>),
 }
 
@@ -67,19 +67,21 @@ impl Inlet {
         permit: Permit,
     ) -> Rc<Self> {
         let address = destination.address;
-        let (aim, name) = match &destination.target {
+        let unseen = |name: &str| {
+            let name = ServicePortName {
+                service: ServiceName {
+                    namespace: "-".into(),
+                    name: name.into(),
+                },
+                port: address.port(),
+            };
+            (Aim::Address(unseen(worker, name.clone(), address)), name)
+        };
+        let (aim, name) = match destination.target_of(&pod.pod.name.namespace) {
             Target::Service(name) => (Aim::Service(name.clone()), name.clone()),
             Target::Endpoint(name) => (Aim::Endpoint(name.clone(), address), name.clone()),
-            Target::Gone => {
-                let name = ServicePortName {
-                    service: ServiceName {
-                        namespace: "-".into(),
-                        name: "gone".into(),
-                    },
-                    port: address.port(),
-                };
-                (Aim::Address(gone(worker, name.clone(), address)), name)
-            }
+            Target::Gone => unseen("gone"),
+            Target::Contested => unseen("contested"),
         };
         let source = Source {
             namespace: pod.pod.name.namespace.clone(),
@@ -237,8 +239,8 @@ impl Inlet {
     }
 }
 
-/// A destination that no service has any more: bytes to that address and nothing else.
-fn gone(worker: &Worker, name: ServicePortName, address: SocketAddr) -> Rc<Upstream> {
+/// A destination of no service that counts for the caller: bytes to that address and nothing else.
+fn unseen(worker: &Worker, name: ServicePortName, address: SocketAddr) -> Rc<Upstream> {
     let port = single(name, Protocol::Tcp, address);
     let guards = worker.view.registry().apart(&port);
     Upstream::new(

@@ -6,7 +6,7 @@ use imbl::ordmap::DiffItem;
 
 use crate::{
     model::{DestinationId, Pod, PodName, Slot},
-    snapshot::{Destination, Snapshot, Target},
+    snapshot::{Destination, Snapshot},
 };
 
 /// Changes of the kernel's tables, in two halves: the workers are shown the new view between them. So nothing is
@@ -29,11 +29,16 @@ impl Changes {
         for item in old.destinations.diff(&new.destinations) {
             match item {
                 DiffItem::Add(id, new) => changes.redirect(*id, new),
-                DiffItem::Update { new: (id, new), .. } => match new.target {
-                    Target::Gone => changes.stop_redirecting.push(new.address),
-                    Target::Service(_) | Target::Endpoint(_) => changes.redirect(*id, new),
-                },
-                DiffItem::Remove(_, old) if old.target != Target::Gone => {
+                DiffItem::Update {
+                    old: (_, old),
+                    new: (id, new),
+                } => {
+                    changes.redirect(*id, new);
+                    if old.is_redirected && !new.is_redirected {
+                        changes.stop_redirecting.push(new.address);
+                    }
+                }
+                DiffItem::Remove(_, old) if old.is_redirected => {
                     changes.stop_redirecting.push(old.address);
                 }
                 DiffItem::Remove(..) => {}
@@ -60,8 +65,9 @@ impl Changes {
     }
 
     fn redirect(&mut self, id: DestinationId, destination: &Destination) {
-        if let Some(port) = destination.target.port() {
-            self.redirect.push((destination.address, id, port.to_string()));
+        if destination.is_redirected {
+            let label = destination.claimed_by();
+            self.redirect.push((destination.address, id, label));
         }
     }
 }
@@ -69,17 +75,17 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{PodName, ServiceName, ServicePortName};
+    use crate::{
+        model::{PodName, ServiceName, ServicePortName},
+        snapshot::Target,
+    };
 
     fn view(destinations: &[(u32, Target)], pods: &[(u16, &str)]) -> Snapshot {
         let destinations = destinations.iter().map(|(id, target)| {
             let address = ([10, 0, 0, 1], u16::try_from(*id).unwrap()).into();
             (
                 DestinationId::new(*id).unwrap(),
-                Destination {
-                    address,
-                    target: target.clone(),
-                },
+                Destination::new(address, target.clone()),
             )
         });
         let pods = pods.iter().map(|(slot, name)| {

@@ -38,6 +38,8 @@ pub struct NodeSample {
     /// `None` when nothing tells the agent of pods as they come.
     pub enrolments: Option<Histogram>,
     pub destinations: u64,
+    /// Addresses that services of several namespaces claim.
+    pub destinations_contested: u64,
     pub snapshot_version: u64,
     pub snapshot_age: Duration,
     pub heartbeat_age: Option<Duration>,
@@ -337,6 +339,7 @@ impl Scrape {
         for (name, value) in [
             (names::PODS_HELD, node.pods_held),
             (names::DESTINATIONS, node.destinations),
+            (names::DESTINATIONS_CONTESTED, node.destinations_contested),
             (names::SNAPSHOT_VERSION, node.snapshot_version),
             (names::CONFIG_REJECTED, rejected),
         ] {

@@ -96,6 +96,10 @@ pub(super) const OTHER_PROGRAMS: Name = (
     "Programs of others at the kernel's hooks that the agent uses, by when they run",
 );
 pub(super) const DESTINATIONS: Name = ("derny_destinations", "Addresses that the kernel redirects");
+pub(super) const DESTINATIONS_CONTESTED: Name = (
+    "derny_destinations_contested",
+    "Addresses that services of several namespaces claim",
+);
 pub(super) const SNAPSHOT_VERSION: Name = ("derny_snapshot_version", "Version of the configuration in use");
 pub(super) const SNAPSHOT_AGE: Name = (
     "derny_snapshot_age_seconds",

@@ -1,12 +1,21 @@
 //! Which address is which destination, and whose.
 //!
-//! Two services may list the same endpoint. The address is one destination all the same; of several claimants a
-//! virtual address wins over an endpoint, and then the first service by name, so that the answer does not depend
-//! on the order in which they came.
+//! Anybody may write an EndpointSlice with any address in a namespace of his own. What he says there counts for callers of
+//! that namespace, and for those of others while nobody else claims the address:
+//!
+//! ```text
+//! a virtual address goes before endpoints       the API server gives it to one service
+//! the caller's own namespace                    of several services there, the first by name
+//! the one namespace that claims it
+//! several others claim it                       nobody's: it is not redirected for such a caller
+//! ```
+//! The kernel knows an address and not the caller's namespace. It redirects a contested one while a pod of this node has a
+//! claim of its own to it, and the engine then relays other callers' bytes to the address unseen.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,6 +30,10 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     by_address: HashMap<SocketAddr, Claim>,
+    /// Addresses that several namespaces claim.
+    contested: BTreeSet<SocketAddr>,
+    /// How many pods of this node are of each namespace.
+    pods: BTreeMap<Arc<str>, usize>,
     gone: VecDeque<(Instant, SocketAddr)>,
     next: u32,
     /// Ids whose addresses were forgotten. Reused only when the numbers have run out.
@@ -43,15 +56,40 @@ enum Rank {
 }
 
 impl Claim {
-    fn destination(&self, address: SocketAddr) -> (DestinationId, Destination) {
-        let winner = self.claimants.first().map(|(_, target)| target.clone());
-        let target = winner.unwrap_or(Target::Gone);
-        (self.id, Destination { address, target })
-    }
-
     fn forget(&mut self, service: &ServiceName) {
         self.claimants
             .retain(|(_, target)| service_of(target) != Some(service));
+    }
+
+    /// The claims that count, one of each namespace.
+    fn by_namespace(&self) -> BTreeMap<&Arc<str>, &Target> {
+        let mut claims = BTreeMap::new();
+        let best = self.claimants.first().map(|(rank, _)| *rank);
+        for (_, target) in self.claimants.iter().filter(|(rank, _)| Some(*rank) == best) {
+            if let Some(service) = service_of(target) {
+                claims.entry(&service.namespace).or_insert(target);
+            }
+        }
+        claims
+    }
+
+    /// `has_pods` tells whether a namespace has pods on this node.
+    fn destination(&self, address: SocketAddr, has_pods: impl Fn(&str) -> bool) -> Destination {
+        let claims = self.by_namespace();
+        let mut targets = claims.values();
+        match (targets.next(), targets.next()) {
+            (None, _) => Destination::new(address, Target::Gone),
+            (Some(target), None) => Destination::new(address, (*target).clone()),
+            (Some(_), Some(_)) => Destination {
+                address,
+                target: Target::Contested,
+                is_redirected: claims.keys().any(|namespace| has_pods(namespace)),
+                own: claims
+                    .into_iter()
+                    .map(|(namespace, target)| (namespace.clone(), target.clone()))
+                    .collect(),
+            },
+        }
     }
 }
 
@@ -89,7 +127,7 @@ impl Claims {
         let before = |(of, other): &(Rank, Target)| (*of, service_of(other)) < (rank, Some(&service));
         let place = claim.claimants.partition_point(before);
         claim.claimants.insert(place, (rank, target));
-        Some(claim.destination(address))
+        self.destination(address)
     }
 
     /// `service` no longer answers at `address`. The destination as it is now.
@@ -105,7 +143,57 @@ impl Claims {
             claim.gone_since = Some(now);
             self.gone.push_back((now, address));
         }
-        Some(claim.destination(address))
+        self.destination(address)
+    }
+
+    /// A pod of this namespace has come to the node. The destinations that are otherwise for that.
+    pub(super) fn pod_comes(&mut self, namespace: &Arc<str>) -> Vec<(DestinationId, Destination)> {
+        let pods = self.pods.entry(namespace.clone()).or_default();
+        *pods += 1;
+        match *pods {
+            1 => self.contested(namespace),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The reverse of [`Self::pod_comes`].
+    pub(super) fn pod_goes(&mut self, namespace: &Arc<str>) -> Vec<(DestinationId, Destination)> {
+        match self.pods.get_mut(namespace) {
+            Some(pods) if *pods > 1 => {
+                *pods -= 1;
+                Vec::new()
+            }
+            Some(_) => {
+                self.pods.remove(namespace);
+                self.contested(namespace)
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// The contested destinations of a namespace, as they are now.
+    fn contested(&self, namespace: &Arc<str>) -> Vec<(DestinationId, Destination)> {
+        let of_namespace = self.contested.iter().filter_map(|address| {
+            let claim = self.by_address.get(address)?;
+            let is_claimed = claim.by_namespace().contains_key(namespace);
+            is_claimed.then(|| {
+                (
+                    claim.id,
+                    claim.destination(*address, |it| self.pods.contains_key(it)),
+                )
+            })
+        });
+        of_namespace.collect()
+    }
+
+    fn destination(&mut self, address: SocketAddr) -> Option<(DestinationId, Destination)> {
+        let claim = self.by_address.get(&address)?;
+        let destination = claim.destination(address, |namespace| self.pods.contains_key(namespace));
+        match destination.target {
+            Target::Contested => self.contested.insert(address),
+            _ => self.contested.remove(&address),
+        };
+        Some((claim.id, destination))
     }
 
     /// Forgets what has been gone for long, and says which ids that were.
@@ -140,3 +228,6 @@ impl Claims {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,7 +44,46 @@ pub struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
     pub address: SocketAddr,
+    /// What it is to callers of all namespaces but those in `own`.
     pub target: Target,
+    /// What it is to callers of namespaces that claim it, when several do; empty otherwise.
+    pub own: Arc<[(Arc<str>, Target)]>,
+    /// Whether the kernel redirects it.
+    pub is_redirected: bool,
+}
+
+impl Destination {
+    /// An address that is the same to all callers.
+    pub fn new(address: SocketAddr, target: Target) -> Self {
+        Self {
+            address,
+            is_redirected: target.port().is_some(),
+            target,
+            own: Arc::default(),
+        }
+    }
+
+    /// What it is to callers of this namespace.
+    pub fn target_of(&self, namespace: &str) -> &Target {
+        let own = self.own.iter().find(|(of, _)| **of == *namespace);
+        own.map_or(&self.target, |(_, target)| target)
+    }
+
+    /// All that it is to anybody.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.own.iter().map(|(_, target)| target).chain([&self.target])
+    }
+
+    /// The service ports that claim it.
+    pub fn claimants(&self) -> impl Iterator<Item = &ServicePortName> {
+        self.targets().filter_map(Target::port)
+    }
+
+    /// [`Self::claimants`] in words.
+    pub fn claimed_by(&self) -> String {
+        let names: Vec<String> = self.claimants().map(ToString::to_string).collect();
+        names.join(" and ")
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +95,9 @@ pub enum Target {
     /// Nobody serves it any more. Kept for a while for connections that were redirected before that was known;
     /// they are relayed to the address unseen.
     Gone,
+    /// Services of several namespaces claim it. Connections of callers of other namespaces are relayed to the address
+    /// unseen.
+    Contested,
 }
 
 impl Target {
@@ -63,7 +105,7 @@ impl Target {
     pub fn port(&self) -> Option<&ServicePortName> {
         match self {
             Self::Service(name) | Self::Endpoint(name) => Some(name),
-            Self::Gone => None,
+            Self::Gone | Self::Contested => None,
         }
     }
 }
@@ -99,12 +141,20 @@ impl Reducer {
         for update in updates {
             match update {
                 Update::Pod(pod) => match self.slots.take(&pod.name) {
-                    Some(slot) => drop(self.view.pods.insert(slot, pod)),
+                    Some(slot) => {
+                        let namespace = pod.name.namespace.clone();
+                        if self.view.pods.insert(slot, pod).is_none() {
+                            self.view.destinations.extend(self.claims.pod_comes(&namespace));
+                        }
+                    }
                     None => refused.push(Refused::NoSlot(pod.name.clone())),
                 },
                 Update::PodGone(name) => {
                     if let Some(slot) = self.slots.release(&name) {
                         self.view.pods.remove(&slot);
+                        self.view
+                            .destinations
+                            .extend(self.claims.pod_goes(&name.namespace));
                     }
                 }
                 Update::Strict(name, group) => match group {

@@ -54,6 +54,7 @@ fn destinations(reducer: &Reducer) -> Vec<String> {
             Target::Service(port) => format!("{} service {port}", d.address),
             Target::Endpoint(port) => format!("{} endpoint of {port}", d.address),
             Target::Gone => format!("{} gone", d.address),
+            Target::Contested => format!("{} contested by {}", d.address, d.claimed_by()),
         })
         .collect();
     lines.sort();
@@ -91,6 +92,58 @@ fn an_endpoint_of_two_services_belongs_to_the_first_by_name_in_either_order() {
         reducer.apply(vec![Update::ServiceGone(name("a"))], now());
         assert_eq!(destinations(&reducer), ["10.0.0.1:80 endpoint of default/b:80"]);
     }
+}
+
+#[test]
+fn an_address_that_two_namespaces_claim_is_redirected_for_their_pods_alone() {
+    let mut reducer = Reducer::default();
+    let evil = ServiceName {
+        namespace: "evil".into(),
+        name: "a".into(),
+    };
+    let mut claim = (*service("a", &[], &["10.0.0.1:80", "10.0.0.2:80"])).clone();
+    claim.ports = claim
+        .ports
+        .iter()
+        .map(|port| {
+            let mut port = (**port).clone();
+            port.name.service = evil.clone();
+            Arc::new(port)
+        })
+        .collect();
+    claim.name = evil;
+    let own = service("b", &["10.0.0.2"], &["10.0.0.1:80"]);
+    reducer.apply(vec![Update::Service(claim.into()), Update::Service(own)], now());
+    let shown = [
+        "10.0.0.1:80 contested by default/b:80 and evil/a:80",
+        "10.0.0.2:80 service default/b:80",
+    ];
+    assert_eq!(destinations(&reducer), shown);
+    let redirected = |reducer: &Reducer| {
+        let view = reducer.view();
+        let contested = view.destinations.values().find(|d| d.target == Target::Contested);
+        contested.unwrap().is_redirected
+    };
+    assert!(!redirected(&reducer));
+    reducer.apply(vec![Update::Pod(pod("p")), Update::Pod(pod("q"))], now());
+    reducer.apply(
+        vec![Update::Pod(pod("p")), Update::PodGone(pod("p").name.clone())],
+        now(),
+    );
+    assert!(redirected(&reducer));
+    assert_eq!(destinations(&reducer), shown);
+    let view = reducer.view();
+    let contested = view
+        .destinations
+        .values()
+        .find(|d| d.target == Target::Contested)
+        .unwrap();
+    let of = |namespace: &str| contested.target_of(namespace).port().map(ToString::to_string);
+    assert_eq!(of("default").as_deref(), Some("default/b:80"));
+    assert_eq!(of("evil").as_deref(), Some("evil/a:80"));
+    assert_eq!(of("third"), None);
+    reducer.apply(vec![Update::PodGone(pod("q").name.clone())], now());
+    assert!(!redirected(&reducer));
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub(in crate::discover) enum Network {
     NoProcess,
     /// All are in the node's.
     Node { since: Option<Instant> },
+    /// The oldest is in one that belongs to strangers.
+    Foreign { since: Option<Instant> },
     /// One is in a network of its own.
     Own {
         netns: Arc<OpenNetns>,
@@ -58,7 +60,7 @@ impl Network {
     pub(in crate::discover) fn since(&self) -> Option<Instant> {
         match self {
             Self::NoProcess => None,
-            Self::Node { since } | Self::Own { since, .. } => *since,
+            Self::Node { since } | Self::Foreign { since } | Self::Own { since, .. } => *since,
         }
     }
 }
@@ -154,6 +156,9 @@ impl Sandboxes {
         let network = match found {
             Found::Nobody => Network::NoProcess,
             Found::InNodeNetwork => Network::Node { since: since(false) },
+            Found::Foreign => Network::Foreign {
+                since: since(matches!(before, Some(Network::Foreign { .. }))),
+            },
             Found::Netns(netns) => Network::Own {
                 since: since(open == Some(&netns)),
                 netns,
@@ -184,7 +189,7 @@ fn next_look(network: &Network, after: Duration) -> Option<Duration> {
     let pause = match network {
         Network::NoProcess => return None,
         Network::Node { .. } => FIRST_LOOKS.max(after / 4),
-        Network::Own { .. } => FIRST_LOOK_AFTER.max(after),
+        Network::Foreign { .. } | Network::Own { .. } => FIRST_LOOK_AFTER.max(after),
     };
     (after < LAST_LOOK).then_some(pause)
 }

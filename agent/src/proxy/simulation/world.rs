@@ -176,10 +176,7 @@ impl World {
             addresses: vec![[127, 0, 0, 1].into()],
             sockets: Rc::new(Here),
         });
-        let destination = Destination {
-            address: ([10, 96, 0, 1], 80).into(),
-            target: Target::Service(name()),
-        };
+        let destination = Destination::new(([10, 96, 0, 1], 80).into(), Target::Service(name()));
         Inlet::outbound(worker, &pod, &destination, permit(&worker.acceptor).await)
     }
 

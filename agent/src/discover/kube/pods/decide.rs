@@ -120,14 +120,39 @@ mod tests {
         let facts = Facts::of(&serde_json::from_value(pod).unwrap());
         let services: Vec<String> = facts.services.iter().map(ToString::to_string).collect();
         assert_eq!(services, ["demo/db", "other/db"]);
-        assert_eq!(facts.uid.to_string(), "0123456789abcdef");
+        assert_eq!(facts.uid.to_string(), "u");
         assert_eq!(
             facts.faults,
             [
                 "derny.dev/inbound: `x` is not PORT=PROTOCOL, such as 8080=grpc or 9090=off",
                 "label derny.dev/mesh: `on` is neither enabled nor disabled",
                 "derny.dev/services: `Bad!` is not NAME or NAMESPACE/NAME",
+                "kubernetes.io/config.hash: counts on the mirror of a static pod only, and is ignored",
             ]
         );
+    }
+
+    #[test]
+    fn only_the_mirror_of_a_static_pod_has_another_uid_than_its_own() {
+        let hash = "0123456789abcdef0123456789abcdef";
+        let uid = "8f3c1f0a-5d2e-4b6f-9c0d-1a2b3c4d5e6f";
+        let check = |(of, mirror): (&str, &str), owner: &str, expect: (&str, usize)| {
+            let annotations = json!({"kubernetes.io/config.hash": of, "kubernetes.io/config.mirror": mirror});
+            let owners = json!([{"kind": owner, "name": "n1", "controller": true}]);
+            let metadata = json!({"name": "a", "namespace": "demo", "uid": "u", "annotations": annotations,
+                "ownerReferences": owners});
+            let facts = Facts::of(&serde_json::from_value(json!({"metadata": metadata})).unwrap());
+            assert_eq!(
+                (&*facts.uid.to_string(), facts.faults.len()),
+                expect,
+                "{of} {mirror} {owner}"
+            );
+        };
+        check((hash, hash), "Node", (hash, 0));
+        check((hash, hash), "ReplicaSet", ("u", 1));
+        check((hash, ""), "Node", ("u", 1));
+        check((hash, "other"), "Node", ("u", 1));
+        // A victim's.
+        check((uid, uid), "Node", ("u", 1));
     }
 }

@@ -16,6 +16,8 @@ pub(super) const STRICT: &str = "derny.dev/strict";
 pub(super) const SERVICES: &str = "derny.dev/services";
 /// A static pod's mirror in the API has a UID of its own; its control group is named by this.
 pub(super) const STATIC_UID: &str = "kubernetes.io/config.hash";
+/// The kubelet puts the same hash here, on a mirror pod and on no other.
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Runtimes whose containers are not in the network namespace that the node sees, or do not use its kernel's sockets.
 const SANDBOXED: [&str; 4] = ["gvisor", "runsc", "kata", "firecracker"];
 
@@ -75,7 +77,10 @@ impl NamespaceFacts {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Facts {
     pub(super) name: PodName,
+    /// By which its control group is named.
     pub(super) uid: PodUid,
+    /// Whether `uid` is a hash that a mirror pod claims, and not the UID that the API server gave the object.
+    pub(super) is_mirror: bool,
     pub(super) workload: Arc<str>,
     pub(super) inbound: Vec<InboundPort>,
     /// Services that it says it dials.
@@ -103,6 +108,7 @@ impl Facts {
             None => None,
         };
         let services = services(meta, &mut faults);
+        let static_uid = static_uid(meta, &mut faults);
         let class = pod.spec.runtime_class_name.as_deref();
         let is_sandboxed = |class: &&str| {
             let class = class.to_ascii_lowercase();
@@ -112,7 +118,8 @@ impl Facts {
         };
         Self {
             name: name(meta),
-            uid: PodUid::new(meta.annotations.get(STATIC_UID).unwrap_or(&meta.uid)),
+            uid: PodUid::new(static_uid.unwrap_or(&meta.uid)),
+            is_mirror: static_uid.is_some(),
             workload: workload(pod).into(),
             inbound,
             services,
@@ -123,6 +130,33 @@ impl Facts {
             faults,
         }
     }
+}
+
+/// The hash by which the control group of a mirror pod is named. Anybody can write annotations: they count on an object
+/// that is written as the kubelet writes mirrors, and never for a UID that the API server gives.
+fn static_uid<'m>(meta: &'m objects::Meta, faults: &mut Vec<String>) -> Option<&'m str> {
+    let hash = meta.annotations.get(STATIC_UID)?;
+    let is_mirror = meta.annotations.get(MIRROR) == Some(hash)
+        && meta
+            .owner_references
+            .iter()
+            .any(|owner| owner.controller && owner.kind == "Node");
+    let fault = match (is_mirror, is_api_uid(hash)) {
+        (true, false) => return Some(hash),
+        (true, true) => "has the form of a UID of the API server's",
+        (false, _) => "counts on the mirror of a static pod only",
+    };
+    faults.push(format!("{STATIC_UID}: {fault}, and is ignored"));
+    None
+}
+
+/// RFC 4122, as the API server writes it. The kubelet's hashes have no dashes.
+fn is_api_uid(text: &str) -> bool {
+    let mut groups = text.split('-').map(str::len);
+    [8, 4, 4, 4, 12]
+        .into_iter()
+        .all(|length| groups.next() == Some(length))
+        && groups.next().is_none()
 }
 
 pub(super) fn name(meta: &objects::Meta) -> PodName {

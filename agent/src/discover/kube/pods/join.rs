@@ -2,7 +2,7 @@
 //! updates out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::{
     board::Shown,
+    claimants::Claimants,
     decide::{Decision, decide},
-    facts::{self, Facts, LABEL, NamespaceFacts, SERVICES, STATIC_UID, STRICT},
+    facts::{self, Facts, LABEL, MIRROR, NamespaceFacts, SERVICES, STATIC_UID, STRICT},
     inbound, objects,
     saved::Saved,
     workload::TEMPLATE_HASH,
@@ -27,7 +28,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Join {
     pods: BTreeMap<PodName, Entry>,
-    by_uid: HashMap<PodUid, PodName>,
+    claimants: Claimants,
     /// Those that have the label.
     namespaces: BTreeMap<Arc<str>, LabelledNamespace>,
     seen_pods: Seen<PodName>,
@@ -115,7 +116,7 @@ impl Join {
 
     /// The pod's processes or network have changed.
     pub(super) fn processes(&mut self, uid: &PodUid) {
-        self.dirty.extend(self.by_uid.get(uid).cloned());
+        self.dirty.extend(self.claimants.of(uid).cloned());
     }
 
     /// Pods that a file gives from now on.
@@ -170,7 +171,7 @@ impl Join {
         for name in std::mem::take(&mut self.dirty) {
             self.decide(&name, now);
             let entry = self.pods.get(&name).filter(|_| !self.taken.contains(&name));
-            let strict = entry.and_then(|entry| self.strict(entry, sandbox(&entry.facts.uid)?));
+            let strict = entry.and_then(|entry| self.strict(entry, self.own(entry, &sandbox).ok()??));
             if strict != self.told_strict.get(&name).copied() {
                 match strict {
                     Some(group) => drop(self.told_strict.insert(name.clone(), group)),
@@ -178,7 +179,7 @@ impl Join {
                 }
                 updates.push(Update::Strict(name.clone(), strict));
             }
-            let pod = entry.and_then(|entry| entry.wanted(sandbox(&entry.facts.uid)).ok());
+            let pod = entry.and_then(|entry| entry.wanted(self.own(entry, &sandbox)).ok());
             match (pod, self.told.get(&name)) {
                 (None, None) => {}
                 (None, Some(_)) => {
@@ -229,7 +230,7 @@ impl Join {
                 .map(String::as_str)
                 .collect();
             let note = faults.join("; ");
-            match entry.wanted(sandbox(&entry.facts.uid)) {
+            match entry.wanted(self.own(entry, &sandbox)) {
                 Ok(_) if note.is_empty() => {}
                 Ok(_) => drop(shown.notes.insert(name.clone(), note)),
                 Err((standing, reason)) => shown.bystanders.push(Bystander {
@@ -252,15 +253,12 @@ impl Join {
         if before.as_ref().is_some_and(|before| before.facts != facts) || before.is_none() {
             self.dirty.insert(name.clone());
         }
+        if let Some(before) = &before {
+            self.dirty.extend(self.claimants.withdraw(&before.facts));
+        }
+        self.dirty.extend(self.claimants.claim(&facts));
         // A pod of the same name and another UID is another pod.
-        let before = before.filter(|before| {
-            let same = before.facts.uid == facts.uid;
-            if !same {
-                self.by_uid.remove(&before.facts.uid);
-            }
-            same
-        });
-        self.by_uid.insert(facts.uid.clone(), name.clone());
+        let before = before.filter(|before| before.facts.uid == facts.uid);
         let (decision, turned) = before.map_or((None, None), |before| (before.decision, before.turned));
         let entry = Entry {
             object,
@@ -273,7 +271,7 @@ impl Join {
 
     fn remove(&mut self, name: PodName) {
         if let Some(entry) = self.pods.remove(&name) {
-            self.by_uid.remove(&entry.facts.uid);
+            self.dirty.extend(self.claimants.withdraw(&entry.facts));
             self.dirty.insert(name);
         }
     }
@@ -305,6 +303,16 @@ impl Join {
         entry.decision = Some(decision);
     }
 
+    /// What of this machine is the pod's, or why nothing is.
+    fn own<'s>(
+        &self,
+        entry: &Entry,
+        sandbox: &impl Fn(&PodUid) -> Option<&'s Sandbox>,
+    ) -> Result<Option<&'s Sandbox>, String> {
+        self.claimants.judge(&entry.facts)?;
+        Ok(sandbox(&entry.facts.uid))
+    }
+
     /// The control group of a pod that may dial nothing until it is enrolled.
     fn strict(&self, entry: &Entry, sandbox: &Sandbox) -> Option<GroupId> {
         let namespace = self.namespaces.get(&entry.facts.name.namespace)?;
@@ -317,7 +325,7 @@ impl Join {
 fn trimmed(mut pod: objects::Pod) -> objects::Pod {
     let meta = &mut pod.metadata;
     meta.resource_version.clear();
-    let wanted = [inbound::ANNOTATION, SERVICES, STATIC_UID];
+    let wanted = [inbound::ANNOTATION, SERVICES, STATIC_UID, MIRROR];
     meta.annotations.retain(|name, _| wanted.contains(&name.as_str()));
     meta.labels
         .retain(|name, _| [LABEL, TEMPLATE_HASH].contains(&name.as_str()));
@@ -326,16 +334,20 @@ fn trimmed(mut pod: objects::Pod) -> objects::Pod {
 
 impl Entry {
     /// The pod as it is to be enrolled, or why it is not.
-    fn wanted(&self, sandbox: Option<&Sandbox>) -> Result<Pod, (Standing, String)> {
+    fn wanted(&self, sandbox: Result<Option<&Sandbox>, String>) -> Result<Pod, (Standing, String)> {
         let waiting = |reason: &str| Err((Standing::Waiting, reason.to_owned()));
         match &self.decision {
             None => return waiting("the labels of its namespace are not known yet"),
             Some(Decision::LeaveAlone(reason)) => return Err((Standing::LeftAlone, reason.clone())),
             Some(Decision::Enrol) => {}
         }
+        let sandbox = sandbox.map_err(|reason| (Standing::LeftAlone, reason))?;
         let (netns, since) = match sandbox.map(|sandbox| &sandbox.network) {
             None | Some(Network::NoProcess) => return waiting("no process of it runs yet"),
             Some(Network::Node { .. }) => return waiting("its processes are in the node's network so far"),
+            Some(Network::Foreign { .. }) => {
+                return waiting("its first process is in a network that belongs to another user namespace");
+            }
             Some(Network::Own { netns, since }) => (netns, since),
         };
         let since = self.turned.max(*since);

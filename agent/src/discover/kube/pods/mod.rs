@@ -11,6 +11,7 @@ mod objects;
 mod inbound;
 mod workload;
 mod facts;
+mod claimants;
 mod decide;
 mod join;
 mod saved;

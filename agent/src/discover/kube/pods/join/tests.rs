@@ -329,3 +329,72 @@ fn what_was_saved_is_in_force_until_the_api_says_otherwise() {
     assert_eq!(next.told(), ["-a"]);
     assert!(next.bystanders().is_empty());
 }
+
+fn mirror(name: &str, hash: &str) -> objects::Pod {
+    let mut pod = with(
+        name,
+        &format!("of-{name}"),
+        "",
+        json!({STATIC_UID: hash, MIRROR: hash}),
+    );
+    pod.metadata.owner_references = serde_json::from_value(json!([
+        {"kind": "Node", "name": "n1", "controller": true}
+    ]))
+    .unwrap();
+    pod
+}
+
+#[test]
+fn a_static_pod_is_found_by_its_mirrors_hash() {
+    let mut node = Node::new();
+    node.runs("h1", Some(5));
+    node.apply(mirror("proxy-n1", "h1"));
+    assert_eq!(node.told(), ["+proxy-n1@5"]);
+    let saved = node.join.to_save();
+    let mut next = Node::unlisted();
+    next.join.restore(saved);
+    next.runs("h1", Some(5));
+    assert_eq!(next.told(), ["+proxy-n1@5"]);
+}
+
+#[test]
+fn a_pod_does_not_take_the_network_of_another() {
+    let mut node = Node::new();
+    node.runs("u1", Some(5));
+    // The thief is first, by name and in time.
+    node.apply(with("a-thief", "u2", "", json!({STATIC_UID: "u1"})));
+    node.apply(mirror("b-thief", "u1"));
+    node.told();
+    node.apply(pod("victim", "u1", ""));
+    let told = node.told();
+    assert!(told.contains(&"+victim@5".to_owned()), "{told:?}");
+    assert_eq!(
+        node.bystanders(),
+        [
+            "a-thief Waiting: no process of it runs yet; kubernetes.io/config.hash: counts on the mirror of a static \
+             pod only, and is ignored",
+            "b-thief LeftAlone: its kubernetes.io/config.hash is the UID of another pod, demo/victim",
+        ]
+    );
+    node.ends("u1");
+    assert_eq!(node.told(), ["-victim"]);
+    node.join.pod(Event::Gone(pod("victim", "u1", "")));
+    assert!(node.told().is_empty());
+}
+
+#[test]
+fn of_two_mirrors_of_one_static_pod_neither_is_enrolled() {
+    let mut node = Node::new();
+    node.runs("h1", Some(5));
+    node.apply(mirror("b", "h1"));
+    assert_eq!(node.told(), ["+b@5"]);
+    node.apply(mirror("a", "h1"));
+    assert_eq!(node.told(), ["-b"]);
+    assert!(
+        node.bystanders()
+            .iter()
+            .all(|line| line.contains("nothing tells whose it is"))
+    );
+    node.join.pod(Event::Gone(mirror("a", "h1")));
+    assert_eq!(node.told(), ["+b@5"]);
+}
