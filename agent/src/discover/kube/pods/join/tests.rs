@@ -1,4 +1,4 @@
-use std::{fs::File, time::Duration};
+use std::{collections::HashMap, fs::File, time::Duration};
 
 use serde_json::{Value, json};
 
