@@ -155,7 +155,7 @@ fn a_foreign_slice_does_not_capture_calls_to_an_address() {
     policy["spec"]["timeouts"]["request"] = "10s".into();
     kubelet
         .cluster
-        .apply(&[service.clone(), slice, policy].map(|o| named(o, "bank")))
+        .apply(&[service, slice, policy].map(|o| named(o, "bank")))
         .unwrap();
     eventually("it is the owner's to all", SOON, || call(&stranger)).unwrap();
     kubelet.cluster.apply(&claim(THIEF, &server)).unwrap();
