@@ -58,7 +58,7 @@ fn measure(algorithm: &Algorithm, n: u16) -> (Duration, Duration) {
         ..LoadBalancer::default()
     };
     let begin = tokio::time::Instant::now();
-    let mut balancer = Balancer::new(&settings, loads, None, &mut rng);
+    let mut balancer = Balancer::new(&settings, loads, None, &(), &mut rng);
     let made = begin.elapsed();
     let begin = tokio::time::Instant::now();
     for i in 0..CHOICES {

@@ -108,9 +108,16 @@ fn a_network_that_a_pod_makes_is_not_taken_for_its_own() {
 const THIEF: &str = "a-thief";
 const STRANGER: &str = "stranger";
 
-fn of(namespace: &str, mut object: Value) -> Value {
+pub(crate) fn of(namespace: &str, mut object: Value) -> Value {
     object["metadata"]["namespace"] = namespace.into();
     object
+}
+
+/// Whether all of some calls pass the engine; all are answered.
+pub(crate) fn called(pod: &Pod, target: &str) -> bool {
+    let calls = Load::grpc_calls(pod, target, 5).unwrap().finish(SOON).unwrap();
+    assert!(calls.iter().all(|call| call.ok), "{calls:?}");
+    calls.iter().all(Call::by_derny)
 }
 
 /// A headless service whose endpoints somebody has written to be this address, with a policy for callers.
@@ -141,11 +148,7 @@ fn a_foreign_slice_does_not_capture_calls_to_an_address() {
         kubelet.stands(namespace, "enrolled", "");
         (pod, running)
     };
-    let call = |pod: &Pod| {
-        let calls = Load::grpc_calls(pod, &target, 5).unwrap().finish(SOON).unwrap();
-        assert!(calls.iter().all(|call| call.ok), "{calls:?}");
-        calls.iter().all(Call::by_derny)
-    };
+    let call = |pod: &Pod| called(pod, &target);
     let contested = || kubelet.agent.cli_json(&["status"]).unwrap()["contested"].clone();
     let (stranger, _stranger) = start(STRANGER);
     assert!(!call(&stranger), "nobody claims it");

@@ -48,6 +48,11 @@ pub(crate) struct Running {
 
 impl Kubelet {
     pub(crate) fn new(driver: Driver, namespace: &Value) -> Self {
+        Self::with(driver, namespace, &[])
+    }
+
+    /// With more arguments of the agent.
+    pub(crate) fn with(driver: Driver, namespace: &Value, arguments: &[&str]) -> Self {
         let node = Node::new().unwrap();
         let cluster = Cluster::start(&node).unwrap();
         let server = node.pod("server").unwrap();
@@ -61,6 +66,9 @@ impl Kubelet {
         let state = state_file(&node).display().to_string();
         let more = ["--node-name", NODE_NAME, "--state-file", &state].map(str::to_owned);
         options.arguments.extend(more);
+        options
+            .arguments
+            .extend(arguments.iter().map(ToString::to_string));
         let agent = Agent::start(&node, options).unwrap();
         Self {
             agent,

@@ -10,8 +10,8 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     admin::proto,
     cli::KubernetesArgs,
-    discover::kube::{Cluster, Inputs, KubeBoard, KubeDemand, KubeSource, Options},
-    model::ServiceName,
+    discover::kube::{Cluster, Inputs, KubeBoard, KubeDemand, KubeSource, Options, Use},
+    model::{PatternShare, Refusals, ServiceName},
     record::KubeSample,
 };
 
@@ -78,23 +78,29 @@ pub(super) fn source(
     args: &KubernetesArgs,
     demand: KubeDemand,
     taken: Option<Services>,
-    declared: Option<Services>,
+    declared: Option<watch::Receiver<Arc<BTreeSet<Use>>>>,
     zone: Option<Arc<str>>,
+    refusals: Refusals,
 ) -> KubeSource {
     let options = Options {
         endpoints_idle: args.endpoints_idle,
         state_file: args.state_file.clone(),
         node_name: args.node_name.clone(),
         zone,
+        patterns: PatternShare {
+            count: args.max_route_patterns,
+            bytes: args.max_route_pattern_bytes,
+        },
+        max_watched: args.max_watched_services,
+        refusals,
     };
-    let none = || watch::Sender::new(Arc::default()).subscribe();
-    let mut taken = taken.unwrap_or_else(none);
+    let mut taken = taken.unwrap_or_else(|| watch::Sender::new(Arc::default()).subscribe());
     // What a file gives from the start is looked at first.
     taken.mark_changed();
     let inputs = Inputs {
         demand,
         taken,
-        declared: declared.unwrap_or_else(none),
+        declared: declared.unwrap_or_else(|| watch::Sender::new(Arc::default()).subscribe()),
     };
     KubeSource::new(cluster, options, inputs)
 }

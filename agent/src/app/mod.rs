@@ -24,7 +24,9 @@ use crate::{
     admin::{HttpWindow, UnixWindow},
     cli::{AccessLog, KernelLog, RunArgs},
     discover::{FileSource, Names, Servers, kube},
-    drain, health, intercept, proxy, publish, ready,
+    drain, health, intercept,
+    model::Refusals,
+    proxy, publish, ready,
     record::{Hub, Sink, Writer},
     snapshot::Snapshot,
 };
@@ -102,7 +104,10 @@ pub fn run(args: RunArgs) -> Result<()> {
     let ready = ready::Ready::new();
     let (trigger, drain) = drain::channel();
     let (snapshot, _) = watch::channel(Arc::new(Snapshot::default()));
-    let registry = proxy::Registry::default();
+    let refusals = Refusals::default();
+    let tables =
+        proxy::HashTables::start(args.max_hash_table_bytes, refusals.clone()).context("hash tables")?;
+    let registry = proxy::Registry::new(tables);
 
     let mut threads = threads::Workers::default();
     for index in 0..workers {
@@ -135,7 +140,8 @@ pub fn run(args: RunArgs) -> Result<()> {
     let node =
         intercept::Netns::open(Path::new("/proc/self/ns/net")).context("the node's network namespace")?;
     let max_probes = usize::try_from(args.max_probes).unwrap_or(usize::MAX);
-    let prober = health::Prober::new(max_probes, {
+    let share = usize::try_from(args.max_namespace_probes).unwrap_or(usize::MAX);
+    let prober = health::Prober::new(max_probes, share, refusals.clone(), {
         let registry = registry.clone();
         move |passed| registry.probe_passed(passed.port, passed.endpoint, Instant::now().into_std())
     });
@@ -160,7 +166,16 @@ pub fn run(args: RunArgs) -> Result<()> {
     let taken = source.as_ref().map(FileSource::services);
     let kube = cluster.zip(demand).map(|(cluster, demand)| {
         let declared = pods.as_ref().map(kube::PodSource::declared);
-        cluster::source(cluster, &args.kubernetes, demand, taken, declared, said_zone)
+        let refusals = refusals.clone();
+        cluster::source(
+            cluster,
+            &args.kubernetes,
+            demand,
+            taken,
+            declared,
+            said_zone,
+            refusals,
+        )
     });
     let windows = Arc::new(windows::Windows {
         config_path: args.config.clone().unwrap_or_default(),
@@ -174,6 +189,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         observer,
         order: order.board(),
         registry: registry.clone(),
+        refusals,
         progress,
         ready: ready.clone(),
         stale_after: args.stale_after,

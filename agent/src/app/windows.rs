@@ -16,7 +16,7 @@ use crate::{
     },
     health::Board,
     intercept::{InterceptError, Observer, SlotCounters},
-    model::{EndpointState, GroupId, PodName, ServicePort, ServicePortName},
+    model::{EndpointState, GroupId, PodName, Refusals, ServicePort, ServicePortName},
     proxy::{Progress, Registry},
     publish::Published,
     ready::Ready,
@@ -40,6 +40,7 @@ pub(super) struct Windows {
     pub(super) hub: Hub,
     pub(super) observer: Observer,
     pub(super) registry: Registry,
+    pub(super) refusals: Refusals,
     pub(super) order: OrderBoard,
     pub(super) progress: Vec<Progress>,
     pub(super) ready: Ready,
@@ -168,6 +169,13 @@ impl View for Windows {
             kubernetes: self.kube.as_ref().map(cluster::status),
             other_programs: self.order.all(),
             contested: self.contested(),
+            refused: (self.refusals.all().into_iter())
+                .map(|refused| proto::RefusedBudget {
+                    budget: refused.budget.as_str().to_owned(),
+                    namespace: refused.namespace.to_string(),
+                    times: refused.times,
+                })
+                .collect(),
         }
     }
 
@@ -274,6 +282,9 @@ impl View for Windows {
             dns_lookups: self.dns.lookups(),
             endpoints: self.endpoint_states(),
             guards: guarded::samples(&self.registry),
+            refused: (self.refusals.all().into_iter())
+                .map(|refused| (refused.budget.as_str(), refused.namespace, refused.times))
+                .collect(),
             ..NodeSample::default()
         };
         for counters in self.observer.counters().unwrap_or_default() {

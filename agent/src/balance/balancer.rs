@@ -14,7 +14,7 @@ use super::{
     EndpointLoad, Standing,
     group::{Group, Moment},
     rotation::Rotation,
-    table::Table,
+    table::{Table, TableMaker},
     zones::{self, Zone},
 };
 use crate::model::{Algorithm, EndpointState, LoadBalancer, ZoneAware};
@@ -92,6 +92,7 @@ impl Balancer {
         settings: &LoadBalancer,
         endpoints: Vec<Rc<EndpointLoad>>,
         own_zone: Option<&Arc<str>>,
+        tables: &dyn TableMaker,
         rng: &mut fastrand::Rng,
     ) -> Self {
         let mut this = Self {
@@ -106,7 +107,7 @@ impl Balancer {
             parts: Vec::new(),
             made_of: None,
         };
-        this.follow(settings, endpoints, own_zone, rng);
+        this.follow(settings, endpoints, own_zone, tables, rng);
         this
     }
 
@@ -117,10 +118,11 @@ impl Balancer {
         settings: &LoadBalancer,
         endpoints: Vec<Rc<EndpointLoad>>,
         own_zone: Option<&Arc<str>>,
+        tables: &dyn TableMaker,
         rng: &mut fastrand::Rng,
     ) {
         self.own_zone = own_zone.cloned();
-        self.table = Table::follow(self.table.take(), &settings.algorithm, &endpoints);
+        self.table = Table::follow(self.table.take(), &settings.algorithm, &endpoints, tables);
         self.settings = settings.clone();
         self.epoch = endpoints.first().map(|e| e.host().epoch().clone());
         self.endpoints = endpoints;
@@ -145,6 +147,9 @@ impl Balancer {
     ) -> Option<Rc<EndpointLoad>> {
         if (self.epoch.as_ref()).is_some_and(|epoch| epoch.load(Relaxed) != self.seen) {
             self.rotate(rng);
+        }
+        if let Some(table) = &mut self.table {
+            table.adopt();
         }
         let keyed = key.zip(self.table.as_ref());
         // A first attempt only: who has failed once should not be sent to one that probably fails.

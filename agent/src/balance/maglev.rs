@@ -49,6 +49,11 @@ impl Maglev {
         }
     }
 
+    /// What a table of this size takes of memory.
+    pub(super) fn bytes(size: u32) -> usize {
+        size.clamp(3, MAX_SIZE) as usize * size_of::<u16>()
+    }
+
     /// The endpoint that a key belongs to, then those that have it while the ones before cannot. May repeat.
     pub(super) fn owners(&self, key: u64) -> impl Iterator<Item = usize> {
         let size = self.slots.len() as u64;

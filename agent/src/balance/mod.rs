@@ -48,3 +48,4 @@ pub use breaker::{Breaker, Level, Levels, Permit};
 pub use hash::hash_key;
 pub use load::{EndpointLoad, InFlight};
 pub use outlier::{EjectReason, Event, EventKind, Host, Outliers, ReturnedBy, Standing, Trial, Verdict};
+pub use table::{HashTable, Made, TableMaker, Wanted};

@@ -35,6 +35,14 @@ impl Ring {
         }
     }
 
+    /// What a ring takes of memory, at most.
+    pub(super) fn bytes(endpoints: &[(SocketAddr, u32)], min_size: u32) -> usize {
+        let all: u64 = endpoints.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let points = all.saturating_mul(min_size.into()).min(MAX_POINTS);
+        // Each endpoint has a point, however many there are.
+        usize::try_from(points).unwrap_or(usize::MAX).max(endpoints.len()) * size_of::<(u64, u16)>()
+    }
+
     /// The endpoint that a key belongs to, then those that would have it without the ones before. May repeat.
     pub(super) fn owners(&self, key: u64) -> impl Iterator<Item = usize> {
         let start = self.points.partition_point(|(at, _)| *at < key);

@@ -80,7 +80,7 @@ impl World {
             .map(|_| {
                 let loads: Vec<_> = (0..ENDPOINTS).map(load).collect();
                 Worker {
-                    balancer: Balancer::new(settings, loads.clone(), None, &mut rng),
+                    balancer: Balancer::new(settings, loads.clone(), None, &(), &mut rng),
                     loads,
                     requests: Vec::new(),
                 }

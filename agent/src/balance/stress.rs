@@ -110,7 +110,7 @@ fn each_ejection_has_one_event_and_each_trial_one_owner() {
         let loads: Vec<_> = (0..6)
             .map(|n| EndpointLoad::new(&Endpoint::new(address(n)), outliers.host(address(n)), None, begin))
             .collect();
-        let mut balancer = Balancer::new(&crate::model::LoadBalancer::default(), loads, None, &mut rng);
+        let mut balancer = Balancer::new(&crate::model::LoadBalancer::default(), loads, None, &(), &mut rng);
         for step in 0..30_000u64 {
             let now = begin + Duration::from_micros(step * 10);
             if n == 0 && step % 10 == 0 {

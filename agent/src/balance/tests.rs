@@ -59,7 +59,7 @@ impl Bench {
             .map(|e| EndpointLoad::new(e, outliers.host(e.address), None, now))
             .collect();
         Self {
-            balancer: Balancer::new(&settings, loads.clone(), Some(&"a".into()), &mut rng),
+            balancer: Balancer::new(&settings, loads.clone(), Some(&"a".into()), &(), &mut rng),
             outliers,
             settings,
             endpoints,
@@ -101,6 +101,7 @@ impl Bench {
             &self.settings,
             self.loads.clone(),
             Some(&"a".into()),
+            &(),
             &mut self.rng,
         );
     }
@@ -218,7 +219,7 @@ fn the_same_key_goes_to_the_same_endpoint_from_every_worker() {
         let mut one = Bench::of(algorithm.clone(), 10);
         let mut other = Bench::of(algorithm.clone(), 10);
         other.loads.reverse();
-        other.balancer = Balancer::new(&other.settings, other.loads.clone(), None, &mut other.rng);
+        other.balancer = Balancer::new(&other.settings, other.loads.clone(), None, &(), &mut other.rng);
         for key in 0..1000 {
             let key = hash_key(format!("user-{key}").as_bytes());
             let i = one.choose(Some(key), &[]).unwrap();
@@ -372,6 +373,7 @@ fn what_is_known_survives_a_change_of_the_endpoints() {
         &bench.settings,
         bench.loads.clone(),
         Some(&"a".into()),
+        &(),
         &mut bench.rng,
     );
     let candidates = bench.balancer.candidates(bench.now);

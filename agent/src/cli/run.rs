@@ -70,6 +70,25 @@ pub struct RunArgs {
     )]
     pub max_probes: u32,
 
+    /// Of these, health checks of the services of one namespace, 1 to 65536
+    #[arg(
+        long,
+        value_name = "N",
+        env = "DERNY_MAX_NAMESPACE_PROBES",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u32).range(1..=65_536)
+    )]
+    pub max_namespace_probes: u32,
+
+    /// Bytes that tables of ringHash and maglev may take for the services of one namespace
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "DERNY_MAX_HASH_TABLE_BYTES",
+        default_value_t = 33_554_432
+    )]
+    pub max_hash_table_bytes: usize,
+
     /// Worker threads [default: one for each core that this process may use]
     #[arg(long, value_name = "N", env = "DERNY_WORKERS")]
     pub workers: Option<NonZeroUsize>,
@@ -126,6 +145,33 @@ pub struct KubernetesArgs {
     /// How long a request waits for the endpoints of a service that is new to this node, 0s to 1m
     #[arg(long, value_name = "DURATION", env = "DERNY_ENDPOINTS_WAIT", default_value = "1s", value_parser = endpoints_wait)]
     pub endpoints_wait: Duration,
+
+    /// Regular expressions that the routes of one namespace may have
+    #[arg(
+        long,
+        value_name = "N",
+        env = "DERNY_MAX_ROUTE_PATTERNS",
+        default_value_t = 512
+    )]
+    pub max_route_patterns: usize,
+
+    /// Bytes that the regular expressions of one namespace's routes may take when compiled
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "DERNY_MAX_ROUTE_PATTERN_BYTES",
+        default_value_t = 16_777_216
+    )]
+    pub max_route_pattern_bytes: usize,
+
+    /// Services whose endpoints are watched for the pods, or the routes and policies, of one namespace
+    #[arg(
+        long,
+        value_name = "N",
+        env = "DERNY_MAX_WATCHED_SERVICES",
+        default_value_t = 256
+    )]
+    pub max_watched_services: usize,
 }
 
 impl RunArgs {
@@ -233,11 +279,15 @@ mod tests {
         assert_eq!((args.log.as_str(), args.kernel_log), ("info", KernelLog::Off));
         assert!(args.dns_servers.is_empty());
         assert_eq!((args.cgroup, args.workers, args.zone), (None, None, None));
-        assert_eq!(args.max_probes, 64);
+        assert_eq!((args.max_probes, args.max_namespace_probes), (64, 16));
+        assert_eq!(args.max_hash_table_bytes, 32 << 20);
         let kubernetes = args.kubernetes;
         assert!(!kubernetes.enabled && kubernetes.kubeconfig.is_none() && kubernetes.state_file.is_none());
         assert_eq!(kubernetes.endpoints_idle, Duration::from_secs(600));
         assert_eq!(kubernetes.endpoints_wait, Duration::from_secs(1));
+        assert_eq!(kubernetes.max_route_patterns, 512);
+        assert_eq!(kubernetes.max_route_pattern_bytes, 16 << 20);
+        assert_eq!(kubernetes.max_watched_services, 256);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{
     Failure,
     output::{self, Output, age},
 };
-use crate::admin::proto::{ContestedAddress, Kubernetes, OtherProgram, Status};
+use crate::admin::proto::{ContestedAddress, Kubernetes, OtherProgram, RefusedBudget, Status};
 
 /// Lines about others' programs. A balancer in each pod's group would fill the screen.
 const SHOWN: usize = 6;
@@ -79,6 +79,7 @@ fn table(status: &Status, now: u64) -> String {
         ),
     ];
     facts.extend(contested(&status.contested));
+    facts.extend(refused(&status.refused));
     facts.extend(order(&status.other_programs));
     if let Some(error) = &status.config_error {
         let when = format!(
@@ -119,6 +120,27 @@ fn contested(addresses: &[ContestedAddress]) -> Vec<(&'static str, String)> {
         lines.push(format!("and {} more: `-o json` has all", addresses.len() - SHOWN));
     }
     let names = std::iter::once("contested").chain(std::iter::repeat(""));
+    names.zip(lines).collect()
+}
+
+/// Namespaces that wanted more than their share.
+fn refused(budgets: &[RefusedBudget]) -> Vec<(&'static str, String)> {
+    let mut lines: Vec<String> = budgets
+        .iter()
+        .take(SHOWN)
+        .map(|of| {
+            let RefusedBudget {
+                budget,
+                namespace,
+                times,
+            } = of;
+            format!("{budget} of namespace {namespace}: refused {times} times")
+        })
+        .collect();
+    if budgets.len() > SHOWN {
+        lines.push(format!("and {} more: `-o json` has all", budgets.len() - SHOWN));
+    }
+    let names = std::iter::once("over budget").chain(std::iter::repeat(""));
     names.zip(lines).collect()
 }
 

@@ -4,6 +4,8 @@ use std::{fmt, io, path::PathBuf};
 
 use serde::Serialize;
 
+use crate::model::{Pattern, PatternError, PatternShare};
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read {}: {source}", path.display())]
@@ -14,6 +16,12 @@ pub enum Error {
     /// A field that does not exist, is missing or has a value of another type. The parser stops at the first.
     #[error("{path}: {message}")]
     Shape { path: String, message: String },
+    /// The regular expressions of a route are more, or take more, than is left to its namespace.
+    #[error(
+        "its regular expressions are over the share of its namespace (--max-route-patterns, --max-route-pattern-bytes): \
+         write fewer or simpler ones"
+    )]
+    OverShare,
     /// Everything that the check found, in the order of the file's sections.
     #[error("{}", lines(.0))]
     Faults(Vec<Problem>),
@@ -61,11 +69,49 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Collects faults while a check goes on.
-#[derive(Debug, Default)]
-pub(super) struct Faults(Vec<Problem>);
+/// Collects faults while a check goes on, and what the patterns take that it has compiled.
+#[derive(Debug)]
+pub(super) struct Faults {
+    problems: Vec<Problem>,
+    share: PatternShare,
+    taken: PatternShare,
+    is_over_share: bool,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self::within(PatternShare::UNLIMITED)
+    }
+}
 
 impl Faults {
+    /// Patterns may take so much together.
+    pub(super) fn within(share: PatternShare) -> Self {
+        Self {
+            problems: Vec::new(),
+            share,
+            taken: PatternShare::default(),
+            is_over_share: false,
+        }
+    }
+
+    /// The compiled pattern; `None` when that is one too many, and nothing more is compiled from then on.
+    pub(super) fn pattern(&mut self, text: &str) -> Result<Option<Pattern>, PatternError> {
+        if self.is_over_share || self.taken.count >= self.share.count {
+            self.is_over_share = true;
+            return Ok(None);
+        }
+        let pattern = Pattern::new(text)?;
+        self.taken = self.taken.with(PatternShare::of(&pattern));
+        self.is_over_share = !self.share.covers(self.taken);
+        Ok((!self.is_over_share).then_some(pattern))
+    }
+
+    /// What the patterns take.
+    pub(super) fn patterns(&self) -> PatternShare {
+        self.taken
+    }
+
     pub(super) fn add(
         &mut self,
         at: At<'_>,
@@ -73,7 +119,7 @@ impl Faults {
         fault: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.0.push(Problem {
+        self.problems.push(Problem {
             path: at.to_string(),
             value: value.to_string(),
             fault: fault.into(),
@@ -83,15 +129,19 @@ impl Faults {
 
     /// Puts what a later section's check has found behind what is here.
     pub(super) fn append(&mut self, later: Faults) {
-        self.0.extend(later.0);
+        self.problems.extend(later.problems);
+        self.taken = self.taken.with(later.taken);
+        self.is_over_share |= later.is_over_share;
     }
 
     /// `value` when nothing was found.
     pub(super) fn or<T>(self, value: T) -> Result<T, Error> {
-        if self.0.is_empty() {
+        if self.is_over_share {
+            Err(Error::OverShare)
+        } else if self.problems.is_empty() {
             Ok(value)
         } else {
-            Err(Error::Faults(self.0))
+            Err(Error::Faults(self.problems))
         }
     }
 }

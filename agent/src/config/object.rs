@@ -17,7 +17,7 @@ use super::{
     schema,
     traffic_policy::TrafficPolicy,
 };
-use crate::model::{Policy, Route, RouteKind, ServiceName};
+use crate::model::{PatternShare, Policy, Route, RouteKind, ServiceName};
 
 /// Fields that are left out of one object; with more of them it is something else than it says.
 const MAX_IGNORED: usize = 64;
@@ -43,6 +43,8 @@ pub struct PolicyTarget {
 pub struct RouteObject {
     pub route: Arc<Route>,
     pub parents: Vec<RouteParent>,
+    /// What its regular expressions take.
+    pub patterns: PatternShare,
     /// Paths of fields that this version does not know.
     pub ignored: Vec<String>,
 }
@@ -93,12 +95,14 @@ pub fn traffic_policy(namespace: &str, spec: Value) -> Result<PolicyObject, Erro
     })
 }
 
-/// Reads `spec` of a route. `created` is in seconds since the epoch. `None`: no parent of it is a service.
+/// Reads `spec` of a route. `created` is in seconds since the epoch; `left` is what its patterns may take. `None`: no parent
+/// of it is a service.
 pub fn route(
     kind: RouteKind,
     (namespace, name): (&str, &str),
     created: u64,
     mut spec: Value,
+    left: PatternShare,
 ) -> Result<Option<RouteObject>, Error> {
     let mut written = Vec::new();
     if let Some(Value::Array(parents)) = spec.get_mut("parentRefs") {
@@ -115,7 +119,7 @@ pub fn route(
         fields.entry("rules").or_insert_with(|| json!([]));
     }
     let (spec, ignored): (schema::route::Route, _) = tolerant(spec)?;
-    let mut faults = Faults::default();
+    let mut faults = Faults::within(left);
     let at = At::Section("spec");
     let route = routes::alone(&spec, kind, created, at, &mut faults);
     let refs = at.field("parentRefs");
@@ -151,9 +155,11 @@ pub fn route(
             written,
         });
     }
+    let patterns = faults.patterns();
     faults.or(Some(RouteObject {
         route,
         parents,
+        patterns,
         ignored,
     }))
 }
@@ -281,7 +287,7 @@ mod tests {
             "backendRefs": [{"group": "", "kind": "Service", "name": "other", "namespace": "far", "port": 1, "weight": 1}]}]);
         let read = |parents: Value, rules: Value| {
             let spec = json!({"parentRefs": parents, "rules": rules, "hostnames": ["x"]});
-            route(RouteKind::Http, ("demo", "r"), 7, spec).map_err(|e| e.one_line())
+            route(RouteKind::Http, ("demo", "r"), 7, spec, PatternShare::UNLIMITED).map_err(|e| e.one_line())
         };
         assert_eq!(read(json!([gateway]), rules.clone()), Ok(None));
         let found = read(json!([gateway, service]), rules.clone()).unwrap().unwrap();

@@ -12,6 +12,7 @@ mod probe;
 mod http;
 mod grpc;
 mod board;
+mod permits;
 mod prober;
 
 pub use board::{Board, Numbers, Seen};

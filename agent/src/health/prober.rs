@@ -10,15 +10,15 @@ use std::{
 
 use imbl::ordmap::DiffItem;
 use tokio::{
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::Instant,
 };
 
-use super::{Board, Failure, Thresholds, Verdict, probe::probe};
+use super::{Board, Failure, Thresholds, Verdict, permits::Permits, probe::probe};
 use crate::{
     drain,
-    model::{EndpointState, HealthCheck, ServicePort, ServicePortName, Update},
+    model::{EndpointState, HealthCheck, Refusals, ServicePort, ServicePortName, Update},
     pool::Sockets,
     snapshot::Snapshot,
 };
@@ -42,7 +42,7 @@ const VERDICTS: usize = 256;
 /// The node's prober.
 pub struct Prober {
     board: Board,
-    permits: Arc<Semaphore>,
+    permits: Permits,
     on_pass: OnPass,
 }
 
@@ -55,12 +55,17 @@ impl fmt::Debug for Prober {
 }
 
 impl Prober {
-    /// At most `max_probes` are under way at a time. `on_pass` is told of every probe that passes; it must not
-    /// wait.
-    pub fn new(max_probes: usize, on_pass: impl Fn(Passed<'_>) + Send + Sync + 'static) -> Self {
+    /// At most `max_probes` are under way at a time, and `share` of them for services of one namespace. `on_pass` is told of
+    /// every probe that passes; it must not wait.
+    pub fn new(
+        max_probes: usize,
+        share: usize,
+        refusals: Refusals,
+        on_pass: impl Fn(Passed<'_>) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             board: Board::default(),
-            permits: Arc::new(Semaphore::new(max_probes)),
+            permits: Permits::new(max_probes, share, refusals),
             on_pass: Arc::new(on_pass),
         }
     }
@@ -119,7 +124,7 @@ impl Prober {
 #[derive(Clone)]
 struct Parts {
     board: Board,
-    permits: Arc<Semaphore>,
+    permits: Permits,
     on_pass: OnPass,
     sockets: NodeSockets,
     verdicts: mpsc::Sender<Update>,
@@ -244,7 +249,11 @@ impl Endpoint {
         let mut rng = fastrand::Rng::new();
         let mut turn = Turn::First;
         loop {
-            let Ok(permit) = self.permit().await else { return };
+            let permit = self
+                .parts
+                .permits
+                .take(&self.port.service.namespace, &self.parts.board)
+                .await;
             let began = Instant::now();
             let result = probe(&self.check, self.address, &*self.parts.sockets).await;
             drop(permit);
@@ -252,17 +261,6 @@ impl Endpoint {
             let wait = pause(&self.check, turn, began.elapsed(), &mut rng);
             turn = Turn::Later;
             tokio::time::sleep(wait).await;
-        }
-    }
-
-    async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, tokio::sync::AcquireError> {
-        let permits = &self.parts.permits;
-        match permits.try_acquire() {
-            Ok(permit) => Ok(permit),
-            Err(_) => {
-                self.parts.board.held_back();
-                permits.acquire().await
-            }
         }
     }
 

@@ -6,19 +6,23 @@ mod policy;
 mod health_check;
 mod endpoint;
 mod dns;
+mod pattern;
 mod route;
 mod service;
 mod pod;
 mod update;
 mod origin;
 mod demand;
+mod budgets;
 
 pub use addr::{DestinationId, MAX_SLOTS, Slot};
+pub use budgets::{Budget, Refusals, Refused};
 pub use demand::Demand;
 pub use dns::{Dns, DnsMode, TtlBounds};
 pub use endpoint::{Endpoint, EndpointState, Endpoints};
 pub use health_check::{HealthCheck, Probe};
 pub use origin::Origins;
+pub use pattern::{Pattern, PatternError, PatternShare};
 pub use pod::{
     Bystander, GroupId, InboundPort, NetnsIdentity, OpenNetns, Pod, PodName, PodNetns, PodState, PodStatus,
     Standing,
@@ -30,8 +34,8 @@ pub use policy::{
 };
 pub use protocol::Protocol;
 pub use route::{
-    Backend, Filter, HeaderChange, Match, PathChange, PathMatch, Pattern, Redirect, Route, RouteKind, Rule,
-    RuleRetry, RuleTimeouts, Share, ValueMatch,
+    Backend, Filter, HeaderChange, Match, PathChange, PathMatch, Redirect, Route, RouteKind, Rule, RuleRetry,
+    RuleTimeouts, Share, ValueMatch,
 };
 pub use service::{Service, ServiceName, ServicePort, ServicePortName};
 pub use update::Update;

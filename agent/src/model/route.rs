@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::ServicePortName;
+use super::{Pattern, ServicePortName};
 
 /// One HTTPRoute or GRPCRoute, as it applies to one service port.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,48 +63,6 @@ pub enum PathMatch {
 pub enum ValueMatch {
     Exact(Arc<str>),
     Regex(Pattern),
-}
-
-/// A regular expression (RE2 syntax) that has been compiled; it must match the whole value.
-#[derive(Clone, Debug)]
-pub struct Pattern(pub Arc<regex::Regex>);
-
-impl Pattern {
-    /// Bytes of a compiled expression; one that needs more is refused.
-    const SIZE_LIMIT: usize = 256 * 1024;
-    /// What makes an expression match the whole value, around the user's text.
-    const ANCHORS: (&str, &str) = ("^(?:", ")$");
-
-    pub fn new(text: &str) -> Result<Self, regex::Error> {
-        let (start, end) = Self::ANCHORS;
-        // By itself first: `a)|(b` would become another expression between the anchors.
-        regex::RegexBuilder::new(text)
-            .size_limit(Self::SIZE_LIMIT)
-            .build()?;
-        regex::RegexBuilder::new(&format!("{start}{text}{end}"))
-            .size_limit(Self::SIZE_LIMIT)
-            .build()
-            .map(|regex| Self(Arc::new(regex)))
-    }
-
-    /// As the user wrote it.
-    pub fn text(&self) -> &str {
-        let (start, end) = Self::ANCHORS;
-        let all = self.0.as_str();
-        all.strip_prefix(start)
-            .and_then(|rest| rest.strip_suffix(end))
-            .unwrap_or(all)
-    }
-
-    pub fn matches(&self, value: &str) -> bool {
-        self.0.is_match(value)
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.as_str() == other.0.as_str()
-    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

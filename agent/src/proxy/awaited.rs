@@ -17,7 +17,7 @@ pub(super) async fn known(worker: &Worker, source: &Source, upstream: Rc<Upstrea
     }
     let deadline = upstream.waits_until.get().unwrap_or_else(|| {
         let now = Instant::now();
-        let until = match worker.demand.wanted(&upstream.port.name) {
+        let until = match worker.demand.wanted(&source.namespace, &upstream.port.name) {
             true => now + worker.endpoints_wait,
             false => now,
         };

@@ -12,6 +12,7 @@ use std::{
     time::Instant,
 };
 
+use super::hash_tables::HashTables;
 use crate::{
     balance::{Breaker, EjectReason, Event, EventKind, Levels, Outliers},
     model::{InboundLimits, Pod, PodName, ServicePort, ServicePortName},
@@ -92,7 +93,10 @@ impl Guards {
 
 /// All guards of the node.
 #[derive(Clone, Debug, Default)]
-pub struct Registry(Arc<Mutex<Inner>>);
+pub struct Registry {
+    inner: Arc<Mutex<Inner>>,
+    tables: HashTables,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -124,7 +128,19 @@ impl Guarded {
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn new(tables: HashTables) -> Self {
+        Self {
+            inner: Arc::default(),
+            tables,
+        }
+    }
+
+    /// Where the tables of hashing load balancers are made.
+    pub(super) fn tables(&self) -> &HashTables {
+        &self.tables
     }
 
     /// The guards of calls from `source` to `port`.

@@ -249,6 +249,7 @@ fn unseen(worker: &Worker, name: ServicePortName, address: SocketAddr) -> Rc<Ups
         guards,
         None,
         None,
+        &(),
         &mut worker.rng.borrow_mut(),
     )
 }

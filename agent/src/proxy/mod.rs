@@ -8,6 +8,7 @@
 
 mod worker;
 mod guards;
+mod hash_tables;
 mod local_ports;
 mod view;
 mod inlet;
@@ -30,4 +31,5 @@ mod tunnel;
 mod simulation;
 
 pub use guards::{Guarded, Registry};
+pub use hash_tables::HashTables;
 pub use worker::{Command, EnrolledPod, Progress, Setup, run};

@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::guards::{Guards, Registry};
 use crate::{
-    balance::{Balancer, Breaker, EndpointLoad, InFlight},
+    balance::{Balancer, Breaker, EndpointLoad, InFlight, TableMaker},
     model::{Endpoint, Endpoints, ServicePort, ServicePortName},
     pool::{Bounds, Held, Unbounded},
     record::Source,
@@ -48,6 +48,7 @@ impl Upstream {
         guards: Arc<Guards>,
         before: Option<&Upstream>,
         zone: Option<&Arc<str>>,
+        tables: &dyn TableMaker,
         rng: &mut fastrand::Rng,
     ) -> Rc<Self> {
         let now = Instant::now().into_std();
@@ -74,13 +75,14 @@ impl Upstream {
         let balancer = match before {
             Some(before) => {
                 let mut balancer = before.balancer.borrow_mut();
-                balancer.follow(settings, endpoints.clone(), zone, rng);
+                balancer.follow(settings, endpoints.clone(), zone, tables, rng);
                 before.balancer.clone()
             }
             None => Rc::new(RefCell::new(Balancer::new(
                 settings,
                 endpoints.clone(),
                 zone,
+                tables,
                 rng,
             ))),
         };
@@ -103,7 +105,7 @@ impl Upstream {
 
     /// An inbound port. Its connections are bounded where they are accepted.
     pub(super) fn inbound(port: Arc<ServicePort>, guards: Arc<Guards>, rng: &mut fastrand::Rng) -> Rc<Self> {
-        let mut this = Self::new(port, None, guards, None, None, rng);
+        let mut this = Self::new(port, None, guards, None, None, &(), rng);
         if let Some(this) = Rc::get_mut(&mut this) {
             this.bounds = Rc::new(Unbounded);
         }
@@ -227,7 +229,9 @@ impl View {
                 Some(port) => {
                     let table = newest.tables.get(name).cloned();
                     let guards = upstream.guards.clone();
-                    *upstream = Upstream::new(port.clone(), table, guards, Some(upstream), zone, rng);
+                    let tables = self.registry.tables().of(&name.service.namespace);
+                    *upstream =
+                        Upstream::new(port.clone(), table, guards, Some(upstream), zone, &tables, rng);
                     true
                 }
                 None => false,
@@ -253,11 +257,12 @@ impl View {
         self.published.clone()
     }
 
-    /// The ports to which requests came since this was last called.
-    pub(super) fn take_used(&self) -> Vec<ServicePortName> {
+    /// The ports to which requests came since this was last called, and from which namespaces.
+    pub(super) fn take_used(&self) -> Vec<(Arc<str>, ServicePortName)> {
         let upstreams = self.upstreams.borrow();
-        let used = upstreams.values().filter(|upstream| upstream.used.take());
-        used.map(|upstream| upstream.port.name.clone()).collect()
+        let used = upstreams.iter().filter(|(_, upstream)| upstream.used.take());
+        used.map(|((source, name), _)| (source.namespace.clone(), name.clone()))
+            .collect()
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -284,7 +289,8 @@ impl View {
             )
         };
         let guards = self.registry.outbound(source.clone(), &port);
-        let upstream = Upstream::new(port, table, guards, None, zone.as_ref(), rng);
+        let tables = self.registry.tables().of(&name.service.namespace);
+        let upstream = Upstream::new(port, table, guards, None, zone.as_ref(), &tables, rng);
         self.upstreams.borrow_mut().insert(key, upstream.clone());
         Some(upstream)
     }

@@ -38,7 +38,6 @@ pub struct NodeSample {
     /// `None` when nothing tells the agent of pods as they come.
     pub enrolments: Option<Histogram>,
     pub destinations: u64,
-    /// Addresses that services of several namespaces claim.
     pub destinations_contested: u64,
     pub snapshot_version: u64,
     pub snapshot_age: Duration,
@@ -52,6 +51,8 @@ pub struct NodeSample {
     /// (result, DNS lookups that ended so).
     pub dns_lookups: Vec<(&'static str, u64)>,
     pub guards: Vec<GuardSample>,
+    /// (budget, namespace, what was refused).
+    pub refused: Vec<(&'static str, Arc<str>, u64)>,
     /// `None` without a cluster.
     pub kube: Option<KubeSample>,
 }
@@ -300,6 +301,7 @@ impl Scrape {
                 count(&mut metric, &[("result", *result)], *n)?;
             }
         }
+        guarded::refused(&node.refused, encoder)?;
         let mut metric = describe(encoder, names::HEALTH_CHECKS_HELD_BACK, MetricType::Counter)?;
         count(&mut metric, &[], node.probes_held_back)?;
         match &node.kube {

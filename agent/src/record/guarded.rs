@@ -1,6 +1,6 @@
 //! What policies do with a caller's requests: bounds that are reached, endpoints that are put out.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use prometheus_client::{encoding::DescriptorEncoder, metrics::MetricType};
 
@@ -50,6 +50,22 @@ impl GuardSample {
             own.1 += more.1;
         }
     }
+}
+
+/// What was refused to namespaces: (budget, namespace, times).
+pub(super) fn refused(
+    refused: &[(&'static str, Arc<str>, u64)],
+    encoder: &mut DescriptorEncoder,
+) -> fmt::Result {
+    let mut metric = describe(encoder, names::BUDGET_REFUSALS, MetricType::Counter)?;
+    for (budget, namespace, n) in refused {
+        count(
+            &mut metric,
+            &[("budget", *budget), ("namespace", &**namespace)],
+            *n,
+        )?;
+    }
+    Ok(())
 }
 
 pub(super) fn encode(samples: &[GuardSample], encoder: &mut DescriptorEncoder) -> fmt::Result {

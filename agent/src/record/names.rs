@@ -125,6 +125,10 @@ pub(super) const HEALTH_CHECKS_HELD_BACK: Name = (
     "derny_health_checks_held_back",
     "Health checks that waited because as many as allowed were under way",
 );
+pub(super) const BUDGET_REFUSALS: Name = (
+    "derny_budget_refusals",
+    "What was refused to a namespace because its objects or pods take their whole share, by budget",
+);
 pub(super) const DNS_LOOKUPS: Name = (
     "derny_dns_lookups",
     "Lookups of names in the configuration that ended, by result",

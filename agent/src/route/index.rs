@@ -10,11 +10,10 @@
 use std::collections::HashMap;
 
 use http::HeaderName;
-use regex_syntax::hir::{Hir, HirKind};
 use smallvec::SmallVec;
 
 use super::request::Request;
-use crate::model::{Match, PathMatch, Pattern, ValueMatch};
+use crate::model::{Match, PathMatch, ValueMatch};
 
 /// Position in the order of precedence: the smaller wins.
 pub(super) type Position = usize;
@@ -59,7 +58,7 @@ impl Index {
         match &wanted.path {
             None => &mut self.tree.prefix,
             Some(PathMatch::Prefix(prefix)) => &mut self.tree.at(prefix).prefix,
-            Some(PathMatch::Regex(pattern)) => &mut self.tree.at(&leading_elements(pattern)).regex,
+            Some(PathMatch::Regex(pattern)) => &mut self.tree.at(pattern.leading_elements()).regex,
             Some(PathMatch::Exact(path)) => self.exact.entry((**path).into()).or_default(),
             Some(PathMatch::Grpc { service, method }) => {
                 let methods = match service {
@@ -244,35 +243,5 @@ impl Search<'_> {
             Some(path @ (PathMatch::Regex(_) | PathMatch::Grpc { .. })) => self.request.path_is(path),
             _ => true,
         }
-    }
-}
-
-/// The path elements that every text begins with which the expression matches: `/a/b` for `/a/b/c[0-9]*`, since
-/// the last may go on.
-fn leading_elements(pattern: &Pattern) -> String {
-    let Ok(hir) = regex_syntax::parse(pattern.0.as_str()) else {
-        return String::new();
-    };
-    let mut leading = Vec::new();
-    literal(&hir, &mut leading);
-    let mut leading = String::from_utf8(leading).unwrap_or_default();
-    if !leading.starts_with('/') {
-        return String::new();
-    }
-    leading.truncate(leading.rfind('/').unwrap_or(0));
-    leading
-}
-
-/// Appends the text that `hir` begins with; true when it is nothing but that text.
-fn literal(hir: &Hir, leading: &mut Vec<u8>) -> bool {
-    match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => true,
-        HirKind::Literal(text) => {
-            leading.extend_from_slice(&text.0);
-            true
-        }
-        HirKind::Capture(capture) => literal(&capture.sub, leading),
-        HirKind::Concat(parts) => parts.iter().all(|part| literal(part, leading)),
-        HirKind::Class(_) | HirKind::Repetition(_) | HirKind::Alternation(_) => false,
     }
 }

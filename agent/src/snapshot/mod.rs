@@ -16,7 +16,7 @@ use slots::Slots;
 
 use crate::{
     model::{
-        DestinationId, EndpointState, GroupId, Pod, PodName, Service, ServiceName, ServicePort,
+        DestinationId, EndpointState, GroupId, Pod, PodName, Route, Service, ServiceName, ServicePort,
         ServicePortName, Slot, Update,
     },
     route::Table,
@@ -202,11 +202,14 @@ impl Reducer {
             let shown = self.health.show(port);
             // An unchanged port keeps its allocation, by which workers know that it is unchanged.
             if self.view.ports.get(&port.name).is_none_or(|had| **had != *shown) {
-                let table = Table::new(&shown.routes);
-                if table.is_empty() {
-                    self.view.tables.remove(&port.name);
-                } else {
-                    self.view.tables.insert(port.name.clone(), Arc::new(table));
+                let had = self.view.ports.get(&port.name);
+                if had.is_none_or(|had| !are_same(&had.routes, &shown.routes)) {
+                    let table = Table::new(&shown.routes);
+                    if table.is_empty() {
+                        self.view.tables.remove(&port.name);
+                    } else {
+                        self.view.tables.insert(port.name.clone(), Arc::new(table));
+                    }
                 }
                 self.view.ports.insert(port.name.clone(), shown);
             }
@@ -261,6 +264,11 @@ impl Reducer {
             }
         }
     }
+}
+
+/// Whether these are the very same routes, whose table can go on: endpoints change more often.
+fn are_same(had: &[Arc<Route>], routes: &[Arc<Route>]) -> bool {
+    had.len() == routes.len() && had.iter().zip(routes).all(|(had, route)| Arc::ptr_eq(had, route))
 }
 
 /// The addresses that a service answers on, and as what. A virtual address wins over an endpoint's.

@@ -79,6 +79,8 @@ pub(super) struct Entry<T> {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fault {
     pub(super) message: String,
+    /// Its namespace has no room for it: the last good version is not in force either.
+    pub(super) over_share: bool,
     /// The services of a route's `parentRefs`, as they are written: who is told.
     pub(super) parents: Vec<Value>,
 }
@@ -121,8 +123,13 @@ impl<T: Attaches + PartialEq> Attached<T> {
             Ok(Some(good)) => (Some(Arc::new(good)), None),
             Err(fault) => (None, Some(fault)),
         };
-        let before = self.entries.remove(&name);
+        let mut before = self.entries.remove(&name);
         let mut changed = self.detach(before.as_ref());
+        if let Some(before) = &mut before
+            && fault.as_ref().is_some_and(|fault| fault.over_share)
+        {
+            before.good = None;
+        }
         let precedence = Precedence {
             created: meta.creation_timestamp.clone().unwrap_or_default(),
             name: name.clone(),

@@ -1,7 +1,7 @@
 //! What the workers ask for, until discovery looks.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -10,6 +10,12 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::board::KubeBoard;
 use crate::model::{Demand, ServiceName, ServicePortName};
+
+/// A service, and the namespace of pods that use it.
+pub type Use = (ServiceName, Arc<str>);
+
+/// Services, and the namespaces that use each.
+pub(super) type Users = BTreeMap<ServiceName, BTreeSet<Arc<str>>>;
 
 /// Given to every worker. The lock is taken when a service is dialled of which nothing is known, and every few
 /// seconds; never by a request to a service that is known.
@@ -20,7 +26,7 @@ pub struct KubeDemand(Arc<Inner>);
 struct Inner {
     /// Whether the API server answers.
     board: KubeBoard,
-    asked: Mutex<HashSet<ServiceName>>,
+    asked: Mutex<HashSet<Use>>,
     /// Somebody waits.
     wanted: Notify,
 }
@@ -34,9 +40,9 @@ impl KubeDemand {
         }))
     }
 
-    fn add(&self, services: impl Iterator<Item = ServiceName>) {
+    fn add(&self, uses: impl Iterator<Item = Use>) {
         let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.extend(services);
+        asked.extend(uses);
     }
 
     /// Returns when somebody waits for a service.
@@ -45,33 +51,33 @@ impl KubeDemand {
     }
 
     /// What was asked for or used since the last call.
-    pub(super) fn take(&self) -> HashSet<ServiceName> {
+    pub(super) fn take(&self) -> HashSet<Use> {
         let mut asked = self.0.asked.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *asked)
     }
 }
 
 impl Demand for KubeDemand {
-    fn wanted(&self, port: &ServicePortName) -> bool {
-        self.add(std::iter::once(port.service.clone()));
+    fn wanted(&self, by: &Arc<str>, port: &ServicePortName) -> bool {
+        self.add(std::iter::once((port.service.clone(), by.clone())));
         self.0.wanted.notify_one();
         self.0.board.is_up()
     }
 
-    fn used(&self, ports: Vec<ServicePortName>) {
+    fn used(&self, ports: Vec<(Arc<str>, ServicePortName)>) {
         if !ports.is_empty() {
-            self.add(ports.into_iter().map(|port| port.service));
+            self.add(ports.into_iter().map(|(by, port)| (port.service, by)));
         }
     }
 }
 
-/// Which services are in use, and since when they are not. Pure.
+/// Which services are in use, by which namespaces, and since when they are not. Pure.
 #[derive(Debug, Default)]
-pub(super) struct InUse(BTreeMap<ServiceName, Instant>);
+pub(super) struct InUse(BTreeMap<Use, Instant>);
 
 impl InUse {
-    pub(super) fn touch(&mut self, services: impl IntoIterator<Item = ServiceName>, now: Instant) {
-        self.0.extend(services.into_iter().map(|service| (service, now)));
+    pub(super) fn touch(&mut self, uses: impl IntoIterator<Item = Use>, now: Instant) {
+        self.0.extend(uses.into_iter().map(|of| (of, now)));
     }
 
     /// Forgets what has not been used for as long as `idle`.
@@ -80,9 +86,43 @@ impl InUse {
             .retain(|_, used| now.saturating_duration_since(*used) < idle);
     }
 
-    pub(super) fn services(&self) -> BTreeSet<ServiceName> {
-        self.0.keys().cloned().collect()
+    pub(super) fn services(&self) -> Users {
+        let mut services = Users::new();
+        for (service, by) in self.0.keys() {
+            services.entry(service.clone()).or_default().insert(by.clone());
+        }
+        services
     }
+}
+
+/// What may be watched.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Admitted {
+    pub(super) services: BTreeSet<ServiceName>,
+    /// Services for which no namespace that uses them has a place left, and one of these namespaces.
+    pub(super) refused: BTreeMap<ServiceName, Arc<str>>,
+}
+
+/// Each namespace may have so many services watched. One that several use takes a place of one of them. What is watched
+/// already goes first, so that nobody's place is taken by another service.
+pub(super) fn admit(wanted: Users, is_watched: impl Fn(&ServiceName) -> bool, share: usize) -> Admitted {
+    let mut taken: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut admitted = Admitted::default();
+    let (watched, new): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|(service, _)| is_watched(service));
+    for (service, users) in watched.into_iter().chain(new) {
+        let free = users
+            .iter()
+            .find(|by| taken.get(*by).is_none_or(|taken| *taken < share));
+        match (free, users.first()) {
+            (Some(by), _) => {
+                *taken.entry(by.clone()).or_default() += 1;
+                admitted.services.insert(service);
+            }
+            (None, Some(by)) => drop(admitted.refused.insert(service, by.clone())),
+            (None, None) => {}
+        }
+    }
+    admitted
 }
 
 #[cfg(test)]
@@ -101,10 +141,11 @@ mod tests {
     async fn services_stay_in_use_while_they_are_touched() {
         let board = KubeBoard::default();
         let demand = KubeDemand::new(board.clone());
-        assert!(!demand.wanted(&port("a")), "the server was never heard");
+        let by = || Arc::from("web");
+        assert!(!demand.wanted(&by(), &port("a")), "the server was never heard");
         board.heard();
-        assert!(demand.wanted(&port("a")));
-        demand.used(vec![port("a"), port("b")]);
+        assert!(demand.wanted(&by(), &port("a")));
+        demand.used(vec![(by(), port("a")), (by(), port("b"))]);
         demand.somebody_waits().await;
         let mut in_use = InUse::default();
         let idle = Duration::from_secs(600);
@@ -112,10 +153,35 @@ mod tests {
         assert_eq!(in_use.services().len(), 2);
         assert!(demand.take().is_empty());
         tokio::time::advance(idle / 2).await;
-        demand.used(vec![port("b")]);
+        demand.used(vec![(by(), port("b"))]);
         in_use.touch(demand.take(), Instant::now());
         tokio::time::advance(idle / 2).await;
         in_use.expire(idle, Instant::now());
-        assert_eq!(in_use.services(), BTreeSet::from([port("b").service]));
+        let users = BTreeSet::from([by()]);
+        assert_eq!(in_use.services(), BTreeMap::from([(port("b").service, users)]));
+    }
+
+    #[test]
+    fn a_namespace_that_wants_too_much_takes_nothing_from_others() {
+        let greedy = (0..1000).map(|n| {
+            (
+                port(&format!("s{n:03}")).service,
+                BTreeSet::from(["greedy".into()]),
+            )
+        });
+        let mut wanted: Users = greedy.collect();
+        for (name, by) in [("own", "other"), ("s500", "other"), ("s999", "greedy")] {
+            wanted.entry(port(name).service).or_default().insert(by.into());
+        }
+        let admitted = admit(wanted.clone(), |service| *service.name == *"s900", 10);
+        assert_eq!(admitted.services.len(), 10 + 2);
+        for name in ["own", "s000", "s008", "s500", "s900"] {
+            assert!(admitted.services.contains(&port(name).service), "{name}");
+        }
+        assert_eq!(admitted.refused.len(), 1001 - 12);
+        assert!(admitted.refused.values().all(|by| **by == *"greedy"));
+        // Nothing is taken from those that are watched.
+        let again = admit(wanted, |service| admitted.services.contains(service), 10);
+        assert_eq!(again, admitted);
     }
 }

@@ -116,7 +116,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config;
+    use crate::{config, model::PatternShare};
 
     fn grant(name: &str, from: (&str, &str), to: Option<&str>) -> ReferenceGrant {
         serde_json::from_value(json!({
@@ -166,7 +166,7 @@ mod tests {
                 {"name": "near", "port": 1}, {"name": "one", "namespace": "far", "port": 2},
             ]}],
         });
-        let route = config::route(RouteKind::Http, ("demo", "r"), 0, spec)
+        let route = config::route(RouteKind::Http, ("demo", "r"), 0, spec, PatternShare::UNLIMITED)
             .unwrap()
             .unwrap()
             .route;

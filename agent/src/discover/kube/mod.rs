@@ -21,6 +21,8 @@ mod services;
 mod slices;
 mod attached;
 mod grants;
+mod shares;
+mod reading;
 mod world;
 mod demand;
 mod saved_file;
@@ -34,7 +36,7 @@ mod rights;
 
 pub use board::{KubeBoard, ObjectFault, RequestCount};
 pub use client::{Cluster, Error};
-pub use demand::KubeDemand;
+pub use demand::{KubeDemand, Use};
 pub use pods::{PodBoard, PodSource};
 pub use rights::{RIGHTS, Right};
 pub use source::{Inputs, KubeSource, Options};

@@ -15,12 +15,14 @@ use tokio::{
 };
 
 use super::{
-    board::{KubeBoard, ObjectFault},
+    board::KubeBoard,
     client::{Cluster, Selection},
-    demand::{InUse, KubeDemand},
+    demand::{Admitted, InUse, KubeDemand, Use, admit},
     leader,
     lease::Identity,
-    objects, saved_file,
+    objects,
+    reading::{self, RouteReading},
+    saved_file, shares,
     state::Saved,
     status::{Verdict, verdicts},
     watch::{Event, Watch},
@@ -28,7 +30,7 @@ use super::{
 };
 use crate::{
     drain,
-    model::{ServiceName, Update},
+    model::{Budget, PatternShare, Refusals, ServiceName, Update},
     ready,
 };
 
@@ -56,6 +58,12 @@ pub struct Options {
     pub node_name: Option<String>,
     /// The node's zone, where somebody else has said it: that goes before the Node's label.
     pub zone: Option<Arc<str>>,
+    /// What the regular expressions of one namespace's routes may take.
+    pub patterns: PatternShare,
+    /// Services of which one namespace may have the endpoints watched.
+    pub max_watched: usize,
+    /// Where what was refused to namespaces is counted.
+    pub refusals: Refusals,
 }
 
 /// What comes to a source from its own process.
@@ -65,7 +73,7 @@ pub struct Inputs {
     /// Services that a file gives, and this source leaves to it.
     pub taken: watch::Receiver<Arc<BTreeSet<ServiceName>>>,
     /// Services that pods declare to use, whether they have dialled them or not.
-    pub declared: watch::Receiver<Arc<BTreeSet<ServiceName>>>,
+    pub declared: watch::Receiver<Arc<BTreeSet<Use>>>,
 }
 
 /// An API server as a source of services, routes and policies.
@@ -80,8 +88,7 @@ pub struct KubeSource {
 enum News {
     Service(Event<objects::Service>),
     Policy(Event<objects::TrafficPolicy>),
-    HttpRoute(Event<objects::HttpRoute>),
-    GrpcRoute(Event<objects::GrpcRoute>),
+    Route(shares::Told),
     Grant(Event<objects::ReferenceGrant>),
     Node(Event<objects::Node>),
     Slice(ServiceName, Event<objects::EndpointSlice>),
@@ -110,12 +117,23 @@ impl KubeSource {
         let mut writing = pin!(writing);
         let mut world = World::default();
         world.set_zone(self.options.zone.clone());
+        let options = &self.options;
+        let (shares, restored) =
+            reading::restored(options.state_file.clone(), options.patterns, &options.refusals).await;
         let mut running = Running {
             _kinds: self.kinds(&send),
+            _routes: RouteReading::start(
+                &self.cluster,
+                shares,
+                self.options.refusals.clone(),
+                send.clone(),
+                News::Route,
+            ),
             source: self,
             world,
             in_use: InUse::default(),
             watches: BTreeMap::new(),
+            refused: BTreeMap::new(),
             send,
             listed_at: None,
             told_zone: None,
@@ -123,7 +141,9 @@ impl KubeSource {
             saving: None,
             verdicts,
         };
-        running.restore();
+        if let Some((saved, routes)) = restored {
+            running.restore(saved, routes);
+        }
         tokio::select! {
             () = running.run(news, updates, first, drain) => {}
             () = &mut writing => {}
@@ -147,8 +167,6 @@ impl KubeSource {
         let mut kinds = vec![
             Watch::start(&self.cluster, all(), news.clone(), News::Service),
             Watch::start(&self.cluster, all(), news.clone(), News::Policy),
-            Watch::start(&self.cluster, all(), news.clone(), News::HttpRoute),
-            Watch::start(&self.cluster, all(), news.clone(), News::GrpcRoute),
             Watch::start(&self.cluster, all(), news.clone(), News::Grant),
         ];
         if let Some(name) = &self.options.node_name
@@ -170,8 +188,11 @@ struct Running {
     in_use: InUse,
     /// One for each service in use.
     watches: BTreeMap<ServiceName, Watch>,
+    /// Services that are not watched although they are in use.
+    refused: BTreeMap<ServiceName, Arc<str>>,
     send: mpsc::Sender<News>,
     _kinds: Vec<Watch>,
+    _routes: RouteReading,
     listed_at: Option<Instant>,
     /// The zone that was told last.
     told_zone: Option<Arc<str>>,
@@ -238,8 +259,7 @@ impl Running {
         match event {
             News::Service(event) => self.world.service(event),
             News::Policy(event) => self.world.policy(event),
-            News::HttpRoute(event) => self.world.http_route(event),
-            News::GrpcRoute(event) => self.world.grpc_route(event),
+            News::Route(told) => self.world.route(told),
             News::Grant(event) => self.world.grant(event),
             News::Node(Event::Applied(node)) => {
                 let zone = node
@@ -270,7 +290,22 @@ impl Running {
         if !self.world.has_services() {
             return;
         }
-        let wanted = self.world.wanted(&self.in_use.services());
+        let options = &self.source.options;
+        let Admitted {
+            services: wanted,
+            refused,
+        } = admit(
+            self.world.wanted(self.in_use.services()),
+            |service| self.watches.contains_key(service),
+            options.max_watched,
+        );
+        for (service, by) in &refused {
+            if !self.refused.contains_key(service) && options.refusals.count(Budget::WatchedServices, by) {
+                let share = options.max_watched;
+                tracing::warn!(namespace = %by, %service, share, "a namespace uses more services than may be watched for it; calls of the others go to their own addresses");
+            }
+        }
+        self.refused = refused;
         let idle: Vec<ServiceName> = (self.watches.keys())
             .filter(|name| !wanted.contains(*name))
             .cloned()
@@ -314,27 +349,7 @@ impl Running {
 
     /// Shows an operator what is not as he wrote it.
     fn show(&self) {
-        let fault = |resource, (name, fault, in_force): (String, &String, bool)| ObjectFault {
-            resource,
-            object: name,
-            message: fault.clone(),
-            last_good_in_force: in_force,
-        };
-        macro_rules! faults {
-            ($($of:expr => $resource:literal),*) => {{
-                let mut all = Vec::new();
-                $(all.extend($of.all().filter_map(|(name, entry)| {
-                    let message = &entry.fault.as_ref()?.message;
-                    Some(fault($resource, (name.to_string(), message, entry.good.is_some())))
-                }));)*
-                all
-            }};
-        }
-        let faults = faults!(
-            self.world.policies => "trafficpolicies",
-            self.world.http_routes => "httproutes",
-            self.world.grpc_routes => "grpcroutes"
-        );
+        let faults = self.world.faults();
         let services = self.world.services.values();
         let left_alone = services.filter_map(|of| Some((of.name.clone(), of.kind.left_alone()?)));
         self.source.cluster.board().show(faults, left_alone.collect());
@@ -345,25 +360,20 @@ impl Running {
     }
 
     /// Goes on with what an earlier agent knew.
-    fn restore(&mut self) {
-        let Some(path) = self.source.options.state_file.clone() else {
-            return;
-        };
-        match saved_file::read::<Saved>(&path) {
-            Ok(Some(mut saved)) => {
-                if self.source.options.zone.is_none() {
-                    self.world.set_zone(saved.zone.take().map(Arc::from));
-                }
-                let watched = saved.restore(&mut self.world);
-                tracing::info!(path = %path.display(), services = self.world.services.len(), "state of an earlier agent in force");
-                self.in_use.touch(watched, Instant::now());
-                self.show();
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "state of an earlier agent not read")
-            }
+    fn restore(&mut self, mut saved: Saved, routes: Vec<shares::Told>) {
+        if self.source.options.zone.is_none() {
+            self.world.set_zone(saved.zone.take().map(Arc::from));
         }
+        let watched = saved.restore(&mut self.world, routes);
+        tracing::info!(
+            services = self.world.services.len(),
+            "state of an earlier agent in force"
+        );
+        let namespaces = watched
+            .iter()
+            .map(|service| (service.clone(), service.namespace.clone()));
+        self.in_use.touch(namespaces, Instant::now());
+        self.show();
     }
 
     /// Writes what has changed since the last time, on a thread of its own.

@@ -3,8 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{objects, watch::Event, world::World};
-use crate::model::ServiceName;
+use super::{
+    objects,
+    shares::{RawRoute, Shares, Told},
+    watch::Event,
+    world::World,
+};
+use crate::model::{RouteKind, ServiceName};
 
 /// The API's objects in their shortest forms.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -49,12 +54,23 @@ impl Saved {
         }
     }
 
-    /// Tells an empty world all of it; the services whose endpoints were watched.
-    pub(super) fn restore(self, world: &mut World) -> Vec<ServiceName> {
+    /// Reads the routes, which may take a while: the events of them.
+    pub(super) fn read_routes(&mut self, shares: &mut Shares) -> Vec<Told> {
+        let http = typed::<objects::HttpRoute>(std::mem::take(&mut self.http_routes));
+        let grpc = typed::<objects::GrpcRoute>(std::mem::take(&mut self.grpc_routes));
+        let mut told = Vec::new();
+        let http = http.into_iter().map(RawRoute::from).collect();
+        tell(http, |event| told.extend(shares.take(RouteKind::Http, event)));
+        let grpc = grpc.into_iter().map(RawRoute::from).collect();
+        tell(grpc, |event| told.extend(shares.take(RouteKind::Grpc, event)));
+        told
+    }
+
+    /// Tells an empty world all of it, with the `routes` that were read; the services whose endpoints were watched.
+    pub(super) fn restore(self, world: &mut World, routes: Vec<Told>) -> Vec<ServiceName> {
         tell(self.services, |event| world.service(event));
         tell(typed(self.policies), |event| world.policy(event));
-        tell(typed(self.http_routes), |event| world.http_route(event));
-        tell(typed(self.grpc_routes), |event| world.grpc_route(event));
+        routes.into_iter().for_each(|told| world.route(told));
         tell(self.grants, |event| world.grant(event));
         let mut watched = Vec::with_capacity(self.endpoints.len());
         for of in self.endpoints {

@@ -53,6 +53,18 @@ pub(crate) enum Event<T> {
     Absent,
 }
 
+impl<T> Event<T> {
+    pub(crate) fn map<U>(self, f: impl FnOnce(T) -> U) -> Event<U> {
+        match self {
+            Self::Listing => Event::Listing,
+            Self::Applied(object) => Event::Applied(f(object)),
+            Self::Listed => Event::Listed,
+            Self::Gone(object) => Event::Gone(f(object)),
+            Self::Absent => Event::Absent,
+        }
+    }
+}
+
 /// A watch that goes on until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch(JoinHandle<()>);

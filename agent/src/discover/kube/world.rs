@@ -1,6 +1,7 @@
 //! All that the API server has told → the services as the engine wants them. Pure: events in, updates out.
 
 mod assemble;
+mod faults;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,10 +10,12 @@ use std::{
 
 use super::{
     attached::{Attached, Fault, ObjectName},
+    demand::Users,
     grants::{Grants, backends},
     objects,
     seen::Seen,
     services::{self, Declared, Kind},
+    shares,
     slices::{Slices, Zones},
     watch::Event,
 };
@@ -108,6 +111,7 @@ impl World {
             let read = config::traffic_policy(&object.metadata.namespace, object.spec.clone());
             read.map(Some).map_err(|error| Fault {
                 message: error.one_line(),
+                over_share: false,
                 parents: Vec::new(),
             })
         };
@@ -121,17 +125,19 @@ impl World {
         self.dirty.extend(changed);
     }
 
-    pub(super) fn http_route(&mut self, event: Event<objects::HttpRoute>) {
-        let judge = |object: &objects::HttpRoute| route(RouteKind::Http, &object.metadata, &object.spec);
-        let (routes, seen) = (&mut self.http_routes, &mut self.seen.http_routes);
-        let changed = attach(event, routes, seen, |object| &object.metadata, judge);
-        self.dirty.extend(changed);
-    }
-
-    pub(super) fn grpc_route(&mut self, event: Event<objects::GrpcRoute>) {
-        let judge = |object: &objects::GrpcRoute| route(RouteKind::Grpc, &object.metadata, &object.spec);
-        let (routes, seen) = (&mut self.grpc_routes, &mut self.seen.grpc_routes);
-        let changed = attach(event, routes, seen, |object| &object.metadata, judge);
+    /// An event of a kind of route, with what was read of it.
+    pub(super) fn route(&mut self, (kind, event): shares::Told) {
+        let (routes, seen) = match kind {
+            RouteKind::Http => (&mut self.http_routes, &mut self.seen.http_routes),
+            RouteKind::Grpc => (&mut self.grpc_routes, &mut self.seen.grpc_routes),
+        };
+        let changed = attach(
+            event,
+            routes,
+            seen,
+            |judged| &judged.route.metadata,
+            |judged| judged.read.clone(),
+        );
         self.dirty.extend(changed);
     }
 
@@ -244,8 +250,8 @@ impl World {
 
     /// The services whose endpoints must be known when those in `used` are: these, the backends of their routes, and
     /// headless services that a policy or a route is for, since only by their endpoints' addresses are they seen to
-    /// be dialled.
-    pub(super) fn wanted(&self, used: &BTreeSet<ServiceName>) -> BTreeSet<ServiceName> {
+    /// be dialled. Headless ones and backends are wanted by the namespace whose policies and routes these are.
+    pub(super) fn wanted(&self, used: Users) -> Users {
         let attached = self.policies.services();
         let attached = attached
             .chain(self.http_routes.services())
@@ -254,46 +260,32 @@ impl World {
             let declared = self.services.get(*name);
             declared.is_some_and(|declared| declared.kind == Kind::Headless)
         });
-        let mut wanted: BTreeSet<ServiceName> = used.iter().chain(headless).cloned().collect();
+        let mut wanted = used;
+        for name in headless {
+            wanted
+                .entry(name.clone())
+                .or_default()
+                .insert(name.namespace.clone());
+        }
         let routes = |name| self.http_routes.of(name).chain(self.grpc_routes.of(name));
-        let behind: Vec<ServiceName> = (wanted.iter().flat_map(routes))
+        let behind: Vec<(ServiceName, Arc<str>)> = (wanted.keys().flat_map(routes))
             .flat_map(|(_, object)| {
+                let by = &object.route.namespace;
                 backends(&object.route)
-                    .map(|to| to.service.clone())
+                    .map(|to| (to.service.clone(), by.clone()))
                     .collect::<Vec<_>>()
             })
             .collect();
-        wanted.extend(behind);
-        wanted.retain(|name| {
+        for (name, by) in behind {
+            wanted.entry(name).or_default().insert(by);
+        }
+        wanted.retain(|name, _| {
             let declared = self.services.get(name);
             !self.taken.contains(name)
                 && declared.is_some_and(|declared| declared.kind.left_alone().is_none())
         });
         wanted
     }
-}
-
-fn route(
-    kind: RouteKind,
-    meta: &objects::Meta,
-    spec: &serde_json::Value,
-) -> Result<Option<RouteObject>, Fault> {
-    let created = meta
-        .creation_timestamp
-        .as_deref()
-        .and_then(seconds)
-        .unwrap_or_default();
-    let read = config::route(kind, (&meta.namespace, &meta.name), created, spec.clone());
-    read.map_err(|error| Fault {
-        message: error.one_line(),
-        parents: config::service_parents(spec).cloned().collect(),
-    })
-}
-
-/// Seconds since the epoch of an RFC 3339 time as the API writes it.
-fn seconds(text: &str) -> Option<u64> {
-    let time: k8s_openapi::jiff::Timestamp = text.parse().ok()?;
-    u64::try_from(time.as_second()).ok()
 }
 
 /// Takes an event of a kind that is attached to services; the services for which that changes something.

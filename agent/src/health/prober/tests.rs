@@ -117,7 +117,7 @@ impl Running {
     fn start(max_probes: usize) -> Self {
         let passes = Arc::new(AtomicUsize::new(0));
         let counted = passes.clone();
-        let prober = Prober::new(max_probes, move |_| {
+        let prober = Prober::new(max_probes, max_probes, Refusals::default(), move |_| {
             counted.fetch_add(1, Ordering::Relaxed);
         });
         let board = prober.board();

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::{
     config::error::{At, Faults},
-    model::{Pattern, ValueMatch},
+    model::{Pattern, PatternError, ValueMatch},
 };
 
 /// How a text is compared; the word of every `type` that has two.
@@ -36,16 +36,15 @@ impl Comparison {
 }
 
 pub(super) fn pattern(text: &str, at: At<'_>, faults: &mut Faults) -> Option<Pattern> {
-    match Pattern::new(text) {
-        Ok(pattern) => Some(pattern),
-        Err(regex::Error::CompiledTooBig(limit)) => {
-            let fault = format!("needs more than {limit} bytes when compiled");
-            faults.add(at, text, fault, "write a simpler expression, or several matches");
+    match faults.pattern(text) {
+        Ok(pattern) => pattern,
+        Err(error @ PatternError::TooBig(_)) => {
+            let remedy = "write a simpler expression, or several matches";
+            faults.add(at, text, error.to_string(), remedy);
             None
         }
-        Err(error) => {
+        Err(PatternError::Syntax(message)) => {
             // The message draws the place over several lines; the last says what is wrong.
-            let message = error.to_string();
             let reason = message.lines().last().unwrap_or_default();
             let reason = reason.trim_start_matches("error: ");
             let fault = format!("is not a regular expression ({reason})");

@@ -19,10 +19,10 @@ use super::{
 };
 use crate::{
     discover::{
-        kube::{seen::Seen, watch::Event},
+        kube::{demand::Use, seen::Seen, watch::Event},
         node::{Network, PodUid, Sandbox},
     },
-    model::{Bystander, GroupId, Pod, PodName, PodNetns, ServiceName, Standing, Update},
+    model::{Bystander, GroupId, Pod, PodName, PodNetns, Standing, Update},
 };
 
 #[derive(Debug, Default)]
@@ -206,10 +206,16 @@ impl Join {
     }
 
     /// Services that pods in the mesh say they dial.
-    pub(super) fn declared(&self) -> BTreeSet<ServiceName> {
+    pub(super) fn declared(&self) -> BTreeSet<Use> {
         let pods = self.told.keys().filter_map(|name| self.pods.get(name));
-        pods.flat_map(|entry| entry.facts.services.iter().cloned())
-            .collect()
+        let uses = pods.flat_map(|Entry { facts, .. }| {
+            let namespace = &facts.name.namespace;
+            facts
+                .services
+                .iter()
+                .map(|service| (service.clone(), namespace.clone()))
+        });
+        uses.collect()
     }
 
     /// What there is to say of pods, as of the last [`Self::changes`].

@@ -18,13 +18,14 @@ use crate::{
     discover::{
         kube::{
             client::{Cluster, Error, Selection},
+            demand::Use,
             saved_file,
             watch::{Event, Watch},
         },
         node::Sandboxes,
     },
     drain,
-    model::{PodName, ServiceName, Update},
+    model::{PodName, Update},
     ready,
 };
 
@@ -45,7 +46,7 @@ pub struct PodSource {
     sandboxes: Sandboxes,
     join: Join,
     board: PodBoard,
-    declared: watch::Sender<Arc<BTreeSet<ServiceName>>>,
+    declared: watch::Sender<Arc<BTreeSet<Use>>>,
     /// Pods that a file gives, and this source leaves to it.
     taken: watch::Receiver<Arc<BTreeSet<PodName>>>,
     /// Where what is known is saved; nowhere without it.
@@ -99,7 +100,7 @@ impl PodSource {
     }
 
     /// The services that pods of this node declare to use.
-    pub fn declared(&self) -> watch::Receiver<Arc<BTreeSet<ServiceName>>> {
+    pub fn declared(&self) -> watch::Receiver<Arc<BTreeSet<Use>>> {
         self.declared.subscribe()
     }
 

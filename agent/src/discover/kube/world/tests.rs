@@ -2,8 +2,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    discover::kube::{saved_file, state::Saved},
-    model::{Endpoints, ServicePort, Update},
+    discover::kube::{
+        saved_file,
+        shares::{RawRoute, Shares},
+        state::Saved,
+    },
+    model::{Endpoints, PatternShare, ServicePort, Update},
 };
 
 /// A world that has listed all kinds, with what is told of it.
@@ -61,11 +65,22 @@ impl Told {
         world.service(Event::Listing);
         world.service(Event::Listed);
         world.policy(Event::Absent);
-        world.http_route(Event::Absent);
-        world.grpc_route(Event::Absent);
+        world.route((RouteKind::Http, Event::Absent));
+        world.route((RouteKind::Grpc, Event::Absent));
         world.grant(Event::Absent);
         assert!(told.world.is_whole());
         told
+    }
+
+    fn route(&mut self, kind: RouteKind, object: Value) {
+        let raw = RawRoute {
+            kind,
+            metadata: serde_json::from_value(object["metadata"].clone()).unwrap(),
+            spec: object["spec"].clone(),
+        };
+        let mut shares = Shares::new(PatternShare::UNLIMITED);
+        let told = shares.take(kind, Event::Applied(raw));
+        told.into_iter().for_each(|told| self.world.route(told));
     }
 
     /// What changed, as `name` and `-name`.
@@ -258,7 +273,6 @@ fn the_oldest_policy_counts_and_a_ports_own_before_all() {
 fn routes_are_given_to_the_ports_that_they_name() {
     let mut told = Told::new();
     told.world.service(service("echo", "10.96.0.1"));
-    let event = |value: Value| Event::Applied(serde_json::from_value(value).unwrap());
     let parent = |more: Value| {
         let mut parent = json!({"group": "", "kind": "Service", "name": "echo"});
         parent
@@ -269,8 +283,7 @@ fn routes_are_given_to_the_ports_that_they_name() {
     };
     let near = json!({"name": "other", "port": 80});
     let mut check = |more: Value, expect: [usize; 2]| {
-        told.world
-            .http_route(event(route("r", parent(more), near.clone())));
+        told.route(RouteKind::Http, route("r", parent(more), near.clone()));
         assert_eq!([80, 90].map(|port| told.port("echo", port).routes.len()), expect);
         let said = &crate::discover::kube::status::verdicts(&told.world)[0].parents[0].1[0];
         let counts = said.reason == "Accepted";
@@ -283,8 +296,7 @@ fn routes_are_given_to_the_ports_that_they_name() {
     check(json!({"sectionName": "tcp-x"}), [0, 0]);
     check(json!({"sectionName": "http", "port": 80}), [1, 0]);
     // GRPCRoutes alone, though the HTTPRoute is first by name; and it is told so.
-    let grpc = serde_json::from_value(route("s", parent(json!({})), near)).unwrap();
-    told.world.grpc_route(Event::Applied(grpc));
+    told.route(RouteKind::Grpc, route("s", parent(json!({})), near));
     let kinds: Vec<RouteKind> = told.port("echo", 80).routes.iter().map(|r| r.kind).collect();
     assert_eq!(kinds, [RouteKind::Grpc]);
     let mut reasons: Vec<&str> = Vec::new();
@@ -316,12 +328,14 @@ fn what_is_wanted_follows_use_routes_and_headless_services() {
         .policy(policy("p", 0, json!({"kind": "Service", "name": "db"}), "random"));
     let parent = json!({"group": "", "kind": "Service", "name": "echo"});
     let backend = json!({"name": "other", "port": 80});
-    let event = serde_json::from_value(route("r", parent, backend)).unwrap();
-    told.world.http_route(Event::Applied(event));
+    told.route(RouteKind::Http, route("r", parent, backend));
     let check = |used: &[&str], expect: &[&str]| {
-        let used = used.iter().map(|used| name(used)).collect();
-        let wanted = told.world.wanted(&used);
-        let words: Vec<&str> = wanted.iter().map(|name| &*name.name).collect();
+        let used = used
+            .iter()
+            .map(|used| (name(used), BTreeSet::from(["web".into()])))
+            .collect();
+        let wanted = told.world.wanted(used);
+        let words: Vec<&str> = wanted.keys().map(|name| &*name.name).collect();
         assert_eq!(words, expect);
     };
     check(&[], &["db"]);
@@ -344,10 +358,11 @@ fn a_saved_world_is_the_same_world() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("below/state.json");
     saved_file::write(&path, &saved).unwrap();
-    let saved: Saved = saved_file::read(&path).unwrap().unwrap();
+    let mut saved: Saved = saved_file::read(&path).unwrap().unwrap();
     assert_eq!(saved.zone.as_deref(), Some("z"));
     let mut again = Told::default();
-    assert_eq!(saved.restore(&mut again.world), [name("echo")]);
+    let routes = saved.read_routes(&mut Shares::new(PatternShare::UNLIMITED));
+    assert_eq!(saved.restore(&mut again.world, routes), [name("echo")]);
     assert!(again.world.is_whole());
     assert_eq!(again.endpoints("echo"), "10.0.0.1:8080");
     assert_eq!(again.port("echo", 80), told.port("echo", 80));

@@ -289,9 +289,9 @@ fn annotations_count_at_once_and_their_faults_are_said() {
         node.join
             .declared()
             .into_iter()
-            .map(|s| s.to_string())
+            .map(|(service, by)| format!("{service} by {by}"))
             .collect::<Vec<_>>(),
-        ["demo/db"]
+        ["demo/db by demo"]
     );
     let notes = node.join.shown(|uid| node.sandboxes.get(uid)).notes;
     assert!(

@@ -1,0 +1,32 @@
+//! Objects that are not in force as they are written.
+
+use super::World;
+use crate::discover::kube::{
+    attached::{Attached, Attaches},
+    board::ObjectFault,
+    objects::{GrpcRoute, HttpRoute, TrafficPolicy},
+    watch::Watched as _,
+};
+
+impl World {
+    pub(in crate::discover::kube) fn faults(&self) -> Vec<ObjectFault> {
+        let policies = of(&self.policies, TrafficPolicy::OF.plural);
+        let http = of(&self.http_routes, HttpRoute::OF.plural);
+        let grpc = of(&self.grpc_routes, GrpcRoute::OF.plural);
+        policies.chain(http).chain(grpc).collect()
+    }
+}
+
+fn of<T: Attaches + PartialEq>(
+    objects: &Attached<T>,
+    resource: &'static str,
+) -> impl Iterator<Item = ObjectFault> {
+    objects.all().filter_map(move |(name, entry)| {
+        Some(ObjectFault {
+            resource,
+            object: name.to_string(),
+            message: entry.fault.as_ref()?.message.clone(),
+            last_good_in_force: entry.good.is_some(),
+        })
+    })
+}
