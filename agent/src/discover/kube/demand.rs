@@ -98,25 +98,35 @@ impl InUse {
 /// What may be watched.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Admitted {
-    pub(super) services: BTreeSet<ServiceName>,
+    /// With the namespace of which each takes a place.
+    pub(super) services: BTreeMap<ServiceName, Arc<str>>,
     /// Services for which no namespace that uses them has a place left, and one of these namespaces.
     pub(super) refused: BTreeMap<ServiceName, Arc<str>>,
 }
 
-/// Each namespace may have so many services watched. One that several use takes a place of one of them. What is watched
-/// already goes first, so that nobody's place is taken by another service.
-pub(super) fn admit(wanted: Users, is_watched: impl Fn(&ServiceName) -> bool, share: usize) -> Admitted {
+/// Each namespace may have so many services watched. One that several use takes a place of one of them, and keeps it:
+/// `before` is what was admitted last.
+pub(super) fn admit(wanted: Users, before: &BTreeMap<ServiceName, Arc<str>>, share: usize) -> Admitted {
     let mut taken: HashMap<Arc<str>, usize> = HashMap::new();
     let mut admitted = Admitted::default();
-    let (watched, new): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|(service, _)| is_watched(service));
-    for (service, users) in watched.into_iter().chain(new) {
+    let mut new = Vec::new();
+    for (service, users) in wanted {
+        match before.get(&service).filter(|by| users.contains(*by)) {
+            Some(by) => {
+                *taken.entry(by.clone()).or_default() += 1;
+                admitted.services.insert(service, by.clone());
+            }
+            None => new.push((service, users)),
+        }
+    }
+    for (service, users) in new {
         let free = users
             .iter()
             .find(|by| taken.get(*by).is_none_or(|taken| *taken < share));
         match (free, users.first()) {
             (Some(by), _) => {
                 *taken.entry(by.clone()).or_default() += 1;
-                admitted.services.insert(service);
+                admitted.services.insert(service, by.clone());
             }
             (None, Some(by)) => drop(admitted.refused.insert(service, by.clone())),
             (None, None) => {}
@@ -173,15 +183,16 @@ mod tests {
         for (name, by) in [("own", "other"), ("s500", "other"), ("s999", "greedy")] {
             wanted.entry(port(name).service).or_default().insert(by.into());
         }
-        let admitted = admit(wanted.clone(), |service| *service.name == *"s900", 10);
+        let before = BTreeMap::from([(port("s900").service, "greedy".into())]);
+        let admitted = admit(wanted.clone(), &before, 10);
         assert_eq!(admitted.services.len(), 10 + 2);
         for name in ["own", "s000", "s008", "s500", "s900"] {
-            assert!(admitted.services.contains(&port(name).service), "{name}");
+            assert!(admitted.services.contains_key(&port(name).service), "{name}");
         }
         assert_eq!(admitted.refused.len(), 1001 - 12);
         assert!(admitted.refused.values().all(|by| **by == *"greedy"));
         // Nothing is taken from those that are watched.
-        let again = admit(wanted, |service| admitted.services.contains(service), 10);
-        assert_eq!(again, admitted);
+        let again = admit(wanted, &admitted.services, 10);
+        assert!(again == admitted);
     }
 }

@@ -133,7 +133,7 @@ impl KubeSource {
             world,
             in_use: InUse::default(),
             watches: BTreeMap::new(),
-            refused: BTreeMap::new(),
+            admitted: Admitted::default(),
             send,
             listed_at: None,
             told_zone: None,
@@ -188,8 +188,7 @@ struct Running {
     in_use: InUse,
     /// One for each service in use.
     watches: BTreeMap<ServiceName, Watch>,
-    /// Services that are not watched although they are in use.
-    refused: BTreeMap<ServiceName, Arc<str>>,
+    admitted: Admitted,
     send: mpsc::Sender<News>,
     _kinds: Vec<Watch>,
     _routes: RouteReading,
@@ -291,23 +290,18 @@ impl Running {
             return;
         }
         let options = &self.source.options;
-        let Admitted {
-            services: wanted,
-            refused,
-        } = admit(
-            self.world.wanted(self.in_use.services()),
-            |service| self.watches.contains_key(service),
-            options.max_watched,
-        );
-        for (service, by) in &refused {
-            if !self.refused.contains_key(service) && options.refusals.count(Budget::WatchedServices, by) {
+        let wanted = self.world.wanted(self.in_use.services());
+        let admitted = admit(wanted, &self.admitted.services, options.max_watched);
+        for (service, by) in &admitted.refused {
+            let is_new = !self.admitted.refused.contains_key(service);
+            if is_new && options.refusals.count(Budget::WatchedServices, by) {
                 let share = options.max_watched;
                 tracing::warn!(namespace = %by, %service, share, "a namespace uses more services than may be watched for it; calls of the others go to their own addresses");
             }
         }
-        self.refused = refused;
+        self.admitted = admitted;
         let idle: Vec<ServiceName> = (self.watches.keys())
-            .filter(|name| !wanted.contains(*name))
+            .filter(|name| !self.admitted.services.contains_key(*name))
             .cloned()
             .collect();
         for service in idle {
@@ -315,7 +309,7 @@ impl Running {
             self.watches.remove(&service);
             self.world.forget_endpoints(&service);
         }
-        for service in wanted {
+        for service in self.admitted.services.keys().cloned() {
             if self.watches.contains_key(&service) {
                 continue;
             }
