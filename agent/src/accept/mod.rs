@@ -7,4 +7,4 @@ mod replay;
 
 pub use detect::{Detected, Expecting, detect, silent, spoke};
 pub use listen::{Acceptor, Permit};
-pub use replay::Replay;
+pub use replay::{Ending, Replay};

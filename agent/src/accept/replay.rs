@@ -3,10 +3,16 @@
 use std::{
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -17,16 +23,46 @@ use tokio::{
 pub struct Replay {
     first: Bytes,
     stream: TcpStream,
+    ending: Ending,
+}
+
+/// How a connection ends when it is dropped. Whoever holds a clone may choose, while somebody else holds the stream.
+/// (hyper's upgrades want a stream that may change its thread; it does not.)
+#[derive(Clone, Debug, Default)]
+pub struct Ending(Arc<AtomicBool>);
+
+impl Ending {
+    /// With a TCP reset: what the peer has got so far is not all.
+    pub fn reset(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    /// With a FIN, as it does unless somebody says otherwise.
+    pub fn orderly(&self) {
+        self.0.store(false, Relaxed);
+    }
 }
 
 impl Replay {
     pub fn new(first: Bytes, stream: TcpStream) -> Self {
-        Self { first, stream }
+        Self {
+            first,
+            stream,
+            ending: Ending::default(),
+        }
     }
 
-    /// The bytes that were read and not given yet, and the stream.
-    pub fn into_parts(self) -> (Bytes, TcpStream) {
-        (self.first, self.stream)
+    pub fn ending(&self) -> Ending {
+        self.ending.clone()
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if self.ending.0.load(Relaxed) {
+            // A connection that is closed otherwise is closed all the same.
+            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 

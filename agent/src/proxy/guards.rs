@@ -278,6 +278,7 @@ mod tests {
         InboundLimits {
             max_connections: Some(connections),
             max_requests: None,
+            ..InboundLimits::default()
         }
     }
 

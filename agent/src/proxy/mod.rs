@@ -28,6 +28,8 @@ mod pump;
 mod response_body;
 mod tunnel;
 #[cfg(test)]
+mod cut_tests;
+#[cfg(test)]
 mod simulation;
 
 pub use guards::{Guarded, Registry};

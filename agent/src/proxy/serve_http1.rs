@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, pin::pin, rc::Rc};
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 
@@ -15,7 +15,16 @@ const MAX_HEAD: usize = 64 * 1024;
 pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
     let drain = inlet.worker.drain.clone();
     let caller = inlet.clone();
-    let service = service_fn(move |request| answer(inlet.clone(), request));
+    let ending = stream.ending();
+    let of_requests = ending.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        // To a caller of HTTP/1.0 the end of the connection is the end of the body (RFC 9112 section 6.3): one that
+        // breaks off must not look like that, however it comes to it.
+        if request.version() < Version::HTTP_11 {
+            of_requests.reset();
+        }
+        answer(inlet.clone(), request)
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .max_buf_size(MAX_HEAD)
@@ -30,8 +39,9 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
             connection.await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(caller = caller.line.caller, %error, "http/1.1 connection ended");
+    match ended {
+        Ok(()) => ending.orderly(),
+        Err(error) => tracing::debug!(caller = caller.line.caller, %error, "http/1.1 connection ended"),
     }
 }
 
