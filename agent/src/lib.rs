@@ -8,6 +8,8 @@ pub mod config;
 
 /// The kernel's side door: eBPF programs, maps, network namespaces. The only room that knows aya and setns.
 pub mod intercept;
+/// What one pod may hold of the engine, and its turn at it.
+pub mod share;
 /// A connection comes in: listen inside a pod, decide the protocol.
 pub mod accept;
 /// A request and a service's routes → the rule, its backend, and what is changed on the way.

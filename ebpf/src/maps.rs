@@ -48,6 +48,10 @@ pub(crate) static LISTENERS: SockMap<4096> = SockMap::new();
 #[btf_map(name = "DERNY_BEAT")]
 pub(crate) static BEAT: Array<Beat, 1> = Array::new();
 
+/// Slot → 1 while the agent cannot take the pod's connections, so that they are left alone. Written by the agent.
+#[btf_map(name = "DERNY_ASIDE")]
+pub(crate) static ASIDE: Array<u32, PODS_CAPACITY> = Array::new();
+
 /// Socket → what it dialled. Written by connect; gone with the socket.
 #[btf_map(name = "DERNY_DIALLED")]
 pub(crate) static DIALLED: SkStorage<Remembered> = SkStorage::new();
@@ -63,6 +67,12 @@ pub(crate) static ORIGIN: LruHashMap<ConnectionKey, u64, 65_536> = LruHashMap::n
 /// Slot, or `NODE_COUNTERS` → counters. Counted up by connect and lookup, set to zero by the agent at enrolment.
 #[btf_map(name = "DERNY_COUNTERS")]
 pub(crate) static COUNTERS: PerCpuArray<Counters, { NODE_COUNTERS as usize + 1 }> = PerCpuArray::new();
+
+/// Are the connections of the pod in `slot` to be left alone, as if the agent hung?
+#[inline(always)]
+pub(crate) fn stands_aside(slot: u32) -> bool {
+    ASIDE.get(slot).is_some_and(|aside| *aside != 0)
+}
 
 /// Has the agent shown a sign of life lately?
 #[inline(always)]

@@ -10,7 +10,7 @@ use derny_ebpf_common::{AddressKey, ConnectionKey, Listener, ORIGIN_LIFETIME_NS,
 
 use crate::{
     count::Decided,
-    maps::{INBOUND, LISTENERS, NODE_ADDRESSES, ORIGIN, agent_is_alive},
+    maps::{INBOUND, LISTENERS, NODE_ADDRESSES, ORIGIN, agent_is_alive, stands_aside},
 };
 
 const AF_INET: u32 = 2;
@@ -79,7 +79,7 @@ fn inbound(ctx: &SkLookupContext, local_port_be: u16, ifindex: u32) -> Option<De
     if comes_from_this_agent(&local, &remote) {
         return decided(Path::SkippedSameNode);
     }
-    if !agent_is_alive() {
+    if !agent_is_alive() || stands_aside(slot) {
         return decided(Path::SkippedStale);
     }
     let listener = if local.is_v4() {

@@ -58,6 +58,9 @@ enum Task {
     Test { filter: Option<String> },
     /// Compares CPU per request with a bare hyper relay and with Envoy, on the same traffic
     Bench {
+        /// Measures what one pod's flood does to another pod's calls instead
+        #[arg(value_enum)]
+        what: Option<bench::What>,
         /// One round instead of three
         #[arg(long)]
         quick: bool,
@@ -93,8 +96,14 @@ fn main() -> ExitCode {
         Task::Exec { pod, command } => demo::kept::exec(&pod, &command),
         Task::Down { node } => demo::kept::down(node.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Test { filter } => test::run(filter.as_deref()),
-        Task::Bench { quick: true } => bench::run(bench::Rounds::One).map(|()| ExitCode::SUCCESS),
-        Task::Bench { quick: false } => bench::run(bench::Rounds::Three).map(|()| ExitCode::SUCCESS),
+        Task::Bench { what, quick } => {
+            let rounds = if quick {
+                bench::Rounds::One
+            } else {
+                bench::Rounds::Three
+            };
+            bench::run(what, rounds).map(|()| ExitCode::SUCCESS)
+        }
         Task::Image {
             program,
             output,

@@ -6,5 +6,5 @@ mod client_hello;
 mod replay;
 
 pub use detect::{Detected, Expecting, detect, silent, spoke};
-pub use listen::{Acceptor, Permit};
+pub use listen::{Ability, Acceptor, Place, refuse};
 pub use replay::Replay;

@@ -12,21 +12,26 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::share::Paced;
+
 /// Gives `first` before what follows on the stream.
 #[derive(Debug)]
 pub struct Replay {
     first: Bytes,
-    stream: TcpStream,
+    stream: Paced<TcpStream>,
 }
 
 impl Replay {
     pub fn new(first: Bytes, stream: TcpStream) -> Self {
-        Self { first, stream }
+        Self {
+            first,
+            stream: Paced(stream),
+        }
     }
 
     /// The bytes that were read and not given yet, and the stream.
     pub fn into_parts(self) -> (Bytes, TcpStream) {
-        (self.first, self.stream)
+        (self.first, self.stream.0)
     }
 }
 

@@ -1,11 +1,14 @@
 //! The wiring: which room gets which end of what. The only place that imports everything.
 
 mod threads;
+mod limits;
+mod memory;
 mod cluster;
 mod windows;
 mod guarded;
 mod endpoints;
 mod pods;
+mod shares;
 mod order;
 mod explain;
 mod forwarded;
@@ -28,6 +31,7 @@ use crate::{
     model::Refusals,
     proxy, publish, ready,
     record::{Hub, Sink, Writer},
+    share::Ledger,
     snapshot::Snapshot,
 };
 
@@ -35,8 +39,6 @@ use crate::{
 const UPDATES: usize = 16;
 /// Addresses that the kernel can redirect.
 const MAX_DESTINATIONS: u32 = 131_072;
-/// Connections that one worker holds open.
-const MAX_CONNECTIONS: usize = 65_536;
 /// How long connections in hand may go on once the agent has been told to end.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -49,7 +51,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         .as_deref()
         .map(|path| FileSource::open(path, zone))
         .transpose()?;
-    threads::raise_file_limit();
+    let descriptors = threads::raise_file_limit();
     let cgroup = match &args.cgroup {
         Some(path) => path.clone(),
         None => intercept::find_pods_cgroup()?,
@@ -101,6 +103,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     let started = Instant::now();
     let workers = args.worker_count().get();
     let hub = Hub::default();
+    let ledger = Ledger::new(limits::limits(&args.shares, &limits::System::read(descriptors)));
     let ready = ready::Ready::new();
     let (trigger, drain) = drain::channel();
     let (snapshot, _) = watch::channel(Arc::new(Snapshot::default()));
@@ -125,7 +128,7 @@ pub fn run(args: RunArgs) -> Result<()> {
                 None => Arc::new(()),
             },
             endpoints_wait: args.kubernetes.endpoints_wait,
-            max_connections: MAX_CONNECTIONS,
+            workers,
         })?;
     }
     let progress = threads.progress();
@@ -153,7 +156,12 @@ pub fn run(args: RunArgs) -> Result<()> {
     let order = order::Watcher::start(kernel.program_order()?);
     let following = snapshot.subscribe();
     let followed = snapshot.subscribe();
-    let publisher = publish::Publisher::new(kernel, threads.handles(), workers, snapshot);
+    let publisher = publish::Publisher::new(
+        kernel,
+        threads.handles(ledger.clone(), args.stale_after),
+        workers,
+        snapshot,
+    );
     let (updates, receive) = mpsc::channel(UPDATES);
     // An empty configuration is in force at once: discovery has nothing to send.
     let current = source.as_ref().map(FileSource::current);
@@ -186,6 +194,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         health: prober.board(),
         dns: names.board(),
         hub,
+        ledger,
         observer,
         order: order.board(),
         registry: registry.clone(),

@@ -1,6 +1,8 @@
 //! The process's threads: workers, heartbeat, publisher.
 
 use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
     sync::Arc,
@@ -16,6 +18,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::memory;
 use crate::{
     drain,
     intercept::{Enrolled, Heartbeat, Netns, Origins},
@@ -25,6 +28,7 @@ use crate::{
     publish::{self, Publisher},
     ready,
     record::{Hub, Writer},
+    share::{Account, Ledger},
     snapshot::Snapshot,
 };
 
@@ -47,7 +51,7 @@ pub(super) struct WorkerParts<'a> {
     pub(super) drain: &'a drain::Watch,
     pub(super) demand: Arc<dyn Demand>,
     pub(super) endpoints_wait: Duration,
-    pub(super) max_connections: usize,
+    pub(super) workers: usize,
 }
 
 impl Workers {
@@ -68,7 +72,8 @@ impl Workers {
             drain: parts.drain.clone(),
             demand: parts.demand,
             endpoints_wait: parts.endpoints_wait,
-            max_connections: parts.max_connections,
+            workers: parts.workers,
+            give_memory_back: memory::give_back,
         };
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -91,30 +96,52 @@ impl Workers {
     }
 
     /// What the publisher tells the workers by.
-    pub(super) fn handles(self) -> Handles {
-        Handles(self.commands)
+    pub(super) fn handles(self, ledger: Ledger, stale_after: Duration) -> Handles {
+        Handles {
+            workers: self.commands,
+            ledger,
+            accounts: RefCell::default(),
+            stale_after,
+        }
     }
 }
 
-pub(super) struct Handles(Vec<mpsc::UnboundedSender<Command>>);
+pub(super) struct Handles {
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    ledger: Ledger,
+    accounts: RefCell<BTreeMap<Slot, Arc<Account>>>,
+    stale_after: Duration,
+}
 
 impl publish::Workers for Handles {
     fn enrol(&self, slot: Slot, pod: &Arc<Pod>, enrolled: Enrolled) {
-        for (worker, listeners) in self.0.iter().zip(enrolled.listeners) {
+        let account = self.ledger.open(pod.name.clone());
+        self.accounts.borrow_mut().insert(slot, account.clone());
+        for (worker, listeners) in self.workers.iter().zip(enrolled.listeners) {
             // A worker that has ended is being drained.
             let _ = worker.send(Command::Enrol(EnrolledPod {
                 slot,
                 pod: pod.clone(),
                 addresses: enrolled.addresses.clone(),
                 sockets: enrolled.netns.clone(),
+                account: account.clone(),
                 outbound: listeners.outbound,
                 inbound: listeners.inbound,
             }));
         }
     }
 
+    fn overloaded(&self) -> BTreeSet<Slot> {
+        let accounts = self.accounts.borrow();
+        let overloaded = accounts
+            .iter()
+            .filter(|(_, account)| account.is_overloaded(self.stale_after));
+        overloaded.map(|(slot, _)| *slot).collect()
+    }
+
     fn withdraw(&self, slot: Slot) {
-        for worker in &self.0 {
+        self.accounts.borrow_mut().remove(&slot);
+        for worker in &self.workers {
             let _ = worker.send(Command::Withdraw(slot));
         }
     }
@@ -162,10 +189,12 @@ pub(super) fn heartbeat(
     stale_after: Duration,
     drain: drain::Watch,
 ) -> Result<()> {
+    let mut stood_aside = false;
     let beat = move || {
         while !drain.is_signaled() {
             let now = Instant::now();
             if workers.iter().all(|worker| worker.age(now) < stale_after / 2)
+                && !aside(&workers, stale_after, now, &mut stood_aside)
                 && let Err(error) = heartbeat.beat()
             {
                 tracing::error!(%error, "heartbeat not written");
@@ -178,6 +207,20 @@ pub(super) fn heartbeat(
         .spawn(beat)
         .context("heartbeat thread")?;
     Ok(())
+}
+
+/// Whether a worker has not been able to accept connections for so long that the kernel is to leave all connections
+/// alone, as if the agent hung. Says it once.
+fn aside(workers: &[Progress], stale_after: Duration, now: Instant, stood_aside: &mut bool) -> bool {
+    let aside = (workers.iter()).any(|w| w.cannot_accept_for(now).is_some_and(|since| since > stale_after));
+    if aside != *stood_aside {
+        *stood_aside = aside;
+        match aside {
+            true => tracing::error!("a worker cannot accept connections: new ones pass the agent by"),
+            false => tracing::info!("connections can be accepted again"),
+        }
+    }
+    aside
 }
 
 /// The publisher's thread: entering a pod's network namespace takes its time, and must not hold up a scrape.
@@ -198,8 +241,9 @@ pub(super) fn publisher(
         .context("publisher thread")
 }
 
-/// Allows as many open files as the system lets this process have: each connection is one, each pod several.
-pub(super) fn raise_file_limit() {
+/// Allows as many open files as the system lets this process have, and says how many: each connection is one, each
+/// pod several.
+pub(super) fn raise_file_limit() -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -214,4 +258,5 @@ pub(super) fn raise_file_limit() {
     if !raised {
         tracing::warn!(error = %io::Error::last_os_error(), "limit of open files not raised");
     }
+    limit.rlim_cur
 }

@@ -21,10 +21,11 @@ use crate::{
     publish::Published,
     ready::Ready,
     record::{self, Hub, NodeSample, Rejected},
+    share::{self, Ledger},
     snapshot::Target,
 };
 
-use super::{cluster, endpoints, explain, guarded, order::OrderBoard, pods, policy_words};
+use super::{cluster, endpoints, explain, guarded, order::OrderBoard, pods, policy_words, shares};
 
 pub(super) struct Windows {
     pub(super) config_path: PathBuf,
@@ -38,6 +39,7 @@ pub(super) struct Windows {
     pub(super) health: Board,
     pub(super) dns: DnsBoard,
     pub(super) hub: Hub,
+    pub(super) ledger: Ledger,
     pub(super) observer: Observer,
     pub(super) registry: Registry,
     pub(super) refusals: Refusals,
@@ -121,6 +123,10 @@ impl Windows {
         known.flat_map(|port| of_port(port)).collect()
     }
 
+    fn accounts(&self) -> Vec<share::Sample> {
+        self.ledger.samples(Instant::now().into_std())
+    }
+
     fn config_rejected(&self) -> Rejected {
         match &self.source {
             Some(source) if source.borrow().last_error.is_some() => Rejected::Yes,
@@ -136,6 +142,7 @@ impl Windows {
 impl View for Windows {
     fn status(&self) -> proto::Status {
         let pods = self.pod_counts();
+        let accounts = self.accounts();
         let snapshot = self.published.snapshot.borrow().clone();
         let source = self.source.as_ref().map(|source| source.borrow().clone());
         proto::Status {
@@ -168,6 +175,12 @@ impl View for Windows {
             zone: snapshot.zone.as_deref().unwrap_or_default().to_owned(),
             kubernetes: self.kube.as_ref().map(cluster::status),
             other_programs: self.order.all(),
+            heaviest: shares::heaviest(&accounts),
+            pods_aside: shares::aside(&accounts),
+            cannot_accept: self
+                .progress
+                .iter()
+                .any(|p| p.cannot_accept_for(Instant::now()).is_some()),
             contested: self.contested(),
             refused: (self.refusals.all().into_iter())
                 .map(|refused| proto::RefusedBudget {
@@ -181,7 +194,9 @@ impl View for Windows {
 
     fn pods(&self) -> Vec<proto::Pod> {
         let placed = self.published.pods.borrow().clone();
-        pods::list(&placed, self.pods.as_ref(), &self.hub, &self.held())
+        let mut pods = pods::list(&placed, self.pods.as_ref(), &self.hub, &self.held());
+        shares::add_costs(&mut pods, &self.accounts());
+        pods
     }
 
     fn services(&self) -> Vec<proto::Service> {
@@ -285,6 +300,7 @@ impl View for Windows {
             refused: (self.refusals.all().into_iter())
                 .map(|refused| (refused.budget.as_str(), refused.namespace, refused.times))
                 .collect(),
+            accounts: self.accounts(),
             ..NodeSample::default()
         };
         for counters in self.observer.counters().unwrap_or_default() {

@@ -1,6 +1,7 @@
 //! The command line. One file per subcommand; what they share is here.
 
 mod run;
+mod shares;
 mod status;
 mod pods;
 mod services;
@@ -17,6 +18,7 @@ use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 pub use run::{AccessLog, KernelLog, KubernetesArgs, RunArgs};
+pub use shares::ShareArgs;
 
 use crate::admin::{Client, ClientError};
 use output::Output;

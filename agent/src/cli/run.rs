@@ -12,7 +12,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::Failure;
+use super::{Failure, ShareArgs};
 use crate::{
     config::{self, duration},
     telemetry,
@@ -32,6 +32,9 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
+
+    #[command(flatten)]
+    pub shares: ShareArgs,
 
     /// The lowest cgroup (v2) that holds all pods [default: the kubelet's kubepods]
     #[arg(long, value_name = "PATH", env = "DERNY_CGROUP")]

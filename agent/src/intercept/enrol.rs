@@ -159,6 +159,7 @@ impl Kernel {
         };
         let slot_number = u32::from(slot.get());
         self.zero_counters(slot_number).map_err(kernel)?;
+        self.set_aside(slot, false).map_err(kernel)?;
         if let Some(first) = opened.workers.first() {
             // One of a group stands for all of it.
             let placed = [
@@ -228,6 +229,17 @@ impl Kernel {
         for index in &listeners {
             let _ = self.tables.listeners.clear_index(index);
         }
+    }
+
+    /// Whether new connections from and to the pod in `slot` are left alone, as if the agent hung.
+    ///
+    /// # Errors
+    /// The map cannot be written, which does not happen to a loaded one.
+    pub fn set_aside(&mut self, slot: Slot, aside: bool) -> Result<(), InterceptError> {
+        let entry = u32::from(slot.get());
+        (self.tables.aside)
+            .set(entry, u32::from(aside), 0)
+            .map_err(InterceptError::map("DERNY_ASIDE"))
     }
 
     fn zero_counters(&mut self, slot: u32) -> Result<(), InterceptError> {

@@ -53,6 +53,7 @@ pub(super) struct Tables {
     pub(super) node_addresses: HashMap<MapData, AddressKey, u32>,
     pub(super) listeners: SockMap<MapData>,
     pub(super) counters: PerCpuArray<MapData, Counters>,
+    pub(super) aside: Array<MapData, u32>,
     pub(super) holding: Holding,
     beat_id: u32,
     tuples_id: u32,
@@ -194,6 +195,7 @@ impl Tables {
             node_addresses: take(programs, "DERNY_NODE_ADDR")?,
             listeners: take(programs, "DERNY_LISTENERS")?,
             counters: take(programs, "DERNY_COUNTERS")?,
+            aside: take(programs, "DERNY_ASIDE")?,
             holding: Holding {
                 held: take(programs, "DERNY_HELD")?,
                 count: take(programs, "DERNY_HELD_N")?,

@@ -28,6 +28,9 @@ pub enum ConnectError {
     /// The policy's `circuitBreaking.maxPendingRequests`.
     #[error("as many requests as allowed wait for a connection")]
     TooManyPending,
+    /// The calling pod has used up its share of something.
+    #[error("the pod has used up its share of {0}")]
+    Share(&'static str),
 }
 
 /// Connects within the pool's `connectTimeout`; a failure is counted in `scope`.

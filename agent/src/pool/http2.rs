@@ -17,8 +17,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{ConnectError, Held, Open, Opening, Pool, RequestBody, Room, connect, idle_too_long, life::Life};
-use crate::{model::ConnectionPool, record::Scope};
+use super::{
+    ConnectError, Held, Open, Opening, Paid, Pool, RequestBody, Room, connect, idle_too_long, life::Life,
+};
+use crate::{
+    model::ConnectionPool,
+    record::Scope,
+    share::{Paced, Part},
+};
 
 /// Response headers that one stream may bring, in bytes.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
@@ -154,7 +160,7 @@ impl<B: RequestBody> Pool<B> {
         *self.connecting.borrow_mut() = Some(connecting.clone());
         let (pool, settings, scope) = (self.clone(), opening.settings.clone(), opening.scope.clone());
         let this = connecting.clone();
-        tokio::task::spawn_local(async move {
+        self.share.spawn(async move {
             let result = pool.connect_http2(&settings, &scope, held).await;
             *pool.connecting.borrow_mut() = None;
             let result = result.map(|connection| pool.http2.borrow_mut().push(connection));
@@ -170,9 +176,16 @@ impl<B: RequestBody> Pool<B> {
         scope: &Rc<Scope>,
         held: Option<Held>,
     ) -> Result<Rc<Connection>, ConnectError> {
-        let open = Open::new(&self.room, scope, held);
+        let paid = Paid::new(
+            &self.share,
+            connection_window(settings),
+            MIN_WINDOW,
+            Part::OfHttp2,
+        )?;
+        let window = u32::try_from(paid.bytes()).unwrap_or(MAX_WINDOW);
+        let open = Open::new(&self.room, scope, held, paid);
         let stream = connect(&*self.sockets, self.endpoint, settings, scope).await?;
-        let handshake = timeout(settings.connect_timeout, handshake(stream, settings)).await;
+        let handshake = timeout(settings.connect_timeout, handshake(stream, settings, window)).await;
         let (sender, driver) = handshake
             .map_err(|_| ConnectError::Timeout(settings.connect_timeout))?
             .map_err(ConnectError::Handshake)?;
@@ -192,7 +205,7 @@ impl<B: RequestBody> Pool<B> {
             self.endpoint,
             settings.http2_keepalive,
         );
-        tokio::task::spawn_local(async move {
+        self.share.spawn(async move {
             let _open = open;
             if let Err(error) = drive(driver, keepalive).await {
                 tracing::debug!(%endpoint, error, "upstream connection ended");
@@ -205,23 +218,32 @@ impl<B: RequestBody> Pool<B> {
     }
 }
 
-type Driver = h2::client::Connection<TcpStream, Bytes>;
+type Driver = h2::client::Connection<Paced<TcpStream>, Bytes>;
+
+/// A connection's window cannot be smaller (RFC 9113 section 6.9.2).
+const MIN_WINDOW: u64 = 65_535;
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+
+fn connection_window(settings: &ConnectionPool) -> u64 {
+    u64::from(settings.window_size) * 4
+}
 
 /// Ends when the endpoint's SETTINGS are here. More streams than it allows would be refused, and a burst of
 /// requests on a new connection would use its attempts up.
 async fn handshake(
     stream: TcpStream,
     settings: &ConnectionPool,
+    window: u32,
 ) -> Result<(h2::client::SendRequest<Bytes>, Driver), String> {
     let mut builder = h2::client::Builder::new();
     builder
-        .initial_window_size(settings.window_size)
-        .initial_connection_window_size(settings.window_size.saturating_mul(4))
+        .initial_window_size(settings.window_size.min(window))
+        .initial_connection_window_size(window)
         .max_header_list_size(MAX_HEADER_LIST)
         // None until the endpoint has said how many.
         .initial_max_send_streams(0)
         .enable_push(false);
-    let handshake = builder.handshake::<_, Bytes>(stream).await;
+    let handshake = builder.handshake::<_, Bytes>(Paced(stream)).await;
     let (sender, mut driver) = handshake.map_err(|error| error.to_string())?;
     poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
         Poll::Ready(Ok(())) => Poll::Ready(Err("the endpoint closed the connection".to_owned())),

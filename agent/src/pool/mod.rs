@@ -28,6 +28,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     model::{ConnectionPool, Slot},
     record::{OpenConnection, Scope},
+    share::{Holding, Local, Part, Share},
 };
 
 /// What a request body must be to go to an endpoint.
@@ -59,12 +60,18 @@ impl<B> Default for Pools<B> {
 
 impl<B: RequestBody> Pools<B> {
     /// The pool of `slot`'s connections to `endpoint`. `sockets` makes sockets in the pod's network namespace,
-    /// so that the endpoint sees the pod's own address.
-    pub fn pool(&self, slot: Slot, endpoint: SocketAddr, sockets: &Rc<dyn Sockets>) -> Rc<Pool<B>> {
+    /// so that the endpoint sees the pod's own address; `share` is what the pod pays with.
+    pub fn pool(
+        &self,
+        slot: Slot,
+        endpoint: SocketAddr,
+        sockets: &Rc<dyn Sockets>,
+        share: &Rc<Local>,
+    ) -> Rc<Pool<B>> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools
             .entry((slot, endpoint))
-            .or_insert_with(|| Rc::new(Pool::new(endpoint, sockets.clone())));
+            .or_insert_with(|| Rc::new(Pool::new(endpoint, sockets.clone(), share.clone())));
         pool.clone()
     }
 
@@ -88,6 +95,7 @@ impl<B: RequestBody> Pools<B> {
 pub struct Pool<B> {
     endpoint: SocketAddr,
     sockets: Rc<dyn Sockets>,
+    share: Rc<Local>,
     /// Last in, first out: the most recently used is the least likely to have been closed by the other end.
     http1: RefCell<Vec<http1::Idle<B>>>,
     http2: RefCell<Vec<Rc<http2::Connection>>>,
@@ -119,15 +127,45 @@ struct Open {
     room: Rc<Room>,
     _counted: OpenConnection,
     _held: Option<Held>,
+    _paid: Paid,
+}
+
+/// What a dialled connection takes up of its pod's share.
+#[derive(Debug)]
+struct Paid {
+    _descriptor: Holding,
+    memory: Holding,
+}
+
+/// What a dialled connection costs beside its buffers, in bytes.
+const COST: u64 = 8 * 1024;
+
+impl Paid {
+    /// With buffers of `wanted` bytes, or of fewer, `floor` at least, when the pod has not much left.
+    fn new(share: &Rc<Local>, wanted: u64, floor: u64, part: Part) -> Result<Self, ConnectError> {
+        let over = |share: Share| ConnectError::Share(share.as_str());
+        Ok(Self {
+            _descriptor: share
+                .take(Share::Descriptors, 1)
+                .ok_or(over(Share::Descriptors))?,
+            memory: (share.take_part(COST + wanted, COST + floor, part)).ok_or(over(Share::Memory))?,
+        })
+    }
+
+    /// Of the buffers.
+    fn bytes(&self) -> u64 {
+        self.memory.amount() - COST
+    }
 }
 
 impl Open {
-    fn new(room: &Rc<Room>, scope: &Rc<Scope>, held: Option<Held>) -> Self {
+    fn new(room: &Rc<Room>, scope: &Rc<Scope>, held: Option<Held>, paid: Paid) -> Self {
         room.open.set(room.open.get() + 1);
         Self {
             room: room.clone(),
             _counted: scope.upstream_connection(),
             _held: held,
+            _paid: paid,
         }
     }
 }
@@ -140,10 +178,11 @@ impl Drop for Open {
 }
 
 impl<B: RequestBody> Pool<B> {
-    fn new(endpoint: SocketAddr, sockets: Rc<dyn Sockets>) -> Self {
+    fn new(endpoint: SocketAddr, sockets: Rc<dyn Sockets>, share: Rc<Local>) -> Self {
         Self {
             endpoint,
             sockets,
+            share,
             http1: RefCell::default(),
             http2: RefCell::default(),
             connecting: RefCell::default(),

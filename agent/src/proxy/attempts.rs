@@ -107,11 +107,12 @@ impl Attempts<'_> {
         };
         x.attempt(endpoint.address());
         let mut judged = Judged::new(self.inlet, upstream, in_flight, place);
-        let pool =
-            self.inlet
-                .worker
-                .pools
-                .pool(self.inlet.pod.slot, endpoint.address(), &self.inlet.pod.sockets);
+        let pod = &self.inlet.pod;
+        let pool = self
+            .inlet
+            .worker
+            .pools
+            .pool(pod.slot, endpoint.address(), &pod.sockets, &pod.share);
         let settings = &upstream.port.policy.connection_pool;
         let opening = Opening {
             settings,
@@ -120,7 +121,15 @@ impl Attempts<'_> {
         };
         let started = Instant::now();
         let again = || Some(Request::from_parts(head.clone(), body.attempt()?));
-        let sending = forward::attempt(&pool, opening, self.via, head.clone(), attempt_body, again);
+        let sending = forward::attempt(
+            &pool,
+            opening,
+            self.via,
+            head.clone(),
+            attempt_body,
+            &pod.share,
+            again,
+        );
         let sent = match self.plan.deadlines.of_attempt(started) {
             Some((at, limit)) => match timeout_at(at, sending).await {
                 Ok(sent) => sent,
@@ -155,7 +164,7 @@ impl Attempts<'_> {
                 if failed.failure == Failure::Overflow {
                     return Err(LocalError::Overload {
                         service: self.inlet.service(),
-                        bound: "maxPendingRequests",
+                        bound: failed.bound,
                     });
                 }
                 // A quick refusal must not make it look fast.

@@ -12,8 +12,9 @@ use super::{
     worker::{LocalPod, Worker},
 };
 use crate::{
-    accept::{Detected, Expecting, Permit, Replay, detect, silent, spoke},
+    accept::{self, Detected, Expecting, Place, Replay, detect, silent, spoke},
     model::Protocol,
+    share::Share,
 };
 
 /// A caller that speaks first does so within this; after that the server is given the chance to.
@@ -22,7 +23,7 @@ const GRACE: Duration = Duration::from_millis(20);
 const HTTP_SILENCE: Duration = Duration::from_secs(300);
 
 /// A pod of this node called somebody.
-pub(super) async fn outbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpStream, permit: Permit) {
+pub(super) async fn outbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpStream, place: Place) {
     worker.view.follow(&mut worker.rng.borrow_mut());
     let destination = match addresses(&stream) {
         Ok((local, peer)) => {
@@ -34,7 +35,7 @@ pub(super) async fn outbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpS
         Err(_) => return,
     };
     match destination {
-        Ok(destination) => serve(Inlet::outbound(&worker, &pod, &destination, permit), stream).await,
+        Ok(destination) => serve(Inlet::outbound(&worker, &pod, &destination, place), stream).await,
         Err(local) => {
             tracing::warn!(pod = %pod.pod.name, %local, "a connection for no known destination was closed")
         }
@@ -42,13 +43,18 @@ pub(super) async fn outbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpS
 }
 
 /// Somebody called a pod of this node.
-pub(super) async fn inbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpStream, permit: Permit) {
+pub(super) async fn inbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpStream, place: Place) {
     let Ok((local, peer)) = addresses(&stream) else {
         return;
     };
+    let left = pod.share.account().left(Share::Connections) / worker.workers;
+    let Some(of_peer) = pod.peers.place(peer.ip(), left) else {
+        pod.share.account().exceeded(Share::Connections);
+        return accept::refuse(&stream);
+    };
     let port = pod.pod.inbound.iter().find(|p| p.port == local.port()).copied();
     match port {
-        Some(port) => match Inlet::inbound(&worker, &pod, (local, peer), port, permit) {
+        Some(port) => match Inlet::inbound(&worker, &pod, (local, peer), port, (place, of_peer)) {
             Some(inlet) => serve(inlet, stream).await,
             // Closed without a word, as Envoy's connection limit does.
             None => tracing::debug!(pod = %pod.pod.name, %local, %peer, "maxConnections is reached"),

@@ -34,7 +34,9 @@ struct Refused {
 /// Answers one request, with an endpoint's response or with an error of the engine's own. Dropped, the request is
 /// cancelled at the endpoint.
 pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Response<ResponseBody> {
-    answer(inlet, request).await.unwrap_or_else(refuse)
+    answer(inlet, request)
+        .await
+        .unwrap_or_else(|refused| refuse(inlet, refused))
 }
 
 /// The same for a stream of HTTP/2, which may also be reset.
@@ -53,7 +55,7 @@ pub(super) async fn exchange_of_stream(
             exchange.refused(error.flag());
             return Err(h2::Reason::REFUSED_STREAM);
         }
-        Ok(refuse(refused))
+        Ok(refuse(inlet, refused))
     })
 }
 
@@ -69,7 +71,7 @@ async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<Re
     let bound = dialled
         .as_ref()
         .map_or(0, |u| u.port.policy.retry.body_buffer_bytes);
-    let body = RequestBody::new(body, bound);
+    let body = RequestBody::new(body, bound, &inlet.pod.share);
     let refused = |exchange, body, error| {
         Err(Refused {
             exchange,
@@ -166,14 +168,14 @@ fn redirect(mut x: Box<Exchange>, body: RequestBody, response: Response<()>) -> 
 
 /// Answers with an error of the engine's own. What the caller still sends is read for a while: some clients take an
 /// answer that comes before their request has ended for a failure of the stream.
-fn refuse(refused: Refused) -> Response<ResponseBody> {
+fn refuse(inlet: &Inlet, refused: Refused) -> Response<ResponseBody> {
     let Refused {
         exchange: mut x,
         body,
         error,
     } = refused;
     if let Some(rest) = body.rest() {
-        tokio::task::spawn_local(read_away(rest));
+        inlet.pod.share.spawn(read_away(rest));
     }
     let (head, text) = error.response(x.spoken()).into_parts();
     x.answered(head.status.as_u16(), &head.headers);

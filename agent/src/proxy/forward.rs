@@ -10,6 +10,7 @@ use crate::{
     pool::{ConnectError, Http1, Http2, Opening, Pool},
     respond::{Body, BodyError, LocalError, Via},
     retry::{AttemptBody, Failure, Sent},
+    share::Local,
 };
 
 /// What the response came by; held until its body has been read.
@@ -33,6 +34,8 @@ impl Lease {
 pub(super) struct Failed {
     pub(super) failure: Failure,
     pub(super) reason: String,
+    /// Which bound was reached, when the failure is an overflow.
+    pub(super) bound: &'static str,
 }
 
 impl Failed {
@@ -86,21 +89,26 @@ impl Failed {
     }
 
     fn connect(error: &ConnectError) -> Self {
-        let overflow = matches!(error, ConnectError::TooManyPending);
-        Self::new(
-            if overflow {
-                Failure::Overflow
-            } else {
-                Failure::Connect
-            },
-            error,
-        )
+        let bound = match error {
+            ConnectError::TooManyPending => "maxPendingRequests",
+            ConnectError::Share(_) => "the pod's share",
+            ConnectError::Io(_) | ConnectError::Timeout(_) | ConnectError::Handshake(_) => "",
+        };
+        let failure = match bound {
+            "" => Failure::Connect,
+            _ => Failure::Overflow,
+        };
+        Self {
+            bound,
+            ..Self::new(failure, error)
+        }
     }
 
     fn new(failure: Failure, reason: impl ToString) -> Self {
         Self {
             failure,
             reason: reason.to_string(),
+            bound: "",
         }
     }
 }
@@ -113,11 +121,12 @@ pub(super) async fn attempt(
     via: Via,
     head: request::Parts,
     body: AttemptBody,
+    share: &Rc<Local>,
     again: impl Fn() -> Option<Request<AttemptBody>>,
 ) -> Result<(Response<Body>, Lease), Failed> {
     match via {
         Via::Http1 => over_http1(pool, opening, Request::from_parts(head, body), again).await,
-        Via::Http2 => over_http2(pool, opening, head, body).await,
+        Via::Http2 => over_http2(pool, opening, head, body, share).await,
     }
 }
 
@@ -166,6 +175,7 @@ async fn over_http2(
     opening: Opening<'_>,
     head: request::Parts,
     body: AttemptBody,
+    share: &Rc<Local>,
 ) -> Result<(Response<Body>, Lease), Failed> {
     let place = pool.http2(opening).await.map_err(|e| Failed::connect(&e))?;
     let end = body.is_end_stream();
@@ -185,7 +195,10 @@ async fn over_http2(
     if let Some(rest) = upload {
         // The answer begins before the request ends, as in a bidirectional stream. Each side now goes at its own
         // pace; when the caller goes away the body breaks off and the stream is reset.
-        tokio::task::spawn_local(rest);
+        share.spawn(async move {
+            // Broken says that one side has gone, which that side's exchange records.
+            let _ = rest.await;
+        });
     }
     let response = response.map(|stream| {
         if stream.is_end_stream() {

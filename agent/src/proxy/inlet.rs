@@ -14,11 +14,12 @@ use super::{
     worker::{LocalPod, Worker},
 };
 use crate::{
-    accept::Permit,
+    accept::Place,
     balance::{self, EndpointLoad},
     model::{Endpoint, InboundPort, Policy, Protocol, ServiceName, ServicePort, ServicePortName},
     record::{Direction, Line, OpenConnection, PodConnection, ScopeKey, Source},
     route::Table,
+    share::Peer,
     snapshot::{Destination, Target},
 };
 
@@ -35,15 +36,16 @@ pub(super) struct Inlet {
     found: RefCell<(u64, Option<Rc<Upstream>>)>,
     _open: OpenConnection,
     _of_pod: PodConnection,
-    _permit: Permit,
-    /// The place that the connection takes up at an inbound port.
-    _place: Option<balance::Permit>,
+    _accepted: Accepted,
 }
 
 /// What an accepted connection takes up until it ends.
+#[derive(Debug)]
 struct Accepted {
-    permit: Permit,
-    place: Option<balance::Permit>,
+    /// Of the pod's share.
+    _place: Place,
+    /// At an inbound port: of the port's bound, and of what one caller may have.
+    _inbound: Option<(balance::Permit, Peer)>,
 }
 
 /// Where the caller wanted to go.
@@ -64,7 +66,7 @@ impl Inlet {
         worker: &Rc<Worker>,
         pod: &Rc<LocalPod>,
         destination: &Destination,
-        permit: Permit,
+        place: Place,
     ) -> Rc<Self> {
         let address = destination.address;
         let unseen = |name: &str| {
@@ -100,7 +102,10 @@ impl Inlet {
             source,
             destination: name,
         };
-        let accepted = Accepted { permit, place: None };
+        let accepted = Accepted {
+            _place: place,
+            _inbound: None,
+        };
         Self::new(worker, pod, caller, pod.pod.name.to_string(), aim, key, accepted)
     }
 
@@ -111,19 +116,19 @@ impl Inlet {
         pod: &Rc<LocalPod>,
         (local, peer): (SocketAddr, SocketAddr),
         port: InboundPort,
-        permit: Permit,
+        (place, of_peer): (Place, Peer),
     ) -> Option<Rc<Self>> {
         let key = called(&pod.pod, port.port);
         let name = key.destination.clone();
         let registry = worker.view.registry();
         let guards = registry.inbound(key.clone(), pod.pod.name.clone(), &port.limits);
-        let place = guards.breaker.connection()?;
+        let of_port = guards.breaker.connection()?;
         let one = Arc::new(single(name, port.protocol, local));
         let aim = Aim::Address(Upstream::inbound(one, guards, &mut worker.rng.borrow_mut()));
         let caller = peer.ip().to_canonical().to_string();
         let accepted = Accepted {
-            permit,
-            place: Some(place),
+            _place: place,
+            _inbound: Some((of_port, of_peer)),
         };
         Some(Self::new(worker, pod, peer.ip(), caller, aim, key, accepted))
     }
@@ -135,9 +140,9 @@ impl Inlet {
         caller_name: String,
         aim: Aim,
         key: ScopeKey,
-        Accepted { permit, place }: Accepted,
+        accepted: Accepted,
     ) -> Rc<Self> {
-        let scope = worker.recorder.counters.scope(key);
+        let scope = worker.recorder.counters.scope(pod.series(key));
         Rc::new(Self {
             worker: worker.clone(),
             pod: pod.clone(),
@@ -146,8 +151,7 @@ impl Inlet {
             found: RefCell::new((u64::MAX, None)),
             _open: scope.connection(),
             _of_pod: worker.recorder.counters.connection_of(pod.slot),
-            _permit: permit,
-            _place: place,
+            _accepted: accepted,
             line: Rc::new(Line {
                 caller: caller_name,
                 scope,

@@ -7,6 +7,7 @@
 //! ```
 
 mod worker;
+mod trim;
 mod guards;
 mod hash_tables;
 mod local_ports;

@@ -7,18 +7,29 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::O
 use hyper_util::rt::TokioIo;
 
 use super::{exchange::exchange, inlet::Inlet, response_body::ResponseBody, tunnel};
-use crate::{accept::Replay, respond::Body};
+use crate::{accept::Replay, respond::Body, share::Part};
 
-/// A head larger than this is refused with 431.
-const MAX_HEAD: usize = 64 * 1024;
+/// What a connection may hold in bytes of what it reads, and of what it writes. A head that is larger is refused with
+/// 431.
+const MAX_BUFFER: u64 = 64 * 1024;
+/// hyper takes no less.
+const MIN_BUFFER: u64 = 8 * 1024;
 
 pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
+    let Some(memory) = inlet
+        .pod
+        .share
+        .take_part(2 * MAX_BUFFER, 2 * MIN_BUFFER, Part::OfHttp1)
+    else {
+        return;
+    };
+    let buffer = usize::try_from(memory.amount() / 2).unwrap_or(usize::MAX);
     let drain = inlet.worker.drain.clone();
     let caller = inlet.clone();
     let service = service_fn(move |request| answer(inlet.clone(), request));
     let mut connection = pin!(
         http1::Builder::new()
-            .max_buf_size(MAX_HEAD)
+            .max_buf_size(buffer)
             .half_close(false)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
@@ -56,7 +67,8 @@ async fn answer(
 /// Both sides have agreed to speak something else: they are joined from here on.
 fn join(inlet: &Rc<Inlet>, caller: OnUpgrade, endpoint: OnUpgrade) {
     let inlet = inlet.clone();
-    tokio::task::spawn_local(async move {
+    let share = inlet.pod.share.clone();
+    share.spawn(async move {
         let (Ok(caller), Ok(endpoint)) = tokio::join!(caller, endpoint) else {
             return;
         };

@@ -9,10 +9,20 @@ use http::{Request, Response};
 use http_body::Body as _;
 
 use super::{exchange::exchange_of_stream, inlet::Inlet, pump::Pump};
-use crate::{accept::Replay, respond::Body};
+use crate::{
+    accept::Replay,
+    respond::Body,
+    share::{Holding, Local, Part, Share},
+};
 
 /// Streams that one caller's connection may have open.
 const MAX_STREAMS: u32 = 1024;
+/// Bytes of one stream's response that wait for the caller's window or socket.
+const SEND_BUFFER: usize = 32 * 1024;
+/// What a stream costs beside its head and its response, in bytes: its task and its exchange.
+const STREAM: u64 = 8 * 1024;
+/// A connection's window cannot be smaller (RFC 9113 section 6.9.2).
+const MIN_WINDOW: u64 = 65_535;
 /// Request headers that one stream may bring, in bytes.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 
@@ -20,12 +30,19 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
     let window = inlet
         .upstream()
         .map_or(65_535, |u| u.port.policy.connection_pool.window_size);
+    let wanted = u64::from(window) * 4;
+    let Some(memory) = inlet.pod.share.take_part(wanted, MIN_WINDOW, Part::OfHttp2) else {
+        return;
+    };
+    // Not more than was wanted, which the policy's bounds keep below 2^31.
+    let connection_window = u32::try_from(memory.amount()).unwrap_or(65_535);
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST)
-        .initial_window_size(window)
-        .initial_connection_window_size(window.saturating_mul(4));
+        .initial_window_size(window.min(connection_window))
+        .initial_connection_window_size(connection_window)
+        .max_send_buffer_size(SEND_BUFFER);
     let drain = inlet.worker.drain.clone();
     let mut connection = match builder.handshake::<_, Bytes>(stream).await {
         Ok(connection) => connection,
@@ -48,7 +65,11 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
         };
         match accepted {
             Some(Ok((request, respond))) => {
-                tokio::task::spawn_local(stream_of(inlet.clone(), request, respond));
+                let share = &inlet.pod.share;
+                match StreamPlace::of(share, &request) {
+                    Some(place) => share.spawn(stream_of(inlet.clone(), request, respond, place)),
+                    None => refuse(respond),
+                }
             }
             Some(Err(error)) => {
                 tracing::debug!(caller = inlet.line.caller, %error, "http/2 connection ended");
@@ -59,7 +80,33 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
     }
 }
 
-async fn stream_of(inlet: Rc<Inlet>, request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>) {
+/// What a stream takes up of its pod's share.
+struct StreamPlace(#[expect(dead_code, reason = "held for its drop")] [Holding; 2]);
+
+impl StreamPlace {
+    fn of(share: &Rc<Local>, request: &Request<h2::RecvStream>) -> Option<Self> {
+        let head: usize = (request.headers().iter())
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        let bytes = STREAM + SEND_BUFFER as u64 + head as u64;
+        Some(Self([
+            share.take(Share::Streams, 1)?,
+            share.take(Share::Memory, bytes)?,
+        ]))
+    }
+}
+
+/// The caller may try again, nothing has been done (RFC 9113 section 8.7).
+fn refuse(mut respond: SendResponse<Bytes>) {
+    respond.send_reset(h2::Reason::REFUSED_STREAM);
+}
+
+async fn stream_of(
+    inlet: Rc<Inlet>,
+    request: Request<h2::RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    _place: StreamPlace,
+) {
     let request = request.map(|body| {
         if body.is_end_stream() {
             Body::Empty

@@ -7,11 +7,9 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
     net::TcpStream,
@@ -20,14 +18,17 @@ use tokio::{
 
 use super::inlet::Inlet;
 use crate::{
-    accept::Replay,
+    accept::{self, Replay},
     balance::{InFlight, Permit},
     pool,
     record::{Flag, OpenConnection, Relayed, Scope},
+    share::{Holding, Paced, Share},
 };
 
 /// Bytes in hand in each direction of a relayed connection.
 const BUFFER: usize = 16 * 1024;
+/// What a relayed connection costs: a buffer in each direction, and its other socket.
+const COST: u64 = 2 * BUFFER as u64 + 8 * 1024;
 /// Endpoints that are tried before a connection is given up.
 const ATTEMPTS: usize = 3;
 
@@ -63,6 +64,7 @@ pub(super) struct Connected {
     _open: OpenConnection,
     /// At the caller's bound, and at that of a called pod of this node.
     _places: (pool::Held, Option<Permit>),
+    _paid: [Holding; 2],
 }
 
 /// Connects to an endpoint, to another one when that fails. When all fail the access log says so.
@@ -72,6 +74,12 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
     if let Some(upstream) = inlet.upstream() {
         let upstream = inlet.known(upstream).await;
         let Some(place) = upstream.bounds().connection() else {
+            record(inlet, started, &Opaque::TCP, None, Flag::UpstreamOverflow, (0, 0));
+            return None;
+        };
+        let share = &inlet.pod.share;
+        let paid = (share.take(Share::Descriptors, 1), share.take(Share::Memory, COST));
+        let (Some(descriptor), Some(memory)) = paid else {
             record(inlet, started, &Opaque::TCP, None, Flag::UpstreamOverflow, (0, 0));
             return None;
         };
@@ -110,6 +118,7 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
                         _in_flight: in_flight,
                         _open: open,
                         _places: (place, called),
+                        _paid: [descriptor, memory],
                     });
                 }
                 Err(error) => {
@@ -141,12 +150,12 @@ pub(super) async fn relay(
         Some(connected) => connected,
         None => match connect(inlet).await {
             Some(connected) => connected,
-            None => return reset(&stream),
+            None => return accept::refuse(&stream),
         },
     };
     let mut caller = Counted::new(Replay::new(first, stream), inlet.line.scope.clone());
     let (endpoint, flag) = (connected.endpoint, connected.flag);
-    let mut upstream = connected.stream;
+    let mut upstream = Paced(connected.stream);
     let ended = copy_bidirectional_with_sizes(&mut caller, &mut upstream, BUFFER, BUFFER).await;
     let flag = if ended.is_err() {
         Flag::UpstreamConnectionTermination
@@ -170,6 +179,10 @@ pub(super) async fn join(
     mut endpoint: impl AsyncRead + AsyncWrite + Unpin,
 ) {
     let started = Instant::now();
+    // What they share is full when it is refused: the two were told that they may go on, and now break off.
+    let Some(_memory) = inlet.pod.share.take(Share::Memory, COST) else {
+        return;
+    };
     let mut caller = Counted::new(caller, inlet.line.scope.clone());
     let ended = copy_bidirectional_with_sizes(&mut caller, &mut endpoint, BUFFER, BUFFER).await;
     let flag = if ended.is_err() {
@@ -189,12 +202,6 @@ pub(super) async fn join(
         flag,
         (caller.received, caller.sent),
     );
-}
-
-/// To the caller it is as if nobody were there. A FIN would say that there was nothing to tell.
-fn reset(stream: &TcpStream) {
-    // A connection that is closed otherwise is closed all the same.
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 fn record(

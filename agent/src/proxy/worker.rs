@@ -17,18 +17,18 @@ use std::{
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    task::JoinHandle,
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{connection, guards::Registry, local_ports::LocalPorts, view::View};
+use super::{connection, guards::Registry, local_ports::LocalPorts, trim::Trim, view::View};
 use crate::{
-    accept::Acceptor,
+    accept::{Ability, Acceptor},
     drain,
     model::{Demand, Origins, Pod, Slot},
     pool::{Pools, Sockets},
-    record::{Direction, Hub, Recorder, Source, Writer},
+    record::{Direction, Hub, Recorder, ScopeKey, Source, Writer},
     retry::AttemptBody,
+    share::{Account, Holding, Local, Peers, Share, Task, Turns},
     snapshot::Snapshot,
 };
 
@@ -58,8 +58,10 @@ pub struct Setup {
     pub demand: Arc<dyn Demand>,
     /// How long a request waits to learn who answers for its service.
     pub endpoints_wait: Duration,
-    /// Connections that this worker holds open at a time.
-    pub max_connections: usize,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Gives memory that this thread does not use back to the system.
+    pub give_memory_back: fn(),
 }
 
 impl fmt::Debug for Setup {
@@ -84,6 +86,8 @@ pub struct EnrolledPod {
     pub pod: Arc<Pod>,
     pub addresses: Vec<IpAddr>,
     pub sockets: Arc<dyn Sockets + Send + Sync>,
+    /// Who pays for it.
+    pub account: Arc<Account>,
     pub outbound: Vec<std::net::TcpListener>,
     pub inbound: Vec<std::net::TcpListener>,
 }
@@ -93,6 +97,7 @@ pub struct EnrolledPod {
 pub struct Progress {
     since: Instant,
     millis: Arc<AtomicU64>,
+    ability: Ability,
 }
 
 impl Progress {
@@ -100,7 +105,13 @@ impl Progress {
         Self {
             since: now,
             millis: Arc::default(),
+            ability: Ability::new(now),
         }
+    }
+
+    /// For how long the worker has not been able to accept connections.
+    pub fn cannot_accept_for(&self, now: Instant) -> Option<Duration> {
+        self.ability.lost_for(now)
     }
 
     fn made(&self) {
@@ -121,6 +132,26 @@ pub(super) struct LocalPod {
     pub(super) pod: Arc<Pod>,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) sockets: Rc<dyn Sockets>,
+    pub(super) share: Rc<Local>,
+    /// Who calls its inbound ports.
+    pub(super) peers: Rc<Peers>,
+    /// Combinations of labels that its connections are counted under.
+    pub(super) series: RefCell<HashMap<ScopeKey, Holding>>,
+}
+
+impl LocalPod {
+    /// `key`, or the common one of all that are more than the pod may have.
+    pub(super) fn series(&self, key: ScopeKey) -> ScopeKey {
+        let mut series = self.series.borrow_mut();
+        if series.contains_key(&key) {
+            return key;
+        }
+        match self.share.take(Share::Series, 1) {
+            Some(paid) => drop(series.insert(key.clone(), paid)),
+            None => return ScopeKey::other(key.direction),
+        }
+        key
+    }
 }
 
 pub(super) struct Worker {
@@ -134,6 +165,8 @@ pub(super) struct Worker {
     pub(super) drain: drain::Watch,
     pub(super) demand: Arc<dyn Demand>,
     pub(super) endpoints_wait: Duration,
+    /// How many workers there are: each has its part of what a pod may hold.
+    pub(super) workers: u64,
 }
 
 impl fmt::Debug for Worker {
@@ -178,25 +211,34 @@ pub async fn run(setup: Setup) {
         drain,
         demand,
         endpoints_wait,
-        max_connections,
+        workers,
+        give_memory_back,
         ..
     } = setup;
+    let turns = Turns::begin();
+    tokio::task::spawn_local(turns.clone().run());
     let recorder = Recorder::new(&hub, &writer);
     let worker = Rc::new(Worker {
         view: View::new(snapshot, registry),
         local_ports: LocalPorts::default(),
         pools: Pools::default(),
-        acceptor: Acceptor::new(max_connections, recorder.clone()),
+        acceptor: Acceptor::new(progress.ability.clone(), recorder.clone()),
         recorder,
         origins,
         rng: RefCell::new(fastrand::Rng::new()),
         drain: drain.clone(),
         demand,
         endpoints_wait,
+        workers: workers.max(1) as u64,
     });
-    tokio::task::spawn_local(tick(Rc::downgrade(&worker), progress));
+    tokio::task::spawn_local(tick(
+        Rc::downgrade(&worker),
+        turns.clone(),
+        progress,
+        give_memory_back,
+    ));
 
-    let mut listening: HashMap<Slot, Vec<JoinHandle<()>>> = HashMap::new();
+    let mut listening: HashMap<Slot, Vec<Task>> = HashMap::new();
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
@@ -215,7 +257,7 @@ pub async fn run(setup: Setup) {
                 for task in listening.remove(&slot).unwrap_or_default() {
                     tokio::task::spawn_local(async move {
                         tokio::time::sleep(LINGER).await;
-                        task.abort();
+                        task.end();
                     });
                 }
                 worker.pools.forget(slot);
@@ -227,11 +269,13 @@ pub async fn run(setup: Setup) {
     // What the kernel redirected before it was told is in the backlogs. After that nobody listens, and the worker
     // ends with its last connection.
     tokio::time::sleep(LINGER).await;
-    listening.into_values().flatten().for_each(|task| task.abort());
+    listening.into_values().flatten().for_each(Task::end);
+    turns.end();
 }
 
 /// Shows that the thread is alive, hands access lines on and closes what is idle.
-async fn tick(worker: std::rc::Weak<Worker>, progress: Progress) {
+async fn tick(worker: std::rc::Weak<Worker>, turns: Rc<Turns>, progress: Progress, give_memory_back: fn()) {
+    let mut trim = Trim::default();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept = Instant::now();
@@ -241,23 +285,30 @@ async fn tick(worker: std::rc::Weak<Worker>, progress: Progress) {
         let now = ticks.tick().await;
         progress.made();
         let Some(worker) = worker.upgrade() else { return };
-        worker.recorder.tick();
-        if now.duration_since(swept) >= SWEEP {
-            swept = now;
-            worker.pools.sweep(now);
-        }
-        if now.duration_since(told) >= USED {
-            told = now;
-            worker.demand.used(worker.view.take_used());
-        }
-        if now.duration_since(forgot) >= FORGET {
-            forgot = now;
-            worker.forget_series();
+        turns.for_itself(|| {
+            worker.recorder.tick();
+            worker.acceptor.try_again();
+            if now.duration_since(swept) >= SWEEP {
+                swept = now;
+                worker.pools.sweep(now);
+                turns.settle();
+            }
+            if now.duration_since(told) >= USED {
+                told = now;
+                worker.demand.used(worker.view.take_used());
+            }
+            if now.duration_since(forgot) >= FORGET {
+                forgot = now;
+                worker.forget_series();
+            }
+        });
+        if trim.is_due(turns.bill()) {
+            turns.for_itself(give_memory_back);
         }
     }
 }
 
-fn listen(worker: &Rc<Worker>, enrolled: EnrolledPod) -> std::io::Result<Vec<JoinHandle<()>>> {
+fn listen(worker: &Rc<Worker>, enrolled: EnrolledPod) -> std::io::Result<Vec<Task>> {
     worker.local_ports.enrol(
         worker.view.registry(),
         enrolled.slot,
@@ -269,23 +320,28 @@ fn listen(worker: &Rc<Worker>, enrolled: EnrolledPod) -> std::io::Result<Vec<Joi
         pod: enrolled.pod,
         addresses: enrolled.addresses,
         sockets: Rc::new(enrolled.sockets),
+        share: Local::new(enrolled.account),
+        peers: Rc::default(),
+        series: RefCell::default(),
     });
     let mut tasks = Vec::new();
     for listener in enrolled.outbound {
         let (worker, pod, listener) = (worker.clone(), pod.clone(), TcpListener::from_std(listener)?);
-        tasks.push(tokio::task::spawn_local(async move {
+        tasks.push(pod.share.clone().task(async move {
             loop {
-                let (stream, permit) = worker.acceptor.accept(&listener).await;
-                tokio::task::spawn_local(connection::outbound(worker.clone(), pod.clone(), stream, permit));
+                let (stream, place) = worker.acceptor.accept(&listener, &pod.share).await;
+                let served = connection::outbound(worker.clone(), pod.clone(), stream, place);
+                pod.share.spawn(served);
             }
         }));
     }
     for listener in enrolled.inbound {
         let (worker, pod, listener) = (worker.clone(), pod.clone(), TcpListener::from_std(listener)?);
-        tasks.push(tokio::task::spawn_local(async move {
+        tasks.push(pod.share.clone().task(async move {
             loop {
-                let (stream, permit) = worker.acceptor.accept(&listener).await;
-                tokio::task::spawn_local(connection::inbound(worker.clone(), pod.clone(), stream, permit));
+                let (stream, place) = worker.acceptor.accept(&listener, &pod.share).await;
+                let served = connection::inbound(worker.clone(), pod.clone(), stream, place);
+                pod.share.spawn(served);
             }
         }));
     }

@@ -5,7 +5,7 @@ mod holds;
 mod times;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -40,6 +40,8 @@ pub trait Workers {
     /// Each worker accepts connections of this pod from now on.
     fn enrol(&self, slot: Slot, pod: &Arc<Pod>, enrolled: Enrolled);
     fn withdraw(&self, slot: Slot);
+    /// Pods of which no connection can be taken, and has not been for longer than the kernel waits for a sign of life.
+    fn overloaded(&self) -> BTreeSet<Slot>;
 }
 
 /// What the windows see of the publisher's work.
@@ -63,6 +65,8 @@ pub struct Publisher<W> {
     worker_count: usize,
     states: BTreeMap<Slot, PodState>,
     holds: Holds,
+    /// Pods whose connections the kernel leaves alone, as the workers cannot take them.
+    aside: BTreeSet<Slot>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     pods: watch::Sender<Arc<Vec<PodStatus>>>,
     changed_at: watch::Sender<Instant>,
@@ -89,6 +93,7 @@ impl<W: Workers> Publisher<W> {
             worker_count,
             states: BTreeMap::new(),
             holds: Holds::default(),
+            aside: BTreeSet::new(),
             snapshot,
             pods: watch::Sender::default(),
             changed_at: watch::Sender::new(Instant::now()),
@@ -253,6 +258,7 @@ impl<W: Workers> Publisher<W> {
 
     fn withdraw(&mut self, slot: Slot) {
         if let Some(PodState::Enrolled { .. }) = self.states.remove(&slot) {
+            self.aside.remove(&slot);
             self.kernel.withdraw(slot);
             self.workers.withdraw(slot);
         }
@@ -274,8 +280,30 @@ impl<W: Workers> Publisher<W> {
         self.node = addresses;
     }
 
+    /// Lets the kernel leave the connections of pods alone that the workers cannot serve, and no longer.
+    fn step_aside(&mut self) {
+        let overloaded = self.workers.overloaded();
+        for slot in self.aside.symmetric_difference(&overloaded) {
+            let aside = overloaded.contains(slot);
+            if let Err(error) = self.kernel.set_aside(*slot, aside) {
+                tracing::error!(%slot, %error, "the kernel was not told of a pod's overload");
+            }
+            let Some(pod) = self.current.pods.get(slot) else {
+                continue;
+            };
+            match aside {
+                true => {
+                    tracing::warn!(pod = %pod.name, "no connection of the pod can be taken: new ones pass the agent by")
+                }
+                false => tracing::info!(pod = %pod.name, "connections of the pod can be taken again"),
+            }
+        }
+        self.aside = overloaded;
+    }
+
     /// Tries waiting pods again, lets go of pods whose network namespace has gone, and forgets old destinations.
     fn look(&mut self) {
+        self.step_aside();
         let mut changed = false;
         let pods: Vec<(Slot, Arc<Pod>)> = self.current.pods.iter().map(|(s, p)| (*s, p.clone())).collect();
         for (slot, pod) in pods {

@@ -17,8 +17,9 @@ use super::{
     labels::{Outcome, ScopeKey, Spoken, TimeLimit},
     names::{self, Name},
     scope::{ScopeShard, SpokenShard},
+    shares,
 };
-use crate::model::ServicePortName;
+use crate::{model::ServicePortName, share};
 
 /// What is known of the node beside its traffic; read when a scrape comes.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +54,8 @@ pub struct NodeSample {
     pub guards: Vec<GuardSample>,
     /// (budget, namespace, what was refused).
     pub refused: Vec<(&'static str, Arc<str>, u64)>,
+    /// What pods hold and have cost.
+    pub accounts: Vec<share::Sample>,
     /// `None` without a cluster.
     pub kube: Option<KubeSample>,
 }
@@ -114,6 +117,7 @@ impl Collector for Scrape {
         self.connections(&scopes, &mut encoder)?;
         self.timeouts(&scopes, &mut encoder)?;
         guarded::encode(&self.node.guards, &mut encoder)?;
+        shares::encode(&self.node.accounts, &mut encoder)?;
         self.workers(&mut encoder)?;
         self.discovery(&mut encoder)?;
         self.node(&mut encoder)

@@ -9,10 +9,10 @@ use std::{
 
 use super::{
     cells::Cell,
-    labels::{Direction, ScopeKey, Source},
+    labels::ScopeKey,
     scope::{Scope, ScopeShard},
 };
-use crate::model::{MAX_SLOTS, ServiceName, ServicePortName, Slot};
+use crate::model::{MAX_SLOTS, Slot};
 
 /// How many scopes one worker counts apart; further ones share one scope named `other`.
 const MAX_SCOPES: usize = 10_000;
@@ -101,7 +101,7 @@ impl Counters {
             key
         } else {
             self.shard.series_overflow.add(1);
-            other(key.direction)
+            ScopeKey::other(key.direction)
         };
         let scope = scopes.entry(key).or_insert_with_key(|key| {
             let shard = Arc::new(ScopeShard::new(key.clone()));
@@ -146,23 +146,5 @@ pub struct PodConnection {
 impl Drop for PodConnection {
     fn drop(&mut self) {
         self.shard.open_by_slot[self.slot.index()].sub(1);
-    }
-}
-
-fn other(direction: Direction) -> ScopeKey {
-    let other: Arc<str> = "other".into();
-    ScopeKey {
-        direction,
-        source: Source {
-            namespace: other.clone(),
-            workload: other.clone(),
-        },
-        destination: ServicePortName {
-            service: ServiceName {
-                namespace: other.clone(),
-                name: other,
-            },
-            port: 0,
-        },
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::ServicePortName;
+use crate::model::{ServiceName, ServicePortName};
 
 /// Which side of the call this engine stood on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +35,27 @@ pub struct ScopeKey {
     pub direction: Direction,
     pub source: Source,
     pub destination: ServicePortName,
+}
+
+impl ScopeKey {
+    /// What is counted for all that have no series of their own.
+    pub fn other(direction: Direction) -> Self {
+        let other: Arc<str> = "other".into();
+        Self {
+            direction,
+            source: Source {
+                namespace: other.clone(),
+                workload: other.clone(),
+            },
+            destination: ServicePortName {
+                service: ServiceName {
+                    namespace: other.clone(),
+                    name: other,
+                },
+                port: 0,
+            },
+        }
+    }
 }
 
 /// What was spoken, as it turned out.

@@ -10,6 +10,7 @@ mod json;
 mod access_log;
 mod encode;
 mod guarded;
+mod shares;
 mod kube;
 
 use std::rc::Rc;

@@ -76,7 +76,24 @@ pub(super) const ACCESS_LOG_DROPPED: Name = (
 pub(super) const ACCEPT_ERRORS: Name = ("derny_accept_errors", "Errors of accept(2)");
 pub(super) const ACCEPT_LIMIT: Name = (
     "derny_accept_limit",
-    "Times a worker paused accepting because it has as many connections as allowed",
+    "Connections refused because their pod's share is used up",
+);
+pub(super) const POD_CPU: Name = (
+    "derny_pod_cpu_seconds",
+    "CPU time that the workers spent on a pod's connections",
+);
+pub(super) const POD_MEMORY: Name = (
+    "derny_pod_memory_bytes",
+    "Memory set aside for what a pod's connections may hold",
+);
+pub(super) const POD_SHARE: Name = ("derny_pod_share", "What a pod holds of what is shared, by share");
+pub(super) const POD_ASIDE: Name = (
+    "derny_pod_aside",
+    "1 while the kernel leaves a pod's connections alone, as its share is used up",
+);
+pub(super) const POD_SHARE_EXCEEDED: Name = (
+    "derny_pod_share_exceeded",
+    "What a pod was refused because its share is used up, by share",
 );
 pub(super) const POD_KERNEL: Name = (
     "derny_kernel_decisions",

@@ -17,7 +17,7 @@ struct Room {
 }
 
 /// In the order of `agent/src/lib.rs`.
-const ROOMS: [Room; 22] = [
+const ROOMS: [Room; 23] = [
     room(
         "model",
         "the words",
@@ -37,9 +37,15 @@ const ROOMS: [Room; 22] = [
         &["hyper", "tonic"],
     ),
     room(
+        "share",
+        "what a pod may hold, and its turn",
+        &["model"],
+        &["aya", "hyper"],
+    ),
+    room(
         "accept",
         "bytes in, protocol decided",
-        &["model", "config", "record", "drain"],
+        &["model", "config", "share", "record", "drain"],
         &["aya", "hyper"],
     ),
     room(
@@ -57,13 +63,13 @@ const ROOMS: [Room; 22] = [
     room(
         "pool",
         "connections out",
-        &["model", "config", "record", "drain"],
+        &["model", "config", "share", "record", "drain"],
         &["aya"],
     ),
     room(
         "retry",
         "again, or not",
-        &["model", "respond", "record"],
+        &["model", "share", "respond", "record"],
         &["tokio", "aya", "hyper"],
     ),
     room(
@@ -75,7 +81,7 @@ const ROOMS: [Room; 22] = [
     room(
         "record",
         "the only room that names metrics",
-        &["model"],
+        &["model", "share"],
         &["hyper", "aya"],
     ),
     Room {
@@ -84,8 +90,8 @@ const ROOMS: [Room; 22] = [
             "proxy",
             "the story",
             &[
-                "model", "config", "accept", "route", "balance", "pool", "retry", "respond", "record",
-                "snapshot", "drain",
+                "model", "config", "share", "accept", "route", "balance", "pool", "retry", "respond",
+                "record", "snapshot", "drain",
             ],
             &["aya"],
         )
@@ -140,6 +146,7 @@ const ROOMS: [Room; 22] = [
         &[
             "model",
             "config",
+            "share",
             "import",
             "admin",
             "intercept",

@@ -23,10 +23,10 @@ use self::check::Before;
 use super::{
     endpoint::{Book, Mood, Site},
     seen::Seen,
-    setting::{Nobody, RETRIES, breaking, name, permit, policy},
+    setting::{Nobody, RETRIES, breaking, name, place, policy},
 };
 use crate::{
-    accept::Acceptor,
+    accept::{Ability, Acceptor},
     drain,
     model::{Endpoint, EndpointState, Pod, PodName, Policy, Protocol, Service, ServicePort, Slot, Update},
     pool::{Here, Pools},
@@ -40,6 +40,7 @@ use crate::{
     },
     record::{Hub, Recorder, Sink, Writer},
     respond::Body,
+    share::unbounded,
     snapshot::{Destination, Reducer, Snapshot, Target},
 };
 
@@ -116,7 +117,7 @@ impl World {
             Rc::new(Worker {
                 view: View::new(published.clone(), registry.clone()),
                 pools: Pools::default(),
-                acceptor: Acceptor::new(100, recorder.clone()),
+                acceptor: Acceptor::new(Ability::new(Instant::now()), recorder.clone()),
                 recorder,
                 origins: Box::new(Nobody),
                 local_ports: LocalPorts::default(),
@@ -124,6 +125,7 @@ impl World {
                 drain: drain.clone(),
                 demand: Arc::new(()),
                 endpoints_wait: std::time::Duration::ZERO,
+                workers: 2,
             })
         };
         let mut this = Self {
@@ -175,9 +177,13 @@ impl World {
             }),
             addresses: vec![[127, 0, 0, 1].into()],
             sockets: Rc::new(Here),
+            share: unbounded(),
+            peers: Rc::default(),
+            series: RefCell::default(),
         });
         let destination = Destination::new(([10, 96, 0, 1], 80).into(), Target::Service(name()));
-        Inlet::outbound(worker, &pod, &destination, permit(&worker.acceptor).await)
+        let place = place(&worker.acceptor, &pod.share).await;
+        Inlet::outbound(worker, &pod, &destination, place)
     }
 
     /// Gives the workers the configuration as it is now.
