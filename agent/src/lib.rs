@@ -10,6 +10,8 @@ pub mod config;
 pub mod intercept;
 /// What one pod may hold of the engine, and its turn at it.
 pub mod share;
+/// One TCP connection: what moves on it, and whether its peer is still there.
+pub mod transport;
 /// A connection comes in: listen inside a pod, decide the protocol.
 pub mod accept;
 /// A request and a service's routes → the rule, its backend, and what is changed on the way.

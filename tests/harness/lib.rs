@@ -29,6 +29,8 @@ mod shown;
 pub mod upstream;
 /// Real, unmodified clients.
 pub mod clients;
+/// Callers that do what no client would.
+pub mod wire;
 /// HTTP and gRPC calls from inside a pod.
 pub mod calls;
 /// Clients at work in the background, and what they report.
@@ -65,4 +67,5 @@ pub use pod::Pod;
 pub use process::{Output, Process};
 pub use upstream::Testd;
 pub use vip::Vip;
+pub use wire::Wire;
 pub use world::World;

@@ -7,6 +7,9 @@
 #[allow(dead_code, reason = "the target kube uses all of it")]
 mod kubelet;
 
+/// A pod with inbound ports, called by pods that Derny does not know.
+mod strangers;
+
 /// Slots, network namespaces and withdrawal: no socket serves a pod from another's namespace.
 mod identity;
 /// A pod's addresses are what the API server says, and only they are steered.

@@ -22,6 +22,7 @@ use tokio::{
 use crate::{
     record::Recorder,
     share::{self, Holding, Local, Share},
+    transport::keep_alive,
 };
 
 /// Pause after an error of the system such as EMFILE.
@@ -33,6 +34,8 @@ const COST: u64 = 16 * 1024;
 /// Takes one worker's connections.
 #[derive(Debug)]
 pub struct Acceptor {
+    /// A silent caller that has gone is found out within this.
+    dead_peer: Option<Duration>,
     recorder: Rc<Recorder>,
     ability: Ability,
     /// Let go of when there is no other descriptor, to take and refuse what waits.
@@ -76,8 +79,9 @@ impl Ability {
 }
 
 impl Acceptor {
-    pub fn new(ability: Ability, recorder: Rc<Recorder>) -> Self {
+    pub fn new(ability: Ability, dead_peer: Option<Duration>, recorder: Rc<Recorder>) -> Self {
         Self {
+            dead_peer,
             recorder,
             ability,
             spare: RefCell::new(spare().ok()),
@@ -95,6 +99,9 @@ impl Acceptor {
                         pod.connected();
                         // Small messages go out at once; a caller that has gone already shows at the first read.
                         let _ = stream.set_nodelay(true);
+                        if let Some(limit) = self.dead_peer {
+                            keep_alive(&stream, limit);
+                        }
                         return (stream, place);
                     }
                     None => {

@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,26 +13,28 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::share::Paced;
+use crate::{
+    share::Paced,
+    transport::{Pulse, Socket},
+};
 
 /// Gives `first` before what follows on the stream.
 #[derive(Debug)]
 pub struct Replay {
     first: Bytes,
-    stream: Paced<TcpStream>,
+    stream: Paced<Socket>,
 }
 
 impl Replay {
     pub fn new(first: Bytes, stream: TcpStream) -> Self {
         Self {
             first,
-            stream: Paced(stream),
+            stream: Paced(Socket::new(stream)),
         }
     }
 
-    /// The bytes that were read and not given yet, and the stream.
-    pub fn into_parts(self) -> (Bytes, TcpStream) {
-        (self.first, self.stream.0)
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        self.stream.0.pulse()
     }
 }
 

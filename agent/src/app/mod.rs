@@ -129,6 +129,7 @@ pub fn run(args: RunArgs) -> Result<()> {
             },
             endpoints_wait: args.kubernetes.endpoints_wait,
             workers,
+            limits: args.connections.limits(),
         })?;
     }
     let progress = threads.progress();

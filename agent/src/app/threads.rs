@@ -30,6 +30,7 @@ use crate::{
     record::{Hub, Writer},
     share::{Account, Ledger},
     snapshot::Snapshot,
+    transport::Limits,
 };
 
 /// The engine's threads.
@@ -52,6 +53,7 @@ pub(super) struct WorkerParts<'a> {
     pub(super) demand: Arc<dyn Demand>,
     pub(super) endpoints_wait: Duration,
     pub(super) workers: usize,
+    pub(super) limits: Limits,
 }
 
 impl Workers {
@@ -74,6 +76,7 @@ impl Workers {
             endpoints_wait: parts.endpoints_wait,
             workers: parts.workers,
             give_memory_back: memory::give_back,
+            limits: parts.limits,
         };
         let runtime = Builder::new_current_thread()
             .enable_all()

@@ -2,6 +2,7 @@
 
 mod run;
 mod shares;
+mod connections;
 mod status;
 mod pods;
 mod services;

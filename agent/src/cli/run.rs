@@ -12,7 +12,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, ShareArgs};
+use super::{Failure, ShareArgs, connections::ConnectionArgs};
 use crate::{
     config::{self, duration},
     telemetry,
@@ -112,6 +112,9 @@ pub struct RunArgs {
     /// The agent's own log: a level, or levels by part (info,derny::pool=debug)
     #[arg(long, value_name = "FILTER", env = "DERNY_LOG", default_value = "info")]
     pub log: String,
+
+    #[command(flatten)]
+    pub connections: ConnectionArgs,
 
     /// What the kernel programs log; `debug` costs every connection a line
     #[arg(long, value_enum, env = "DERNY_KERNEL_LOG", default_value_t)]
@@ -241,7 +244,7 @@ fn endpoints_wait(text: &str) -> Result<Duration, String> {
     within(text, Duration::ZERO..=Duration::from_secs(60), "0s to 1m")
 }
 
-fn within(text: &str, range: RangeInclusive<Duration>, words: &str) -> Result<Duration, String> {
+pub(super) fn within(text: &str, range: RangeInclusive<Duration>, words: &str) -> Result<Duration, String> {
     let value = duration::parse(text).map_err(|error| error.to_string())?;
     match range.contains(&value) {
         true => Ok(value),

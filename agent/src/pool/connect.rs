@@ -2,12 +2,12 @@
 
 use std::{fmt, io, net::SocketAddr, rc::Rc, time::Duration};
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
     model::ConnectionPool,
     record::{Scope, TimeLimit},
+    transport::keep_alive,
 };
 
 /// Makes sockets where a pod's traffic comes from.
@@ -46,9 +46,8 @@ pub async fn connect(
     };
     let result = match tokio::time::timeout(settings.connect_timeout, connected).await {
         Ok(Ok(stream)) => {
-            if let Some(silence) = settings.tcp_keepalive {
-                // A connection without probes is still a connection.
-                let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(silence));
+            if let Some(limit) = dead_peer(settings) {
+                keep_alive(&stream, limit);
             }
             return Ok(stream);
         }
@@ -60,6 +59,11 @@ pub async fn connect(
     };
     scope.upstream_failed();
     result
+}
+
+/// An endpoint whose host acknowledges nothing for so long has gone. The keepalive probes are laid out for it.
+pub fn dead_peer(settings: &ConnectionPool) -> Option<Duration> {
+    settings.tcp_keepalive.map(|silence| silence * 5 / 3)
 }
 
 /// Sockets of the network namespace that a test runs in.

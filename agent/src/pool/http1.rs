@@ -7,11 +7,14 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::{
-    ConnectError, Open, Opening, Paid, Pool, RequestBody, connect, idle_too_long,
+    ConnectError, Open, Opening, Paid, Pool, RequestBody, connect, dead_peer, idle_too_long,
     life::Life,
     watched::{End, Watched},
 };
-use crate::share::{Paced, Part};
+use crate::{
+    share::{Paced, Part},
+    transport::Peers,
+};
 
 /// What a connection may hold of a response that the caller does not read yet, and of its head. In bytes.
 const MAX_BUFFER: u64 = 64 * 1024;
@@ -88,6 +91,9 @@ impl<B: RequestBody> Pool<B> {
         let open = Open::new(&self.room, opening.scope, held, paid);
         let stream = connect(&*self.sockets, self.endpoint, settings, opening.scope).await?;
         let (stream, end) = Watched::new(stream);
+        let pulse = stream.pulse().clone();
+        let peers = || Peers::new([(pulse.clone(), dead_peer(settings))]);
+        let (beside, after) = (peers().beside(), peers());
         let handshake = http1::Builder::new()
             .max_buf_size(buffer)
             .handshake(TokioIo::new(Paced(stream)))
@@ -96,8 +102,14 @@ impl<B: RequestBody> Pool<B> {
         let endpoint = self.endpoint;
         self.share.spawn(async move {
             let _open = open;
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%endpoint, %error, "upstream connection ended");
+            let ended = tokio::select! {
+                ended = connection.with_upgrades() => ended,
+                () = beside => Ok(()),
+            };
+            match ended {
+                // Where the protocol was switched the connection goes on elsewhere.
+                Ok(()) => after.watch().await,
+                Err(error) => tracing::debug!(%endpoint, %error, "upstream connection ended"),
             }
         });
         let life = Life::new(settings, Instant::now(), fastrand::f64());

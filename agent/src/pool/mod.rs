@@ -5,6 +5,11 @@ mod connect;
 mod life;
 mod watched;
 mod http1;
+mod company;
+mod cancels;
+mod uploads;
+mod window;
+mod drive;
 mod http2;
 
 use std::{
@@ -17,13 +22,15 @@ use std::{
 
 pub use bounds::{Bounds, Held, Unbounded};
 use bytes::Bytes;
+pub use company::Caller;
 #[cfg(test)]
 pub(crate) use connect::Here;
-pub use connect::{ConnectError, Sockets, connect};
+pub use connect::{ConnectError, Sockets, connect, dead_peer};
 use http_body::Body;
 pub use http1::Http1;
-pub use http2::Http2;
+pub use http2::{Http2, Uploading};
 use tokio::{sync::Notify, time::Instant};
+pub use uploads::Upload;
 
 use crate::{
     model::{ConnectionPool, Slot},
@@ -119,6 +126,8 @@ pub struct Opening<'a> {
     pub scope: &'a Rc<Scope>,
     /// How many there may be.
     pub bounds: &'a Rc<dyn Bounds>,
+    /// Who sends the request.
+    pub caller: Caller,
 }
 
 /// Held by an open connection.
@@ -209,9 +218,12 @@ impl<B: RequestBody> Pool<B> {
 
     fn sweep(&self, now: Instant) {
         self.http1.borrow_mut().retain(|idle| !idle.expired(now));
-        self.http2
-            .borrow_mut()
-            .retain(|connection| connection.worth_keeping(now));
+        self.http2.borrow_mut().retain(|connection| {
+            connection.sweep(now);
+            connection.worth_keeping(now)
+        });
+        // Room may have come with the time.
+        self.room.freed.notify_one();
     }
 }
 

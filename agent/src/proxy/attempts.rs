@@ -118,6 +118,7 @@ impl Attempts<'_> {
             settings,
             scope: x.scope(),
             bounds,
+            caller: self.inlet.sharer,
         };
         let started = Instant::now();
         let again = || Some(Request::from_parts(head.clone(), body.attempt()?));

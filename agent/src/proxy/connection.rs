@@ -68,17 +68,18 @@ fn addresses(stream: &TcpStream) -> io::Result<(std::net::SocketAddr, std::net::
 }
 
 async fn serve(inlet: Rc<Inlet>, mut stream: TcpStream) {
+    let head = inlet.worker.limits.head;
     let protocol = inlet.upstream().map_or(Protocol::Tcp, |u| u.port.protocol);
     match protocol {
         Protocol::Tcp => tunnel::relay(&inlet, Bytes::new(), stream, Opaque::TCP, None).await,
         Protocol::Tls => {
             let deadline = Instant::now() + detect_timeout(&inlet);
-            let (detected, first) = detect(&mut stream, Expecting::Tls, deadline).await;
+            let (detected, first) = detect(&mut stream, Expecting::Tls, deadline, head).await;
             by_detection(inlet, detected, first, stream).await;
         }
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
             let deadline = Instant::now() + HTTP_SILENCE;
-            let (detected, first) = detect(&mut stream, Expecting::Http, deadline).await;
+            let (detected, first) = detect(&mut stream, Expecting::Http, deadline, head).await;
             match detected {
                 Detected::Http2 => serve_http2::serve(inlet, Replay::new(first, stream)).await,
                 Detected::Http1 => serve_http1::serve(inlet, Replay::new(first, stream)).await,
@@ -98,6 +99,7 @@ fn detect_timeout(inlet: &Inlet) -> Duration {
 /// Nobody said what this port speaks. Most callers speak first, and at once; for one that does not, the endpoint
 /// is connected to, and if that speaks first the port is opaque.
 async fn whoever_speaks_first(inlet: Rc<Inlet>, mut stream: TcpStream) {
+    let head = inlet.worker.limits.head;
     let deadline = Instant::now() + detect_timeout(&inlet);
     let mut upstream = None;
     if silent(&stream, GRACE).await {
@@ -118,7 +120,7 @@ async fn whoever_speaks_first(inlet: Rc<Inlet>, mut stream: TcpStream) {
         }
         upstream = Some(connected);
     }
-    let (detected, first) = detect(&mut stream, Expecting::Anything, deadline).await;
+    let (detected, first) = detect(&mut stream, Expecting::Anything, deadline, head).await;
     match (detected, upstream) {
         (Detected::Opaque, upstream) => {
             if Instant::now() >= deadline {

@@ -59,14 +59,23 @@ pub(super) async fn exchange_of_stream(
     })
 }
 
-async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<ResponseBody>, Refused> {
-    let (head, body) = request.into_parts();
+/// A request that its caller cancelled before it was looked at: recorded, and nobody else hears of it.
+pub(super) fn cancelled(inlet: &Rc<Inlet>, request: Request<Body>) {
+    drop(begin(inlet, &request.into_parts().0));
+}
+
+fn begin(inlet: &Inlet, head: &request::Parts) -> Box<Exchange> {
     let spoken = match head.version {
         Version::HTTP_2 if is_grpc(&head.headers) => Spoken::Grpc,
         Version::HTTP_2 => Spoken::Http2,
         _ => Spoken::Http1,
     };
-    let mut x = Exchange::begin(inlet.worker.recorder.clone(), inlet.line.clone(), spoken, &head);
+    Exchange::begin(inlet.worker.recorder.clone(), inlet.line.clone(), spoken, head)
+}
+
+async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<ResponseBody>, Refused> {
+    let (head, body) = request.into_parts();
+    let mut x = begin(inlet, &head);
     let dialled = inlet.upstream();
     let bound = dialled
         .as_ref()

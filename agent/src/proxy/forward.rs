@@ -7,7 +7,7 @@ use http_body::Body as _;
 
 use super::pump::Pump;
 use crate::{
-    pool::{ConnectError, Http1, Http2, Opening, Pool},
+    pool::{ConnectError, Http1, Http2, Opening, Pool, Uploading},
     respond::{Body, BodyError, LocalError, Via},
     retry::{AttemptBody, Failure, Sent},
     share::Local,
@@ -17,14 +17,15 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Lease {
     Http1(Rc<Pool<AttemptBody>>, Http1<AttemptBody>),
-    Http2(#[expect(dead_code, reason = "dropped, it gives the place back")] Http2),
+    Http2(Http2),
 }
 
 impl Lease {
     /// The body has been read to its end.
     pub(super) fn give_back(self) {
-        if let Self::Http1(pool, connection) = self {
-            pool.put_back(connection);
+        match self {
+            Self::Http1(pool, connection) => pool.put_back(connection),
+            Self::Http2(place) => place.give_back(),
         }
     }
 }
@@ -177,11 +178,15 @@ async fn over_http2(
     body: AttemptBody,
     share: &Rc<Local>,
 ) -> Result<(Response<Body>, Lease), Failed> {
-    let place = pool.http2(opening).await.map_err(|e| Failed::connect(&e))?;
     let end = body.is_end_stream();
+    let uploads = if end { Uploading::No } else { Uploading::Yes };
+    let place = pool
+        .http2(opening, uploads)
+        .await
+        .map_err(|e| Failed::connect(&e))?;
     let sent = place.sender().send_request(Request::from_parts(head, ()), end);
     let (mut response, stream) = sent.map_err(of_http2)?;
-    let mut upload = (!end).then(|| Pump::new(body, stream));
+    let mut upload = (!end).then(|| Pump::up(body, stream, place.upload()));
     let response = poll_fn(|cx| {
         if let Some(pump) = &mut upload
             && Pin::new(pump).poll(cx).is_ready()
@@ -200,14 +205,7 @@ async fn over_http2(
             let _ = rest.await;
         });
     }
-    let response = response.map(|stream| {
-        if stream.is_end_stream() {
-            Body::Empty
-        } else {
-            Body::Http2(stream)
-        }
-    });
-    Ok((response, Lease::Http2(place)))
+    Ok((response.map(Body::of_stream), Lease::Http2(place)))
 }
 
 /// How much had been sent is not known here; the caller, who has the body, sets it right.

@@ -17,6 +17,7 @@ use crate::{
     accept::Place,
     balance::{self, EndpointLoad},
     model::{Endpoint, InboundPort, Policy, Protocol, ServiceName, ServicePort, ServicePortName},
+    pool::Caller,
     record::{Direction, Line, OpenConnection, PodConnection, ScopeKey, Source},
     route::Table,
     share::Peer,
@@ -31,6 +32,8 @@ pub(super) struct Inlet {
     /// The caller's address, as the next hop is told.
     pub(super) caller: IpAddr,
     pub(super) line: Rc<Line>,
+    /// Who shares connections to endpoints with others.
+    pub(super) sharer: Caller,
     aim: Aim,
     /// The upstream found last, with the view's version.
     found: RefCell<(u64, Option<Rc<Upstream>>)>,
@@ -142,11 +145,16 @@ impl Inlet {
         key: ScopeKey,
         accepted: Accepted,
     ) -> Rc<Self> {
+        let sharer = match key.direction {
+            Direction::Outbound => Caller::Connection(worker.next_connection()),
+            Direction::Inbound => Caller::Host(caller),
+        };
         let scope = worker.recorder.counters.scope(pod.series(key));
         Rc::new(Self {
             worker: worker.clone(),
             pod: pod.clone(),
             caller,
+            sharer,
             aim,
             found: RefCell::new((u64::MAX, None)),
             _open: scope.connection(),

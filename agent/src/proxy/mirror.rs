@@ -56,6 +56,7 @@ async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body
         settings,
         scope: &inlet.line.scope,
         bounds: upstream.bounds(),
+        caller: inlet.sharer,
     };
     let via = if head.version == Version::HTTP_2 {
         Via::Http2

@@ -15,6 +15,7 @@ mod view;
 mod inlet;
 mod awaited;
 mod connection;
+mod answering;
 mod serve_http1;
 mod serve_http2;
 mod exchange;

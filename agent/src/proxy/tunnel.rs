@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use crate::{
     pool,
     record::{Flag, OpenConnection, Relayed, Scope},
     share::{Holding, Paced, Share},
+    transport::{Peers, Socket},
 };
 
 /// Bytes in hand in each direction of a relayed connection.
@@ -57,6 +59,8 @@ impl Opaque {
 #[derive(Debug)]
 pub(super) struct Connected {
     pub(super) stream: TcpStream,
+    /// Its peer has gone when it acknowledges nothing for so long.
+    dead_peer: Option<Duration>,
     endpoint: SocketAddr,
     /// Of the line, when nothing goes wrong.
     flag: Flag,
@@ -110,6 +114,7 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
                     let open = scope.upstream_connection();
                     return Some(Connected {
                         stream,
+                        dead_peer: pool::dead_peer(settings),
                         endpoint: address,
                         flag: match upstream.port.endpoints.is_known() {
                             true => Flag::None,
@@ -153,15 +158,22 @@ pub(super) async fn relay(
             None => return accept::refuse(&stream),
         },
     };
-    let mut caller = Counted::new(Replay::new(first, stream), inlet.line.scope.clone());
+    let stream = Replay::new(first, stream);
+    let pulse = stream.pulse().clone();
+    let mut caller = Counted::new(stream, inlet.line.scope.clone());
     let (endpoint, flag) = (connected.endpoint, connected.flag);
-    let mut upstream = Paced(connected.stream);
-    let ended = copy_bidirectional_with_sizes(&mut caller, &mut upstream, BUFFER, BUFFER).await;
-    let flag = if ended.is_err() {
-        Flag::UpstreamConnectionTermination
-    } else {
-        flag
+    let upstream = Socket::new(connected.stream);
+    let mut peers = Peers::new([
+        (pulse, inlet.worker.limits.dead_peer),
+        (upstream.pulse().clone(), connected.dead_peer),
+    ])
+    .beside();
+    let mut upstream = Paced(upstream);
+    let ended = tokio::select! {
+        ended = copy_bidirectional_with_sizes(&mut caller, &mut upstream, BUFFER, BUFFER) => ended,
+        () = &mut peers => Ok((0, 0)),
     };
+    let flag = caller.flag(&ended, flag);
     record(
         inlet,
         started,
@@ -185,11 +197,7 @@ pub(super) async fn join(
     };
     let mut caller = Counted::new(caller, inlet.line.scope.clone());
     let ended = copy_bidirectional_with_sizes(&mut caller, &mut endpoint, BUFFER, BUFFER).await;
-    let flag = if ended.is_err() {
-        Flag::UpstreamConnectionTermination
-    } else {
-        Flag::None
-    };
+    let flag = caller.flag(&ended, Flag::None);
     let opaque = Opaque {
         protocol: "upgraded",
         server_name: None,
@@ -231,6 +239,8 @@ struct Counted<S> {
     scope: Rc<Scope>,
     received: u64,
     sent: u64,
+    /// Something went wrong on it, and not on the other side.
+    failed: bool,
 }
 
 impl<S> Counted<S> {
@@ -240,7 +250,22 @@ impl<S> Counted<S> {
             scope,
             received: 0,
             sent: 0,
+            failed: false,
         }
+    }
+
+    /// Of the line: `otherwise` when nothing went wrong.
+    fn flag<T>(&self, ended: &io::Result<T>, otherwise: Flag) -> Flag {
+        match ended {
+            Ok(_) => otherwise,
+            Err(_) if self.failed => Flag::DownstreamConnectionTermination,
+            Err(_) => Flag::UpstreamConnectionTermination,
+        }
+    }
+
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.failed |= result.is_err();
+        result
     }
 }
 
@@ -251,7 +276,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        self.note(read)?;
         let n = (buf.filled().len() - before) as u64;
         self.received += n;
         self.scope.relayed(n, 0);
@@ -261,7 +287,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        let n = self.note(written)?;
         self.sent += n as u64;
         self.scope.relayed(0, n as u64);
         Poll::Ready(Ok(n))

@@ -2,7 +2,7 @@
 //! and a few commands, and tells of itself through numbers that it alone writes.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     fmt,
     net::IpAddr,
@@ -30,6 +30,7 @@ use crate::{
     retry::AttemptBody,
     share::{Account, Holding, Local, Peers, Share, Task, Turns},
     snapshot::Snapshot,
+    transport::Limits,
 };
 
 /// How often a worker shows progress and hands its access lines on.
@@ -62,6 +63,8 @@ pub struct Setup {
     pub workers: usize,
     /// Gives memory that this thread does not use back to the system.
     pub give_memory_back: fn(),
+    /// Of accepted connections.
+    pub limits: Limits,
 }
 
 impl fmt::Debug for Setup {
@@ -167,6 +170,9 @@ pub(super) struct Worker {
     pub(super) endpoints_wait: Duration,
     /// How many workers there are: each has its part of what a pod may hold.
     pub(super) workers: u64,
+    pub(super) limits: Limits,
+    /// Connections accepted so far.
+    pub(super) connections: Cell<u64>,
 }
 
 impl fmt::Debug for Worker {
@@ -176,6 +182,13 @@ impl fmt::Debug for Worker {
 }
 
 impl Worker {
+    /// The number of a connection, which no other of this worker has.
+    pub(super) fn next_connection(&self) -> u64 {
+        let number = self.connections.get();
+        self.connections.set(number + 1);
+        number
+    }
+
     /// Series of callers and services that the snapshot no longer has are not shown any more.
     fn forget_series(&self) {
         self.view.follow(&mut self.rng.borrow_mut());
@@ -213,6 +226,7 @@ pub async fn run(setup: Setup) {
         endpoints_wait,
         workers,
         give_memory_back,
+        limits,
         ..
     } = setup;
     let turns = Turns::begin();
@@ -222,7 +236,7 @@ pub async fn run(setup: Setup) {
         view: View::new(snapshot, registry),
         local_ports: LocalPorts::default(),
         pools: Pools::default(),
-        acceptor: Acceptor::new(progress.ability.clone(), recorder.clone()),
+        acceptor: Acceptor::new(progress.ability.clone(), limits.dead_peer, recorder.clone()),
         recorder,
         origins,
         rng: RefCell::new(fastrand::Rng::new()),
@@ -230,6 +244,8 @@ pub async fn run(setup: Setup) {
         demand,
         endpoints_wait,
         workers: workers.max(1) as u64,
+        limits,
+        connections: Cell::new(0),
     });
     tokio::task::spawn_local(tick(
         Rc::downgrade(&worker),

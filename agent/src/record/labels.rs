@@ -154,10 +154,24 @@ pub enum TimeLimit {
     /// A stream without a byte.
     Idle,
     Connect,
+    /// A request's head, from its first byte to its last.
+    Head,
+    /// A caller's connection without a request.
+    Connection,
+    /// A caller that takes nothing of what is written to it.
+    Write,
 }
 
 impl TimeLimit {
-    pub const ALL: [Self; 4] = [Self::Request, Self::PerTry, Self::Idle, Self::Connect];
+    pub const ALL: [Self; 7] = [
+        Self::Request,
+        Self::PerTry,
+        Self::Idle,
+        Self::Connect,
+        Self::Head,
+        Self::Connection,
+        Self::Write,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -165,6 +179,9 @@ impl TimeLimit {
             Self::PerTry => "perTry",
             Self::Idle => "idle",
             Self::Connect => "connect",
+            Self::Head => "head",
+            Self::Connection => "connection",
+            Self::Write => "write",
         }
     }
 }

@@ -152,6 +152,16 @@ pub struct AttemptBody {
     trailers_given: bool,
 }
 
+impl AttemptBody {
+    /// Called while the endpoint has no room for what has been read.
+    pub fn take_over(&self, cx: &mut Context<'_>) {
+        let mut shared = self.shared.borrow_mut();
+        if shared.attempt == self.attempt {
+            shared.source.take_over(cx);
+        }
+    }
+}
+
 impl http_body::Body for AttemptBody {
     type Data = Bytes;
     type Error = AttemptError;

@@ -17,7 +17,7 @@ struct Room {
 }
 
 /// In the order of `agent/src/lib.rs`.
-const ROOMS: [Room; 23] = [
+const ROOMS: [Room; 24] = [
     room(
         "model",
         "the words",
@@ -43,9 +43,15 @@ const ROOMS: [Room; 23] = [
         &["aya", "hyper"],
     ),
     room(
+        "transport",
+        "one TCP connection and its peer",
+        &[],
+        &["aya", "hyper"],
+    ),
+    room(
         "accept",
         "bytes in, protocol decided",
-        &["model", "config", "share", "record", "drain"],
+        &["model", "config", "share", "record", "drain", "transport"],
         &["aya", "hyper"],
     ),
     room(
@@ -63,7 +69,7 @@ const ROOMS: [Room; 23] = [
     room(
         "pool",
         "connections out",
-        &["model", "config", "share", "record", "drain"],
+        &["model", "config", "share", "record", "drain", "transport"],
         &["aya"],
     ),
     room(
@@ -90,8 +96,19 @@ const ROOMS: [Room; 23] = [
             "proxy",
             "the story",
             &[
-                "model", "config", "share", "accept", "route", "balance", "pool", "retry", "respond",
-                "record", "snapshot", "drain",
+                "model",
+                "config",
+                "share",
+                "accept",
+                "route",
+                "balance",
+                "pool",
+                "retry",
+                "respond",
+                "record",
+                "snapshot",
+                "drain",
+                "transport",
             ],
             &["aya"],
         )
@@ -151,6 +168,7 @@ const ROOMS: [Room; 23] = [
             "admin",
             "intercept",
             "telemetry",
+            "transport",
             "app",
         ],
         &["aya", "hyper"],

@@ -117,7 +117,7 @@ impl World {
             Rc::new(Worker {
                 view: View::new(published.clone(), registry.clone()),
                 pools: Pools::default(),
-                acceptor: Acceptor::new(Ability::new(Instant::now()), recorder.clone()),
+                acceptor: Acceptor::new(Ability::new(Instant::now()), None, recorder.clone()),
                 recorder,
                 origins: Box::new(Nobody),
                 local_ports: LocalPorts::default(),
@@ -126,6 +126,8 @@ impl World {
                 demand: Arc::new(()),
                 endpoints_wait: std::time::Duration::ZERO,
                 workers: 2,
+                limits: crate::transport::Limits::default(),
+                connections: std::cell::Cell::new(0),
             })
         };
         let mut this = Self {
