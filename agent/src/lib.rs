@@ -49,6 +49,8 @@ pub mod cli;
 pub mod drain;
 /// Ready when nothing is left to wait for.
 pub mod ready;
+/// Alive while everything runs that must.
+pub mod live;
 /// The agent's own log.
 pub mod telemetry;
 /// The wiring.

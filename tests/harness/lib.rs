@@ -21,6 +21,8 @@ mod cleanup;
 
 /// The agent's configuration file.
 pub mod config;
+/// One GET, with nothing but a socket.
+mod http_get;
 /// The agent under test.
 pub mod agent;
 /// What the agent says of pods.

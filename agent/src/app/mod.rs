@@ -4,6 +4,8 @@ mod threads;
 mod limits;
 mod memory;
 mod cluster;
+mod bounds;
+mod opened;
 mod windows;
 mod guarded;
 mod endpoints;
@@ -24,10 +26,10 @@ use tokio::{
 };
 
 use crate::{
-    admin::{HttpWindow, UnixWindow},
     cli::{AccessLog, KernelLog, RunArgs},
     discover::{FileSource, Names, Servers, kube},
     drain, health, intercept,
+    live::Live,
     model::Refusals,
     proxy, publish, ready,
     record::{Hub, Sink, Writer},
@@ -41,6 +43,8 @@ const UPDATES: usize = 16;
 const MAX_DESTINATIONS: u32 = 131_072;
 /// How long connections in hand may go on once the agent has been told to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long enrolling pods may keep the publisher from anything else.
+const ENROLMENTS: Duration = Duration::from_secs(60);
 
 /// Runs the agent until SIGTERM or SIGINT. Everything is opened before anything is served, so that a bad port or
 /// a bad file fails the start.
@@ -66,19 +70,22 @@ pub fn run(args: RunArgs) -> Result<()> {
             KernelLog::Debug => 4,
         },
     })?;
-    let writer = Writer::start(match &args.access_log {
+    let live = Live::new(std::time::Instant::now());
+    let sink = match &args.access_log {
         AccessLog::Off => Sink::Off,
         AccessLog::Stdout => Sink::Stdout,
         AccessLog::File(path) => Sink::File(path.clone()),
-    })
-    .context("access log")?;
+    };
+    let writing = live.part("the access log", None);
+    let writer = Writer::start(sink, bounds::log(&args.bounds), writing).context("access log")?;
 
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("control runtime")?;
-    let http = control.block_on(HttpWindow::bind(args.http_address))?;
-    let unix = control.block_on(UnixWindow::bind(&args.admin_socket))?;
+    let window_thread = threads::WindowThread::new()?;
+    let displaced = opened::AllDisplaced::default();
+    let opened = window_thread.block_on(opened::open(&args, &displaced))?;
 
     let cluster = match args.kubernetes.enabled {
         true => Some(control.block_on(kube::Cluster::connect(args.kubernetes.kubeconfig.as_deref()))?),
@@ -101,8 +108,9 @@ pub fn run(args: RunArgs) -> Result<()> {
     };
 
     let started = Instant::now();
+    let standstill = windows::standstill(args.stale_after);
     let workers = args.worker_count().get();
-    let hub = Hub::default();
+    let hub = Hub::new(bounds::series(&args.bounds));
     let ledger = Ledger::new(limits::limits(&args.shares, &limits::System::read(descriptors)));
     let ready = ready::Ready::new();
     let (trigger, drain) = drain::channel();
@@ -137,6 +145,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         kernel.heartbeat()?,
         progress.clone(),
         args.stale_after,
+        live.part("the heartbeat", Some(standstill)),
         drain.clone(),
     )?;
 
@@ -201,28 +210,38 @@ pub fn run(args: RunArgs) -> Result<()> {
         registry: registry.clone(),
         refusals,
         progress,
+        writer: writer.clone(),
+        displaced,
+        live: live.clone(),
         ready: ready.clone(),
         stale_after: args.stale_after,
         started_at: std::time::SystemTime::now(),
     });
-    let publisher = threads::publisher(publisher, receive, first, drain.clone())?;
+    let publishing = live.part("the publisher", Some(standstill.max(ENROLMENTS)));
+    let publisher = threads::publisher(publisher, receive, first, publishing, drain.clone())?;
 
     let reload = Arc::new(Notify::new());
-    control.spawn(http.serve(windows.clone(), drain.clone()));
-    control.spawn(unix.serve(windows, drain.clone()));
+    window_thread.serve(opened.serve(windows, drain.clone()))?;
+    let must_run = |name: &str| live.part(name, None);
+    control.spawn(threads::beating(live.part("discovery", Some(standstill))));
     control.spawn(order.run(drain.clone()));
-    control.spawn(threads::look_after(registry, following, drain.clone()));
-    control.spawn(prober.run(followed, updates.clone(), Arc::new(node), drain.clone()));
+    let looking_after = threads::look_after(registry, following, drain.clone());
+    control.spawn(must_run("outlier detection").of(looking_after));
+    let probing = prober.run(followed, updates.clone(), Arc::new(node), drain.clone());
+    control.spawn(must_run("the prober").of(probing));
     if let Some(kube) = kube {
         let first = ready.task("the services of the API server");
-        control.spawn(kube.run(updates.clone(), first, drain.clone()));
+        let run = kube.run(updates.clone(), first, drain.clone());
+        control.spawn(must_run("discovery of services").of(run));
     }
     if let Some(pods) = pods {
         let first = ready.task("the pods of this node in the API");
-        control.spawn(pods.run(updates.clone(), first, drain.clone()));
+        let run = pods.run(updates.clone(), first, drain.clone());
+        control.spawn(must_run("discovery of pods").of(run));
     }
     if let Some(source) = source {
-        control.spawn(source.run(names, updates, reload.clone(), drain.clone()));
+        let run = source.run(names, updates, reload.clone(), drain.clone());
+        control.spawn(must_run("the configuration file's source").of(run));
     }
     tracing::info!(workers, cgroup = %cgroup.display(), http = %args.http_address, "derny runs");
 

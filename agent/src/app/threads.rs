@@ -1,8 +1,9 @@
-//! The process's threads: workers, heartbeat, publisher.
+//! The process's threads: workers, heartbeat, publisher, windows.
 
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     io,
     net::SocketAddr,
     sync::Arc,
@@ -12,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, Runtime},
     sync::{mpsc, watch},
     task::LocalSet,
     time::Instant,
@@ -22,6 +23,7 @@ use super::memory;
 use crate::{
     drain,
     intercept::{Enrolled, Heartbeat, Netns, Origins},
+    live::Pulse,
     model::{self, Demand, DestinationId, Pod, Slot, Update},
     pool::Sockets,
     proxy::{self, Command, EnrolledPod, Progress, Registry, Setup},
@@ -190,11 +192,13 @@ pub(super) fn heartbeat(
     heartbeat: Heartbeat,
     workers: Vec<Progress>,
     stale_after: Duration,
+    pulse: Pulse,
     drain: drain::Watch,
 ) -> Result<()> {
     let mut stood_aside = false;
     let beat = move || {
         while !drain.is_signaled() {
+            pulse.beat();
             let now = Instant::now();
             if workers.iter().all(|worker| worker.age(now) < stale_after / 2)
                 && !aside(&workers, stale_after, now, &mut stood_aside)
@@ -231,17 +235,64 @@ pub(super) fn publisher(
     publisher: Publisher<Handles>,
     updates: mpsc::Receiver<Vec<Update>>,
     first: Option<ready::Guard>,
+    pulse: Pulse,
     drain: drain::Watch,
 ) -> Result<JoinHandle<()>> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .context("publisher runtime")?;
-    let run = move || runtime.block_on(publisher.run(updates, first, drain));
+    let run = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = publisher.run(updates, first, drain) => {}
+                () = beating(pulse) => {}
+            }
+        });
+    };
     thread::Builder::new()
         .name("derny-publish".into())
         .spawn(run)
         .context("publisher thread")
+}
+
+/// How often a thread of tasks shows that they get their turn.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Shows progress for as long as this thread's tasks get their turn.
+pub(super) async fn beating(pulse: Pulse) {
+    let mut beats = tokio::time::interval(BEAT);
+    loop {
+        beats.tick().await;
+        pulse.beat();
+    }
+}
+
+/// The windows' runtime and thread: who asks takes nothing from discovery and health checks.
+pub(super) struct WindowThread(Runtime);
+
+impl WindowThread {
+    pub(super) fn new() -> Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(2)
+            .build()
+            .context("runtime of the windows")?;
+        Ok(Self(runtime))
+    }
+
+    /// Where sockets are opened that [`WindowThread::serve`] serves.
+    pub(super) fn block_on<T>(&self, open: impl Future<Output = T>) -> T {
+        self.0.block_on(open)
+    }
+
+    pub(super) fn serve(self, windows: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        thread::Builder::new()
+            .name("derny-windows".into())
+            .spawn(move || self.0.block_on(windows))
+            .context("windows thread")?;
+        Ok(())
+    }
 }
 
 /// Allows as many open files as the system lets this process have, and says how many: each connection is one, each

@@ -16,16 +16,26 @@ use crate::{
     },
     health::Board,
     intercept::{InterceptError, Observer, SlotCounters},
+    live::Live,
     model::{EndpointState, GroupId, PodName, Refusals, ServicePort, ServicePortName},
     proxy::{Progress, Registry},
     publish::Published,
     ready::Ready,
-    record::{self, Hub, NodeSample, Rejected},
+    record::{self, Hub, NodeSample, OwnLog, Rejected, Writer},
     share::{self, Ledger},
     snapshot::Target,
+    telemetry,
 };
 
-use super::{cluster, endpoints, explain, guarded, order::OrderBoard, pods, policy_words, shares};
+use super::{
+    cluster, endpoints, explain, guarded, opened::AllDisplaced, order::OrderBoard, pods, policy_words, shares,
+};
+
+/// How long a thread may show no progress before `/livez` fails: ten times what makes the kernel stand aside, since
+/// restarting is worse than that.
+pub(super) fn standstill(stale_after: Duration) -> Duration {
+    stale_after * 10
+}
 
 pub(super) struct Windows {
     pub(super) config_path: PathBuf,
@@ -45,6 +55,9 @@ pub(super) struct Windows {
     pub(super) refusals: Refusals,
     pub(super) order: OrderBoard,
     pub(super) progress: Vec<Progress>,
+    pub(super) writer: Writer,
+    pub(super) displaced: AllDisplaced,
+    pub(super) live: Live,
     pub(super) ready: Ready,
     pub(super) stale_after: Duration,
     pub(super) started_at: SystemTime,
@@ -75,20 +88,21 @@ impl Windows {
     }
 
     fn pod_counts(&self) -> pods::Counts {
-        pods::counts(&self.published.pods.borrow(), self.pods.as_ref())
+        pods::counts(&self.published.pods.borrow().clone(), self.pods.as_ref())
     }
 
     /// Pods whose connections the kernel refuses.
     fn held(&self) -> BTreeSet<PodName> {
         let held = self.observer.held().unwrap_or_default();
         let held: BTreeSet<GroupId> = held.into_iter().map(|held| held.group).collect();
-        let snapshot = self.published.snapshot.borrow();
+        let snapshot = self.published.snapshot.borrow().clone();
         let strict = snapshot.strict.iter().filter(|(_, group)| held.contains(group));
         strict.map(|(pod, _)| pod.clone()).collect()
     }
 
     fn destinations(&self) -> usize {
-        let snapshot = self.published.snapshot.borrow();
+        // Cloned: a worker that comes for the next snapshot waits for whoever holds this one borrowed.
+        let snapshot = self.published.snapshot.borrow().clone();
         snapshot
             .destinations
             .values()
@@ -275,9 +289,10 @@ impl View for Windows {
 
     fn metrics(&self) -> String {
         let pods = self.pod_counts();
-        let names = pods::names(&self.published.pods.borrow());
+        let names = pods::names(&self.published.pods.borrow().clone());
         // Each look at a channel ends with its line: two at once can lock out the publisher, and it the second.
         let snapshot_version = self.published.snapshot.borrow().version;
+        let unwritten = telemetry::unwritten();
         let mut sample = NodeSample {
             pods_enrolled: pods.enrolled,
             pods_waiting: pods.waiting,
@@ -297,6 +312,12 @@ impl View for Windows {
             dns_lookups: self.dns.lookups(),
             endpoints: self.endpoint_states(),
             guards: guarded::samples(&self.registry),
+            access_log: self.writer.sample(),
+            own_log: OwnLog {
+                dropped: unwritten.dropped,
+                suppressed: unwritten.suppressed,
+            },
+            displaced: self.displaced.counts(),
             refused: (self.refusals.all().into_iter())
                 .map(|refused| (refused.budget.as_str(), refused.namespace, refused.times))
                 .collect(),
@@ -322,15 +343,20 @@ impl View for Windows {
     }
 
     fn live(&self) -> Result<(), String> {
+        let mut faults = self.live.faults(std::time::Instant::now());
         let slowest = self.slowest_worker();
-        // Ten times what makes the kernel stand aside: restarting is worse than that.
-        if slowest < self.stale_after * 10 {
-            Ok(())
-        } else {
-            Err(format!(
+        if slowest >= standstill(self.stale_after) {
+            faults.push(format!(
                 "a worker has made no progress for {} s",
                 slowest.as_secs()
-            ))
+            ));
+        }
+        if !telemetry::runs() {
+            faults.push("the agent's own log has ended".to_owned());
+        }
+        match faults.as_slice() {
+            [] => Ok(()),
+            faults => Err(faults.join("; ")),
         }
     }
 }

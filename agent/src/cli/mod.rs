@@ -3,6 +3,7 @@
 mod run;
 mod shares;
 mod connections;
+mod bounds;
 mod status;
 mod pods;
 mod services;
@@ -18,6 +19,7 @@ use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+pub use bounds::BoundArgs;
 pub use run::{AccessLog, KernelLog, KubernetesArgs, RunArgs};
 pub use shares::ShareArgs;
 

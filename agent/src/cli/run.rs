@@ -12,7 +12,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, ShareArgs, connections::ConnectionArgs};
+use super::{BoundArgs, Failure, ShareArgs, connections::ConnectionArgs};
 use crate::{
     config::{self, duration},
     telemetry,
@@ -40,7 +40,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH", env = "DERNY_CGROUP")]
     pub cgroup: Option<PathBuf>,
 
-    /// Where to answer /metrics, /livez and /readyz
+    /// Where to answer /metrics, and /livez and /readyz
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -119,6 +119,9 @@ pub struct RunArgs {
     /// What the kernel programs log; `debug` costs every connection a line
     #[arg(long, value_enum, env = "DERNY_KERNEL_LOG", default_value_t)]
     pub kernel_log: KernelLog,
+
+    #[command(flatten)]
+    pub bounds: BoundArgs,
 
     /// The global flag of the same name.
     #[arg(skip)]
@@ -252,9 +255,14 @@ pub(super) fn within(text: &str, range: RangeInclusive<Duration>, words: &str) -
     }
 }
 
+/// How long the agent's last words may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
-    telemetry::init(&args.log).map_err(|error| Failure::Usage(error.into()))?;
-    Ok(crate::app::run(args)?)
+    telemetry::init(&args.log, args.bounds.log_limit).map_err(|error| Failure::Usage(error.into()))?;
+    let ended = crate::app::run(args);
+    telemetry::flush(LAST_WORDS);
+    Ok(ended?)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
@@ -94,12 +94,22 @@ impl Guards {
 /// All guards of the node.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    inner: Arc<Mutex<Inner>>,
+    shared: Arc<Shared>,
     tables: HashTables,
 }
 
 #[derive(Debug, Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// What the windows look at, apart from what workers lock: no worker waits for somebody who looks. Weak, since
+    /// guards that are only looked at are not held.
+    shown: Mutex<Vec<(ScopeKey, Weak<Guards>)>>,
+}
+
+#[derive(Debug, Default)]
 struct Inner {
+    /// Whether `shown` lacks some of these.
+    unshown: bool,
     guards: HashMap<Key, Arc<Guards>>,
     /// The snapshot that the guards follow.
     followed: u64,
@@ -128,12 +138,12 @@ impl Guarded {
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn new(tables: HashTables) -> Self {
         Self {
-            inner: Arc::default(),
+            shared: Arc::default(),
             tables,
         }
     }
@@ -141,6 +151,30 @@ impl Registry {
     /// Where the tables of hashing load balancers are made.
     pub(super) fn tables(&self) -> &HashTables {
         &self.tables
+    }
+
+    /// The guards of `key`, made when they are new.
+    fn of(&self, key: Key, made: impl FnOnce() -> Guards) -> Arc<Guards> {
+        let mut inner = self.lock();
+        if let Some(guards) = inner.guards.get(&key) {
+            return guards.clone();
+        }
+        let guards = Arc::new(made());
+        match self.shared.shown.try_lock() {
+            Ok(mut shown) => shown.push((key.scope.clone(), Arc::downgrade(&guards))),
+            // Somebody looks; `look_after` comes within a tenth of a second.
+            Err(_) => inner.unshown = true,
+        }
+        inner.guards.insert(key, guards.clone());
+        guards
+    }
+
+    fn show(&self, inner: &mut Inner) {
+        if let Ok(mut shown) = self.shared.shown.try_lock() {
+            let weak = |(key, guards): (&Key, &Arc<Guards>)| (key.scope.clone(), Arc::downgrade(guards));
+            *shown = inner.guards.iter().map(weak).collect();
+            inner.unshown = false;
+        }
     }
 
     /// The guards of calls from `source` to `port`.
@@ -153,22 +187,18 @@ impl Registry {
             },
             pod: None,
         };
-        self.lock()
-            .guards
-            .entry(key)
-            .or_insert_with(|| Arc::new(Guards::new(port)))
-            .clone()
+        self.of(key, || Guards::new(port))
     }
 
     /// The guards of calls to an inbound port of `pod`, whoever calls.
     pub(super) fn inbound(&self, scope: ScopeKey, pod: PodName, limits: &InboundLimits) -> Arc<Guards> {
         // The one endpoint is the pod itself, and is never ejected.
-        let made = || Arc::new(Guards::of(Outliers::new(None), Breaker::inbound(limits)));
+        let made = || Guards::of(Outliers::new(None), Breaker::inbound(limits));
         let key = Key {
             scope,
             pod: Some(pod),
         };
-        let guards = self.lock().guards.entry(key).or_insert_with(made).clone();
+        let guards = self.of(key, made);
         guards.breaker.follow_inbound(limits);
         guards
     }
@@ -209,6 +239,10 @@ impl Registry {
                     _ => false,
                 }
             });
+            inner.unshown = true;
+        }
+        if inner.unshown {
+            self.show(&mut inner);
         }
         for (key, guards) in &inner.guards {
             for event in guards.outliers.sweep(now, rng) {
@@ -232,15 +266,14 @@ impl Registry {
     }
 
     pub fn all(&self) -> Vec<Guarded> {
-        let inner = self.lock();
-        inner
-            .guards
-            .iter()
-            .map(|(key, guards)| Guarded {
-                key: key.scope.clone(),
-                guards: guards.clone(),
+        let shown = self.shared.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let guarded = |(key, guards): &(ScopeKey, Weak<Guards>)| {
+            Some(Guarded {
+                key: key.clone(),
+                guards: guards.upgrade()?,
             })
-            .collect()
+        };
+        shown.iter().filter_map(guarded).collect()
     }
 }
 

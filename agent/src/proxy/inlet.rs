@@ -163,6 +163,7 @@ impl Inlet {
             line: Rc::new(Line {
                 caller: caller_name,
                 scope,
+                lines: worker.recorder.lines_of(&pod.pod.name),
             }),
         })
     }

@@ -203,7 +203,10 @@ impl Worker {
         self.recorder.counters.retain(|key| {
             let service = &key.destination.service;
             match key.direction {
-                Direction::Outbound => is_there(&key.source) && snapshot.ports.contains_key(&key.destination),
+                Direction::Outbound => {
+                    let known = key.is_overflow() || snapshot.ports.contains_key(&key.destination);
+                    known && is_there(&key.source)
+                }
                 Direction::Inbound => workloads.contains(&(&*service.namespace, &*service.name)),
             }
         });

@@ -56,6 +56,11 @@ impl ScopeKey {
             },
         }
     }
+
+    /// Whether it stands for everything that a workload has too much of. No port is 0.
+    pub fn is_overflow(&self) -> bool {
+        self.destination.port == 0
+    }
 }
 
 /// What was spoken, as it turned out.
@@ -193,4 +198,38 @@ pub(super) struct Outcome {
     pub code: u16,
     pub grpc_status: Option<u16>,
     pub flag: Flag,
+}
+
+/// What is not told apart is counted under this name.
+pub(super) const OTHER: &str = "other";
+
+/// Stands for every HTTP status and gRPC status that no standard has.
+pub(super) const NO_STANDARD: u16 = u16::MAX;
+
+impl Outcome {
+    /// As it is counted. Endpoints choose these numbers, and each one that is told apart is a series: what is outside
+    /// RFC 9110's 100 to 599 and gRPC's 0 to 16 is one.
+    pub(super) fn counted(self) -> Self {
+        let code = match self.code {
+            0 | 100..=599 => self.code,
+            _ => NO_STANDARD,
+        };
+        let grpc_status = self.grpc_status.map(|status| match status {
+            0..=16 => status,
+            _ => NO_STANDARD,
+        });
+        Self {
+            code,
+            grpc_status,
+            ..self
+        }
+    }
+}
+
+/// A status as its label says it.
+pub(super) fn status_label(status: u16) -> String {
+    match status {
+        NO_STANDARD => OTHER.to_owned(),
+        status => status.to_string(),
+    }
 }

@@ -3,25 +3,33 @@
 mod names;
 mod cells;
 mod labels;
+mod outcomes;
 mod scope;
 mod hub;
 mod exchange;
 mod json;
+mod wall_clock;
 mod access_log;
+mod log_queue;
+mod log_writer;
 mod encode;
+mod engine;
 mod guarded;
 mod shares;
 mod kube;
 
 use std::rc::Rc;
 
-pub use access_log::{Relayed, Sink, Writer};
-pub use encode::{Histogram, NodeSample, Rejected, encode};
+use crate::model::PodName;
+
+pub use access_log::{PodLines, Relayed};
+pub use encode::{Histogram, NodeSample, OwnLog, Rejected, encode};
 pub use exchange::{Exchange, Line};
 pub use guarded::{BoundSample, GuardSample};
-pub use hub::{Counters, Hub, PodConnection};
+pub use hub::{Counters, Hub, PodConnection, SeriesBounds};
 pub use kube::KubeSample;
 pub use labels::{Direction, Flag, ScopeKey, Source, Spoken, TimeLimit};
+pub use log_writer::{LogBounds, LogSample, Sink, Writer};
 pub use scope::{OpenConnection, Scope};
 
 /// A worker's pen: its counters and its part of the access log.
@@ -43,6 +51,11 @@ impl Recorder {
         self.log.connection(connection);
     }
 
+    /// Against whose share of the access log a pod's lines count.
+    pub fn lines_of(&self, pod: &PodName) -> Rc<PodLines> {
+        self.log.pod(pod)
+    }
+
     /// Wall time now, in milliseconds since the epoch.
     pub fn unix_millis(&self) -> u64 {
         self.log.unix_millis()
@@ -51,5 +64,6 @@ impl Recorder {
     /// Hands the lines so far to the writer; called at the worker's tick.
     pub fn tick(&self) {
         self.log.hand_on();
+        self.counters.publish();
     }
 }

@@ -68,10 +68,22 @@ pub(super) const SERIES_OVERFLOW: Name = (
     "derny_series_overflow",
     "Connections counted under other/other because too many series exist",
 );
-pub(super) const ACCESS_LOG_LINES: Name = ("derny_access_log_lines", "Access log lines handed to the writer");
+pub(super) const OUTCOMES_OVERFLOW: Name = (
+    "derny_outcomes_overflow",
+    "Requests counted under other/other/other because too many outcomes of their kind exist",
+);
+pub(super) const ACCESS_LOG_LINES: Name = ("derny_access_log_lines", "Access log lines written");
 pub(super) const ACCESS_LOG_DROPPED: Name = (
     "derny_access_log_dropped",
-    "Access log lines dropped because the sink was slow",
+    "Access log lines that were not written, by reason",
+);
+pub(super) const LOG_LEFT_OUT: Name = (
+    "derny_log_left_out",
+    "Lines of the agent's own log that were not written, by reason",
+);
+pub(super) const WINDOW_DISPLACED: Name = (
+    "derny_window_displaced",
+    "Connections of scrapes, probes and commands that were ended because others needed their place",
 );
 pub(super) const ACCEPT_ERRORS: Name = ("derny_accept_errors", "Errors of accept(2)");
 pub(super) const ACCEPT_LIMIT: Name = (

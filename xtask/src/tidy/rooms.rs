@@ -109,6 +109,7 @@ const ROOMS: [Room; 24] = [
                 "snapshot",
                 "drain",
                 "transport",
+                "live",
             ],
             &["aya"],
         )
@@ -182,6 +183,12 @@ const ROOMS: [Room; 24] = [
     room(
         "ready",
         "ready when nothing is left to wait for",
+        &[],
+        &["aya", "hyper"],
+    ),
+    room(
+        "live",
+        "alive while everything runs that must",
         &[],
         &["aya", "hyper"],
     ),

@@ -38,7 +38,7 @@ use crate::{
         view::View,
         worker::{LocalPod, Worker},
     },
-    record::{Hub, Recorder, Sink, Writer},
+    record::{Hub, LogBounds, Recorder, Sink, Writer},
     respond::Body,
     share::unbounded,
     snapshot::{Destination, Reducer, Snapshot, Target},
@@ -108,7 +108,7 @@ impl World {
         }
         let policy = policy(&mut rng);
         let hub = Hub::default();
-        let writer = Writer::start(Sink::Off).unwrap();
+        let writer = Writer::start(Sink::Off, LogBounds::default(), ()).unwrap();
         let registry = Registry::default();
         let (snapshot, published) = watch::channel(Arc::default());
         let (_, drain) = drain::channel();
