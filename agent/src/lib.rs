@@ -53,5 +53,8 @@ pub mod ready;
 pub mod live;
 /// The agent's own log.
 pub mod telemetry;
+/// What reads bytes that others choose, for `tests/fuzz`.
+#[doc(hidden)]
+pub mod fuzz;
 /// The wiring.
 pub mod app;

@@ -70,7 +70,7 @@ pub fn run(args: RunArgs) -> Result<()> {
             KernelLog::Debug => 4,
         },
     })?;
-    let live = Live::new(std::time::Instant::now());
+    let live = Live::new(Instant::now());
     let sink = match &args.access_log {
         AccessLog::Off => Sink::Off,
         AccessLog::Stdout => Sink::Stdout,

@@ -343,7 +343,7 @@ impl View for Windows {
     }
 
     fn live(&self) -> Result<(), String> {
-        let mut faults = self.live.faults(std::time::Instant::now());
+        let mut faults = self.live.faults(Instant::now());
         let slowest = self.slowest_worker();
         if slowest >= standstill(self.stale_after) {
             faults.push(format!(

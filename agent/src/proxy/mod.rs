@@ -32,6 +32,7 @@ mod tunnel;
 #[cfg(test)]
 mod simulation;
 
+pub(crate) use deadline::grpc_timeout;
 pub use guards::{Guarded, Registry};
 pub use hash_tables::HashTables;
 pub use worker::{Command, EnrolledPod, Progress, Setup, run};

@@ -11,7 +11,7 @@ use prometheus_client::{
 
 use super::{
     cells::{BOUNDS, Cell, DurationsSum},
-    engine,
+    engine::{self, OwnLog},
     guarded::{self, GuardSample},
     hub::{Hub, WorkerShard},
     kube::KubeSample,
@@ -64,13 +64,6 @@ pub struct NodeSample {
     pub displaced: Vec<(&'static str, u64)>,
     /// `None` without a cluster.
     pub kube: Option<KubeSample>,
-}
-
-/// Lines of the agent's own log that were not written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OwnLog {
-    pub dropped: u64,
-    pub suppressed: u64,
 }
 
 /// Durations by bucket.

@@ -11,6 +11,13 @@ use super::{
     names,
 };
 
+/// Lines of the agent's own log that were not written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnLog {
+    pub dropped: u64,
+    pub suppressed: u64,
+}
+
 pub(super) fn encode(
     workers: &[Arc<WorkerShard>],
     node: &NodeSample,

@@ -291,13 +291,10 @@ fn writable(fd: BorrowedFd<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        fs,
-        io::Read,
-        time::{Duration, Instant},
-    };
+    use std::{fs, io::Read, time::Duration};
 
     use nix::{sys::stat::Mode, unistd::mkfifo};
+    use tokio::time::Instant;
 
     use super::*;
     use crate::{

@@ -23,7 +23,8 @@ use std::rc::Rc;
 use crate::model::PodName;
 
 pub use access_log::{PodLines, Relayed};
-pub use encode::{Histogram, NodeSample, OwnLog, Rejected, encode};
+pub use encode::{Histogram, NodeSample, Rejected, encode};
+pub use engine::OwnLog;
 pub use exchange::{Exchange, Line};
 pub use guarded::{BoundSample, GuardSample};
 pub use hub::{Counters, Hub, PodConnection, SeriesBounds};
@@ -31,6 +32,15 @@ pub use kube::KubeSample;
 pub use labels::{Direction, Flag, ScopeKey, Source, Spoken, TimeLimit};
 pub use log_writer::{LogBounds, LogSample, Sink, Writer};
 pub use scope::{OpenConnection, Scope};
+
+/// One text as a member of an object of the access log, cut to `most` bytes.
+pub(crate) fn json_object(name: &str, text: &[u8], most: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = json::Object::begin(&mut out, most);
+    object.text(name, text);
+    object.end();
+    out
+}
 
 /// A worker's pen: its counters and its part of the access log.
 #[derive(Debug)]

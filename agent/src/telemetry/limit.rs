@@ -7,9 +7,9 @@ use std::{
     fmt::Debug,
     hash::{DefaultHasher, Hash, Hasher},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Instant,
 };
 
+use tokio::time::Instant;
 use tracing::{
     Event, Level, Subscriber,
     callsite::Identifier,
@@ -223,8 +223,8 @@ mod tests {
         std::thread::scope(|threads| {
             threads.spawn(|| tracing::subscriber::with_default(subscriber, f));
         });
-        let said = said.0.lock().unwrap().clone();
-        said
+        let said = said.0.lock().unwrap();
+        said.clone()
     }
 
     fn closed(pod: &str, n: usize) {

@@ -193,6 +193,7 @@ const ROOMS: [Room; 24] = [
         &["aya", "hyper"],
     ),
     room("telemetry", "the agent's own log", &[], &["aya", "hyper"]),
+    room("fuzz", "what reads bytes that others choose", &["*"], &["aya"]),
     room("app", "the wiring", &["*"], &[]),
 ];
 
