@@ -8,9 +8,15 @@ use crate::{
     accept::{self, Expecting},
     config::{self, duration as durations},
     import,
-    model::RouteKind,
+    model::{PatternShare, RouteKind},
     proxy, retry,
     route::Table,
+};
+
+/// Of a route's regexes.
+const SHARE: PatternShare = PatternShare {
+    count: 64,
+    bytes: 4 << 20,
 };
 
 /// The first bytes of a connection: HTTP/1.1, HTTP/2, a TLS ClientHello or anything.
@@ -72,7 +78,7 @@ pub(super) fn route_object(bytes: &[u8]) {
     };
     let request = Request::builder().uri(path).header("x-test", "1").body(());
     for kind in [RouteKind::Http, RouteKind::Grpc] {
-        let Ok(Some(object)) = config::route(kind, ("demo", "route"), 0, spec.clone()) else {
+        let Ok(Some(object)) = config::route(kind, ("demo", "route"), 0, spec.clone(), SHARE) else {
             continue;
         };
         let table = Table::new(&[object.route]);

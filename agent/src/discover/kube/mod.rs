@@ -37,7 +37,6 @@ mod fuzz;
 
 pub use board::{KubeBoard, ObjectFault, RequestCount};
 pub use client::{Cluster, Error};
-pub use demand::KubeDemand;
 pub use demand::{KubeDemand, Use};
 pub(crate) use fuzz::objects as fuzz_objects;
 pub(crate) use pods::fuzz_inbound;
