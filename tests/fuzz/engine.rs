@@ -24,6 +24,7 @@ use derny::{
     pool::Sockets,
     proxy::{self, Command, EnrolledPod, Progress, Registry, Setup},
     record::{Hub, LogBounds, SeriesBounds, Sink, Writer},
+    share::{Ledger, Limits},
     snapshot::{Destination, Snapshot, Target},
 };
 use http_body_util::{BodyExt as _, Full};
@@ -175,8 +176,10 @@ async fn build() -> ([SocketAddr; 2], Ends) {
         drain,
         demand: Arc::new(()),
         endpoints_wait: Duration::ZERO,
-        max_connections: 1000,
+        workers: 1,
+        give_memory_back: || (),
     }));
+    let ledger = Ledger::new(Limits::none());
     let addresses = [0, 1].map(|n| {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -186,6 +189,7 @@ async fn build() -> ([SocketAddr; 2], Ends) {
             pod: pods[n].clone(),
             addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             sockets: Arc::new(Here),
+            account: ledger.open(pods[n].name.clone()),
             outbound: vec![listener],
             inbound: Vec::new(),
         };

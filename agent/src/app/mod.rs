@@ -5,6 +5,7 @@ mod limits;
 mod memory;
 mod cluster;
 mod bounds;
+mod liveness;
 mod opened;
 mod windows;
 mod guarded;
@@ -108,7 +109,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     };
 
     let started = Instant::now();
-    let standstill = windows::standstill(args.stale_after);
+    let standstill = liveness::standstill(args.stale_after);
     let workers = args.worker_count().get();
     let hub = Hub::new(bounds::series(&args.bounds));
     let ledger = Ledger::new(limits::limits(&args.shares, &limits::System::read(descriptors)));

@@ -28,14 +28,9 @@ use crate::{
 };
 
 use super::{
-    cluster, endpoints, explain, guarded, opened::AllDisplaced, order::OrderBoard, pods, policy_words, shares,
+    cluster, endpoints, explain, guarded, liveness, opened::AllDisplaced, order::OrderBoard, pods,
+    policy_words, shares,
 };
-
-/// How long a thread may show no progress before `/livez` fails: ten times what makes the kernel stand aside, since
-/// restarting is worse than that.
-pub(super) fn standstill(stale_after: Duration) -> Duration {
-    stale_after * 10
-}
 
 pub(super) struct Windows {
     pub(super) config_path: PathBuf,
@@ -65,12 +60,7 @@ pub(super) struct Windows {
 
 impl Windows {
     fn slowest_worker(&self) -> Duration {
-        let now = Instant::now();
-        self.progress
-            .iter()
-            .map(|worker| worker.age(now))
-            .max()
-            .unwrap_or_default()
+        liveness::slowest(&self.progress, Instant::now())
     }
 
     fn kernel(&self) -> Result<explain::Kernel, InterceptError> {
@@ -343,21 +333,7 @@ impl View for Windows {
     }
 
     fn live(&self) -> Result<(), String> {
-        let mut faults = self.live.faults(Instant::now());
-        let slowest = self.slowest_worker();
-        if slowest >= standstill(self.stale_after) {
-            faults.push(format!(
-                "a worker has made no progress for {} s",
-                slowest.as_secs()
-            ));
-        }
-        if !telemetry::runs() {
-            faults.push("the agent's own log has ended".to_owned());
-        }
-        match faults.as_slice() {
-            [] => Ok(()),
-            faults => Err(faults.join("; ")),
-        }
+        liveness::check(&self.live, &self.progress, self.stale_after)
     }
 }
 

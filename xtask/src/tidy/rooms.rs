@@ -17,7 +17,7 @@ struct Room {
 }
 
 /// In the order of `agent/src/lib.rs`.
-const ROOMS: [Room; 24] = [
+const ROOMS: [Room; 26] = [
     room(
         "model",
         "the words",
