@@ -178,6 +178,7 @@ async fn build() -> ([SocketAddr; 2], Ends) {
         endpoints_wait: Duration::ZERO,
         workers: 1,
         give_memory_back: || (),
+        limits: derny::transport::Limits::default(),
     }));
     let ledger = Ledger::new(Limits::none());
     let addresses = [0, 1].map(|n| {

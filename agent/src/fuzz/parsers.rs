@@ -30,7 +30,7 @@ pub(super) fn detect(bytes: &[u8]) {
     for expecting in [Expecting::Anything, Expecting::Http, Expecting::Tls] {
         let (_, read) = runtime.block_on(async {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-            accept::detect(&mut &*bytes, expecting, deadline).await
+            accept::detect(&mut &*bytes, expecting, deadline, Duration::from_secs(60)).await
         });
         assert!(bytes.starts_with(&read), "what was read is replayed as it came");
     }
