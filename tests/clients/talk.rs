@@ -6,6 +6,7 @@
 //! | `repeat:N:TEXT` | writes it N times |
 //! | `expect:TEXT` | reads until TEXT has been received after what earlier steps expected |
 //! | `shut` | ends the sending direction |
+//! | `reset` | ends both with a TCP reset; the last step |
 //! | `end` | reads to the end, which must be an orderly one |
 //! | `closed` | reads to the end, orderly or reset |
 //! | `hold` | waits until standard input ends |
@@ -13,11 +14,14 @@
 use std::{
     io::{ErrorKind, Read, Write, stdin, stdout},
     net::{Shutdown, SocketAddr, TcpStream},
+    os::fd::AsRawFd,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use derny_tests::observe::now;
+use socket2::SockRef;
 
 /// One read may wait so long.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -69,6 +73,11 @@ impl Talk {
             }
             ("expect", text) => self.expect(&unescape(text)?)?,
             ("shut", "") => self.stream.shutdown(Shutdown::Write)?,
+            ("reset", "") => {
+                // What was sent before must have arrived: a reset takes back what has not.
+                self.acknowledged()?;
+                SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
+            }
             ("end", "") => while self.read()? > 0 {},
             ("closed", "") => loop {
                 match self.read() {
@@ -85,6 +94,22 @@ impl Talk {
             _ => bail!("no such step"),
         }
         Ok(())
+    }
+
+    /// Waits until the other side's kernel has taken all that was sent.
+    fn acknowledged(&self) -> Result<()> {
+        let deadline = now() + PATIENCE;
+        loop {
+            let mut unsent: libc::c_int = 0;
+            // SAFETY: the descriptor is open, and the kernel writes one int (tcp(7), SIOCOUTQ).
+            let result = unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut unsent) };
+            ensure!(result == 0, std::io::Error::last_os_error());
+            if unsent == 0 {
+                return Ok(());
+            }
+            ensure!(now() < deadline, "{unsent} bytes were not acknowledged");
+            std::thread::yield_now();
+        }
     }
 
     fn expect(&mut self, text: &[u8]) -> Result<()> {

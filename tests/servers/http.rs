@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `/bytes/N` | N bytes of the pattern; `?chunked` without their length announced |
 //! | `/bytes/N/sha256` | what they hash to |
-//! | `/truncate/N` | announces N bytes and breaks off at half |
+//! | `/truncate/N` | announces N bytes and breaks off at half; `?chunked` without their length announced |
 //! | `/sum` | length and SHA-256 of the request's body; `?rate=N` reads N bytes a second |
+//! | `/sum/early` | the same, but the answer's headers go out before the body has come |
+//! | `/whole` | how many bodies of `/sum` came to their end, on all connections |
 //! | `/echo` | the request's body, frame by frame |
 //! | `/status/N` | that status |
 //! | `/delay/250ms` | the description of the request, later |
@@ -23,7 +25,6 @@ use std::{cell::Cell, mem::MaybeUninit, net::SocketAddr, rc::Rc, time::Duration}
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body_util::{BodyExt, channel::Channel};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -33,6 +34,7 @@ use sha2::{Digest, Sha256};
 use tokio::{net::TcpStream, sync::Notify, time::Instant};
 
 use crate::{
+    answers::{duration, hex, sum, sum_early, ticks, truncate},
     body::{Announced, AnyBody, Error, Pattern, any, full},
     grpc, websocket,
 };
@@ -52,6 +54,7 @@ pub(crate) struct Server {
     name: Rc<str>,
     cancelled: Rc<Cell<u64>>,
     thrown: Rc<Cell<u64>>,
+    whole: Rc<Cell<u64>>,
     health: Rc<Health>,
     slow: Duration,
     status: Option<u16>,
@@ -73,6 +76,8 @@ pub(crate) struct Connection {
     /// Requests that were dropped before they were answered, on all connections.
     cancelled: Rc<Cell<u64>>,
     thrown: Rc<Cell<u64>>,
+    /// Bodies of `/sum` that came to their end, on all connections.
+    pub(crate) whole: Rc<Cell<u64>>,
     health: Rc<Health>,
     /// How late every answer comes.
     slow: Duration,
@@ -105,6 +110,7 @@ impl Server {
             name,
             cancelled: Rc::default(),
             thrown: Rc::default(),
+            whole: Rc::default(),
             health: Rc::default(),
             slow,
             status,
@@ -126,6 +132,7 @@ impl Server {
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             cancelled: self.cancelled,
             thrown: self.thrown,
+            whole: self.whole,
             health: self.health,
             slow: self.slow,
             status: self.status,
@@ -247,11 +254,22 @@ async fn answer_as_asked(
             }
             Response::new(full(hex(&hash.finalize())))
         }
-        ["truncate", len] => truncate(len.parse()?)?,
+        ["truncate", len] => {
+            let announced = if query == "chunked" {
+                Announced::Nothing
+            } else {
+                Announced::Length
+            };
+            truncate(len.parse()?, announced)?
+        }
         ["sum"] => {
             let rate = query.strip_prefix("rate=").map(str::parse).transpose()?;
-            json(&sum(request.into_body(), rate).await?)?
+            let sum = sum(request.into_body(), rate).await?;
+            connection.whole.set(connection.whole.get() + 1);
+            json(&sum)?
         }
+        ["sum", "early"] => sum_early(connection, request.into_body()),
+        ["whole"] => Response::new(full(connection.whole.get().to_string())),
         ["echo"] => {
             let named = request.headers().get(header::TRAILER).cloned();
             let mut reply = Response::new(any(request.into_body()));
@@ -336,64 +354,4 @@ fn json(value: &serde_json::Value) -> Result<Response<AnyBody>, Error> {
     Ok(Response::builder()
         .header(header::CONTENT_TYPE, "application/json")
         .body(full(text))?)
-}
-
-/// Reads the body to its end, at most at `rate` bytes a second.
-async fn sum(mut body: Incoming, rate: Option<u64>) -> Result<serde_json::Value, Error> {
-    let (mut hash, mut length) = (Sha256::new(), 0_u64);
-    let begun = tokio::time::Instant::now();
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            length += data.len() as u64;
-            hash.update(&data);
-        }
-        if let Some(due) = rate.and_then(|rate| (length * 1000).checked_div(rate)) {
-            tokio::time::sleep_until(begun + Duration::from_millis(due)).await;
-        }
-    }
-    Ok(serde_json::json!({ "length": length, "sha256": hex(&hash.finalize()) }))
-}
-
-/// Announces `len` bytes, sends half of them, and breaks off when they are on their way.
-fn truncate(len: u64) -> Result<Response<AnyBody>, Error> {
-    let (mut sender, body) = Channel::<Bytes, Error>::new(1);
-    tokio::task::spawn_local(async move {
-        let mut half = Pattern::new(len / 2, Announced::Nothing);
-        while let Some(bytes) = half.next() {
-            if sender.send_data(bytes).await.is_err() {
-                return;
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        sender.abort("broken off, as asked".into());
-    });
-    Ok(Response::builder()
-        .header(header::CONTENT_LENGTH, len)
-        .body(any(body))?)
-}
-
-fn ticks(count: u32, every: Duration) -> Response<AnyBody> {
-    let (mut sender, body) = Channel::<Bytes, Error>::new(1);
-    tokio::task::spawn_local(async move {
-        for tick in 0..count {
-            if sender.send_data(format!("{tick}\n").into()).await.is_err() {
-                return;
-            }
-            tokio::time::sleep(every).await;
-        }
-    });
-    Response::new(any(body))
-}
-
-/// `250ms` or `2s`.
-fn duration(text: &str) -> Result<Duration, Error> {
-    match (text.strip_suffix("ms"), text.strip_suffix('s')) {
-        (Some(number), _) => Ok(Duration::from_millis(number.parse()?)),
-        (None, Some(number)) => Ok(Duration::from_secs(number.parse()?)),
-        (None, None) => Err(format!("not a duration: {text}").into()),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

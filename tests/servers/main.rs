@@ -20,6 +20,7 @@ use tokio::{
 };
 
 mod http;
+mod answers;
 mod body;
 mod grpc;
 mod websocket;

@@ -11,6 +11,8 @@ mod http2;
 mod grpc;
 /// Large bodies, and readers that do not keep up.
 mod bodies;
+/// Bodies that break off: nobody takes a part for the whole.
+mod broken_off;
 /// Bytes that are not HTTP.
 mod opaque;
 /// Who gets the next request, and what becomes of requests when an endpoint goes.

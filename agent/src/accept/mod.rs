@@ -10,4 +10,4 @@ mod framed;
 pub use detect::{Detected, Expecting, detect, silent, spoke};
 pub use framed::{Framed, Reading};
 pub use listen::{Ability, Acceptor, Place, refuse};
-pub use replay::Replay;
+pub use replay::{Ending, Replay};

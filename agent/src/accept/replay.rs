@@ -3,11 +3,16 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -23,6 +28,24 @@ use crate::{
 pub struct Replay {
     first: Bytes,
     stream: Paced<Socket>,
+    ending: Ending,
+}
+
+/// How a connection ends when it is dropped. Whoever holds a clone may choose, while somebody else holds the stream.
+/// (hyper's upgrades want a stream that may change its thread; it does not.)
+#[derive(Clone, Debug, Default)]
+pub struct Ending(Arc<AtomicBool>);
+
+impl Ending {
+    /// With a TCP reset: what the peer has got so far is not all.
+    pub fn reset(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    /// With a FIN, as it does unless somebody says otherwise.
+    pub fn orderly(&self) {
+        self.0.store(false, Relaxed);
+    }
 }
 
 impl Replay {
@@ -30,11 +53,25 @@ impl Replay {
         Self {
             first,
             stream: Paced(Socket::new(stream)),
+            ending: Ending::default(),
         }
     }
 
     pub fn pulse(&self) -> &Arc<Pulse> {
         self.stream.0.pulse()
+    }
+
+    pub fn ending(&self) -> Ending {
+        self.ending.clone()
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if self.ending.0.load(Relaxed) {
+            // A connection that is closed otherwise is closed all the same.
+            let _ = SockRef::from(self.stream.0.stream()).set_linger(Some(Duration::ZERO));
+        }
     }
 }
 

@@ -284,6 +284,7 @@ mod tests {
         let breaker = Arc::new(Breaker::inbound(&InboundLimits {
             max_requests: Some(1),
             max_connections: None,
+            ..InboundLimits::default()
         }));
         let _one = breaker.request().unwrap();
         assert!(breaker.request().is_none());

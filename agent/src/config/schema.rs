@@ -53,6 +53,10 @@ pub(super) struct Inbound {
     pub(super) protocol: Option<String>,
     pub(super) max_requests: Option<u64>,
     pub(super) max_connections: Option<u64>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) request_timeout: Option<String>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(super) idle_timeout: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

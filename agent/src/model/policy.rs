@@ -5,9 +5,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, StatusCode};
+use http::HeaderName;
 
 use super::HealthCheck;
+
+mod retry;
+
+pub use retry::{Backoff, Retry, RetryBudget, RetryOn};
 
 /// Everything that a `TrafficPolicy` says about one service port.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +40,31 @@ impl Default for Policy {
             circuit_breaking: CircuitBreaking::default(),
             health_check: None,
             detect_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Policy {
+    /// Of a pod's own port, whoever calls. The caller's side has retries and timeouts of its own: this side adds none
+    /// but those of `limits`. Only what the application has not seen is sent again: a stream that it refused, or that
+    /// crossed its GOAWAY.
+    pub fn inbound(limits: &InboundLimits) -> Self {
+        let request = limits.request_timeout.map(RequestTimeout::Whole);
+        Self {
+            timeouts: Timeouts {
+                request: request.unwrap_or(RequestTimeout::None),
+                per_try: None,
+                idle: limits.idle_timeout,
+            },
+            retry: Retry {
+                on: RetryOn {
+                    refused_stream: true,
+                    ..RetryOn::nothing()
+                },
+                ..Retry::default()
+            },
+            outlier_detection: None,
+            ..Self::default()
         }
     }
 }
@@ -180,106 +209,6 @@ impl Default for RequestTimeout {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Retry {
-    /// Tries after the first. Zero: never.
-    pub attempts: u32,
-    pub on: RetryOn,
-    pub backoff: Backoff,
-    pub budget: RetryBudget,
-    /// A request body up to this many bytes can be sent again.
-    pub body_buffer_bytes: usize,
-    /// Prefer an endpoint that has not failed this request.
-    pub avoid_previous_endpoint: bool,
-    /// How long gRPC response headers wait for the first message or the trailers while a retry is possible.
-    pub hold_headers: Duration,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            attempts: 2,
-            on: RetryOn::default(),
-            backoff: Backoff::default(),
-            budget: RetryBudget::default(),
-            body_buffer_bytes: 64 * 1024,
-            avoid_previous_endpoint: true,
-            hold_headers: Duration::from_millis(20),
-        }
-    }
-}
-
-/// Conditions on which a request is sent again; any of them suffices.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RetryOn {
-    pub connect_failure: bool,
-    /// REFUSED_STREAM, or a stream above the last one of a GOAWAY.
-    pub refused_stream: bool,
-    /// The connection or stream ended before the request was sent whole.
-    pub reset_before_request: bool,
-    /// No response headers came, for whatever reason.
-    pub reset: bool,
-    /// Any 5xx, and what `reset` covers.
-    pub any_5xx: bool,
-    /// 502, 503, 504, and what `reset` covers.
-    pub gateway_error: bool,
-    /// 409.
-    pub retriable_4xx: bool,
-    pub http_status: Vec<StatusCode>,
-    /// gRPC status codes, 0 to 16, wherever they arrive: headers or trailers.
-    pub grpc_status: Vec<u16>,
-    /// A response with any of these headers.
-    pub headers: Vec<HeaderName>,
-}
-
-impl Default for RetryOn {
-    fn default() -> Self {
-        Self {
-            connect_failure: true,
-            refused_stream: true,
-            reset_before_request: true,
-            reset: false,
-            any_5xx: false,
-            gateway_error: false,
-            retriable_4xx: false,
-            http_status: vec![StatusCode::SERVICE_UNAVAILABLE],
-            // CANCELLED and UNAVAILABLE.
-            grpc_status: vec![1, 14],
-            headers: Vec::new(),
-        }
-    }
-}
-
-/// Full jitter over `(2^n − 1) · base`, at most `max`, before the n-th retry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    pub base: Duration,
-    pub max: Duration,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self {
-            base: Duration::from_millis(25),
-            max: Duration::from_millis(250),
-        }
-    }
-}
-
-/// Retries in flight at a time, per (source workload, service): so many percent of the active requests, and at
-/// least so many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RetryBudget {
-    pub percent: u8,
-    pub min: u32,
-}
-
-impl Default for RetryBudget {
-    fn default() -> Self {
-        Self { percent: 20, min: 3 }
-    }
-}
-
 /// When an endpoint is left out for a while, per (source workload, service).
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutlierDetection {
@@ -397,4 +326,8 @@ impl Default for CircuitBreaking {
 pub struct InboundLimits {
     pub max_requests: Option<u32>,
     pub max_connections: Option<u32>,
+    /// The whole exchange. `None`: as long as caller and application like.
+    pub request_timeout: Option<Duration>,
+    /// A stream without a byte in either direction. `None`: no bound.
+    pub idle_timeout: Option<Duration>,
 }

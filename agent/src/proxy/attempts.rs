@@ -18,7 +18,7 @@ use super::{
     forward::{self, Failed},
     inlet::Inlet,
     judged::Judged,
-    outcome::{Answer, Chance, Held, Next, Outcome},
+    outcome::{Answer, Chance, Held, Next, Outcome, broken_off},
     plan::Plan,
     view::NoPlace,
 };
@@ -91,7 +91,7 @@ impl Attempts<'_> {
         let in_flight = self.choose()?;
         let endpoint = in_flight.endpoint().clone();
         let Some(attempt_body) = body.attempt() else {
-            return Err(self.error());
+            return Err(broken_off(body).unwrap_or_else(|| self.error()));
         };
         let called = self.inlet.bounded(endpoint.address());
         let place = match &called {
@@ -162,6 +162,10 @@ impl Attempts<'_> {
                 Ok(Outcome::Response(Box::new((response, lease, judged))))
             }
             Err(failed) => {
+                // The endpoint was not asked a whole question: it has done nothing wrong, and nothing is asked again.
+                if let Some(error) = broken_off(body) {
+                    return Err(error);
+                }
                 if failed.failure == Failure::Overflow {
                     return Err(LocalError::Overload {
                         service: self.inlet.service(),
@@ -216,9 +220,9 @@ impl Attempts<'_> {
         outcome: Outcome,
         x: &mut Exchange,
         method: &Method,
-        body: &RequestBody,
+        request: &RequestBody,
     ) -> Result<Next, LocalError> {
-        let chance = if x.attempts() <= self.plan.retry.attempts && body.can_be_sent_again() {
+        let chance = if x.attempts() <= self.plan.retry.attempts && request.can_be_sent_again() {
             Chance::Left
         } else {
             Chance::Gone
@@ -234,10 +238,12 @@ impl Attempts<'_> {
                     judged.by_status(Some(status));
                     Some(status)
                 }
-                None if chance == Chance::Left => match self.hold(&head, &mut body, &mut judged, x).await? {
-                    Held::Again(wait) => return Ok(Next::Again(wait)),
-                    Held::Go(first) => return Ok(Next::answer(head, first, body, lease, judged)),
-                },
+                None if chance == Chance::Left => {
+                    match self.hold(&head, &mut body, &mut judged, x, request).await? {
+                        Held::Again(wait) => return Ok(Next::Again(wait)),
+                        Held::Go(first) => return Ok(Next::answer(head, first, body, lease, judged)),
+                    }
+                }
                 None => None,
             },
             _ => {
@@ -292,6 +298,7 @@ impl Attempts<'_> {
         body: &mut Body,
         judged: &mut Judged,
         x: &mut Exchange,
+        request: &RequestBody,
     ) -> Result<Held, LocalError> {
         let retry = &self.plan.retry;
         if retry.on.grpc_status.is_empty() || retry.hold_headers.is_zero() {
@@ -313,6 +320,9 @@ impl Attempts<'_> {
                 Ok(Held::Go(Some(frame)))
             }
             Ok(Some(Err(error))) => {
+                if let Some(error) = broken_off(request) {
+                    return Err(error);
+                }
                 // Nothing has gone to the caller: as if the headers had not come.
                 let failed = Failed::broke_off(&error);
                 judged.verdict(Verdict::LocalError);

@@ -311,6 +311,7 @@ mod tests {
         InboundLimits {
             max_connections: Some(connections),
             max_requests: None,
+            ..InboundLimits::default()
         }
     }
 

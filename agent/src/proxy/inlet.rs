@@ -126,7 +126,7 @@ impl Inlet {
         let registry = worker.view.registry();
         let guards = registry.inbound(key.clone(), pod.pod.name.clone(), &port.limits);
         let of_port = guards.breaker.connection()?;
-        let one = Arc::new(single(name, port.protocol, local));
+        let one = Arc::new(single(name, port.protocol, local, Policy::inbound(&port.limits)));
         let aim = Aim::Address(Upstream::inbound(one, guards, &mut worker.rng.borrow_mut()));
         let caller = peer.ip().to_canonical().to_string();
         let accepted = Accepted {
@@ -254,7 +254,11 @@ impl Inlet {
 
 /// A destination of no service that counts for the caller: bytes to that address and nothing else.
 fn unseen(worker: &Worker, name: ServicePortName, address: SocketAddr) -> Rc<Upstream> {
-    let port = single(name, Protocol::Tcp, address);
+    let policy = Policy {
+        outlier_detection: None,
+        ..Policy::default()
+    };
+    let port = single(name, Protocol::Tcp, address, policy);
     let guards = worker.view.registry().apart(&port);
     Upstream::new(
         Arc::new(port),
@@ -267,12 +271,8 @@ fn unseen(worker: &Worker, name: ServicePortName, address: SocketAddr) -> Rc<Ups
     )
 }
 
-/// A service port with one endpoint and no policy: nothing is retried or ejected where there is no other choice.
-fn single(name: ServicePortName, protocol: Protocol, address: SocketAddr) -> ServicePort {
-    let policy = Policy {
-        outlier_detection: None,
-        ..Policy::default()
-    };
+/// A service port with one endpoint.
+fn single(name: ServicePortName, protocol: Protocol, address: SocketAddr, policy: Policy) -> ServicePort {
     ServicePort {
         name,
         protocol,

@@ -131,6 +131,7 @@ mod tests {
                 limits: InboundLimits {
                     max_requests,
                     max_connections,
+                    ..InboundLimits::default()
                 },
             }],
         }

@@ -30,6 +30,8 @@ mod pump;
 mod response_body;
 mod tunnel;
 #[cfg(test)]
+mod cut_tests;
+#[cfg(test)]
 mod simulation;
 
 pub(crate) use deadline::grpc_timeout;

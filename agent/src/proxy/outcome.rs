@@ -7,7 +7,10 @@ use http::{Response, response};
 use http_body::Frame;
 
 use super::{forward::Lease, judged::Judged};
-use crate::{respond::Body, retry::Failure};
+use crate::{
+    respond::{Body, LocalError},
+    retry::{Failure, RequestBody},
+};
 
 /// A response that goes to the caller.
 #[derive(Debug)]
@@ -63,4 +66,10 @@ pub(super) enum Held {
     /// To the caller, with the frame that was read.
     Go(Option<Frame<Bytes>>),
     Again(Duration),
+}
+
+/// The end of an exchange whose caller has not sent its request to the end.
+pub(super) fn broken_off(body: &RequestBody) -> Option<LocalError> {
+    let cause = body.broken_off()?.cause;
+    Some(LocalError::RequestBrokeOff { cause })
 }

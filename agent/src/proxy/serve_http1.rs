@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, future::poll_fn, pin::pin, rc::Rc, task::Poll};
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
@@ -42,7 +42,16 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
     let answering = Rc::new(Answering::new(pulse.clone()));
     let mut vigil = Vigil::new(pulse.clone(), limits);
     let state = answering.clone();
-    let service = service_fn(move |request| answer(inlet.clone(), state.clone(), request));
+    let ending = stream.ending();
+    let of_requests = ending.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        // To a caller of HTTP/1.0 the end of the connection is the end of the body (RFC 9112 section 6.3): one that
+        // breaks off must not look like that, however it comes to it.
+        if request.version() < Version::HTTP_11 {
+            of_requests.reset();
+        }
+        answer(inlet.clone(), state.clone(), request)
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .max_buf_size(buffer)
@@ -59,7 +68,10 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
         });
         let event = tokio::select! {
             step = step => match step {
-                Step::Ended(Ok(())) => break,
+                Step::Ended(Ok(())) => {
+                    ending.orderly();
+                    break;
+                }
                 Step::Ended(Err(error)) => {
                     tracing::debug!(caller = caller.line.caller, %error, "http/1.1 connection ended");
                     break;

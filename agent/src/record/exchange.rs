@@ -166,6 +166,7 @@ impl Exchange {
     pub fn refused(&mut self, flag: Flag) {
         if self.outcome.flag == Flag::DownstreamConnectionTermination {
             self.outcome.flag = flag;
+            self.complete_flag = flag;
         }
     }
 

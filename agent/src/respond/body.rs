@@ -12,12 +12,35 @@ use hyper::body::Incoming;
 use super::http2_body::Http2Body;
 
 /// The bytes of a request or of a response; relayed frame by frame, never collected.
+///
+/// ```text
+/// Http1, Http2 ──error──▶ Broken (each further poll fails: an error is never followed by an end)
+///       └────────end────▶ None from then on
+/// ```
 #[derive(Debug)]
 pub enum Body {
     Empty,
     Full(Bytes),
     Http1(Incoming),
     Http2(Http2Body),
+    /// It broke off before its end.
+    Broken(BrokenOff),
+}
+
+/// How a body broke off, for as long as somebody may ask for more of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokenOff {
+    /// The code of the stream's reset, where it was one.
+    pub reset: Option<h2::Reason>,
+    pub cause: Cause,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The sender went away, reset the stream, or did not end in time.
+    Gone,
+    /// What the sender wrote is not a body of HTTP.
+    Malformed,
 }
 
 /// Why a body broke off.
@@ -29,6 +52,8 @@ pub enum BodyError {
     Http2(#[from] h2::Error),
     #[error("it did not end in time")]
     Timeout,
+    #[error("it had broken off before")]
+    Before(BrokenOff),
 }
 
 impl BodyError {
@@ -38,8 +63,37 @@ impl BodyError {
             Self::Http1(_) | Self::Timeout => None,
             Self::Http2(error) if error.is_reset() => error.reason(),
             Self::Http2(_) => None,
+            Self::Before(broken) => broken.reset,
         }
     }
+
+    /// What is left of the error once it has been given.
+    pub fn broken_off(&self) -> BrokenOff {
+        let cause = match self {
+            Self::Before(broken) => return *broken,
+            Self::Http1(error) if is_malformed(error) => Cause::Malformed,
+            Self::Http1(_) | Self::Http2(_) | Self::Timeout => Cause::Gone,
+        };
+        BrokenOff {
+            reset: self.reset(),
+            cause,
+        }
+    }
+}
+
+/// hyper gives errors of the framing as IO errors: a chunk size that is none is `InvalidInput`, a connection that ends
+/// within a body `UnexpectedEof`.
+fn is_malformed(error: &hyper::Error) -> bool {
+    use std::{error::Error as _, io};
+    let io = error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>());
+    io.is_some_and(|io| {
+        matches!(
+            io.kind(),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+        )
+    })
 }
 
 impl Body {
@@ -69,7 +123,7 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        match this {
+        let frame = match this {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -82,7 +136,13 @@ impl http_body::Body for Body {
             }
             Self::Http1(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::from),
             Self::Http2(body) => body.poll_frame(cx),
+            Self::Broken(broken) => return Poll::Ready(Some(Err(BodyError::Before(*broken)))),
+        };
+        if let Poll::Ready(Some(Err(error))) = &frame {
+            // hyper's body gives its error once and then ends.
+            *this = Self::Broken(error.broken_off());
         }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -91,6 +151,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Http1(incoming) => incoming.is_end_stream(),
             Self::Http2(stream) => stream.is_end_stream(),
+            Self::Broken(_) => false,
         }
     }
 
@@ -99,7 +160,7 @@ impl http_body::Body for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Http1(incoming) => incoming.size_hint(),
-            Self::Http2(_) => SizeHint::default(),
+            Self::Http2(_) | Self::Broken(_) => SizeHint::default(),
         }
     }
 }

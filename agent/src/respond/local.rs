@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::Body;
+use super::{Body, Cause};
 use crate::record::{Flag, Spoken};
 
 /// Why the engine answered instead of an endpoint.
@@ -43,6 +43,12 @@ pub enum LocalError {
     },
     #[error("the request cannot be passed on: {reason}")]
     BadRequest { reason: &'static str },
+    /// The caller went away within its request's body, or wrote what is none.
+    #[error("the request's body {}", match cause {
+        Cause::Gone => "broke off before its end",
+        Cause::Malformed => "is malformed",
+    })]
+    RequestBrokeOff { cause: Cause },
     #[error("{service}: no answer within the {limit}")]
     Timeout { service: String, limit: &'static str },
     /// A bound of `circuitBreaking` or of an inbound port.
@@ -70,7 +76,7 @@ impl LocalError {
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
             Self::NoBackend { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UpstreamProtocol { .. } => StatusCode::BAD_GATEWAY,
-            Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
+            Self::BadRequest { .. } | Self::RequestBrokeOff { .. } => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -81,7 +87,11 @@ impl LocalError {
             Self::ConnectionLost { .. } => Flag::UpstreamConnectionTermination,
             Self::StreamReset { .. } => Flag::UpstreamRemoteReset,
             Self::UpstreamProtocol { .. } => Flag::UpstreamProtocolError,
-            Self::BadRequest { .. } => Flag::DownstreamProtocolError,
+            Self::BadRequest { .. }
+            | Self::RequestBrokeOff {
+                cause: Cause::Malformed,
+            } => Flag::DownstreamProtocolError,
+            Self::RequestBrokeOff { cause: Cause::Gone } => Flag::DownstreamConnectionTermination,
             Self::Timeout { .. } => Flag::UpstreamTimeout,
             Self::Overload { .. } => Flag::UpstreamOverflow,
             Self::NoRoute { .. } => Flag::NoRoute,

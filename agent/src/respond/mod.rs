@@ -5,6 +5,6 @@ mod http2_body;
 mod headers;
 mod local;
 
-pub use body::{Body, BodyError};
+pub use body::{Body, BodyError, BrokenOff, Cause};
 pub use headers::{Via, prepare_request, prepare_response};
 pub use local::{LocalError, is_grpc};

@@ -93,17 +93,6 @@ pub fn response_may_be_retried(
 mod tests {
     use super::*;
 
-    fn nothing() -> RetryOn {
-        RetryOn {
-            connect_failure: false,
-            refused_stream: false,
-            reset_before_request: false,
-            http_status: vec![],
-            grpc_status: vec![],
-            ..RetryOn::default()
-        }
-    }
-
     #[test]
     fn by_default_only_what_does_no_harm_is_sent_again() {
         let check = |failure, spoken, method: Method, expect| {
@@ -140,7 +129,7 @@ mod tests {
             Failure::Protocol,
         ] {
             assert!(
-                !failure_may_be_retried(failure, &nothing(), Spoken::Grpc, &Method::GET),
+                !failure_may_be_retried(failure, &RetryOn::nothing(), Spoken::Grpc, &Method::GET),
                 "{failure:?}"
             );
         }
@@ -154,7 +143,7 @@ mod tests {
             |on| on.gateway_error = true,
         ];
         for word in words {
-            let mut on = nothing();
+            let mut on = RetryOn::nothing();
             word(&mut on);
             for failure in [
                 Failure::Connect,
@@ -204,7 +193,7 @@ mod tests {
         check(
             RetryOn {
                 any_5xx: true,
-                ..nothing()
+                ..RetryOn::nothing()
             },
             500,
             None,
@@ -213,7 +202,7 @@ mod tests {
         check(
             RetryOn {
                 gateway_error: true,
-                ..nothing()
+                ..RetryOn::nothing()
             },
             500,
             None,
@@ -222,7 +211,7 @@ mod tests {
         check(
             RetryOn {
                 gateway_error: true,
-                ..nothing()
+                ..RetryOn::nothing()
             },
             504,
             None,
@@ -231,7 +220,7 @@ mod tests {
         check(
             RetryOn {
                 retriable_4xx: true,
-                ..nothing()
+                ..RetryOn::nothing()
             },
             409,
             None,
@@ -240,7 +229,7 @@ mod tests {
         check(
             RetryOn {
                 headers: vec!["x-try-again".parse().unwrap()],
-                ..nothing()
+                ..RetryOn::nothing()
             },
             200,
             None,

@@ -17,11 +17,16 @@ use smallvec::SmallVec;
 
 use super::Sent;
 use crate::{
-    respond::{Body, BodyError},
+    respond::{Body, BodyError, BrokenOff},
     share::{Holding, Local, Share},
 };
 
 /// The body of one request, over all its attempts.
+///
+/// ```text
+/// Open ──last frame──▶ Ended       (an attempt may still be given what is kept)
+///   └─────error──────▶ Broken      (each attempt that runs fails, and none begins)
+/// ```
 #[derive(Debug)]
 pub struct RequestBody(Rc<RefCell<Shared>>);
 
@@ -31,13 +36,23 @@ struct Shared {
     share: Rc<Local>,
     kept: Kept,
     trailers: Option<HeaderMap>,
-    /// The source has given its last frame.
-    ended: bool,
+    end: End,
     received: u64,
     /// The attempt that may read has been given everything.
     given: Sent,
     /// Which attempt may read. An earlier one that still runs somewhere finds that it may not.
     attempt: u32,
+}
+
+/// What is known of the body's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// More may come.
+    Open,
+    /// The source has given its last frame.
+    Ended,
+    /// The source failed: what came is a part, and stays one.
+    Broken(BrokenOff),
 }
 
 #[derive(Debug)]
@@ -67,7 +82,7 @@ impl RequestBody {
             share: share.clone(),
             kept,
             trailers: None,
-            ended,
+            end: if ended { End::Ended } else { End::Open },
             received: 0,
             given: if ended { Sent::Whole } else { Sent::Part },
             attempt: 0,
@@ -75,14 +90,15 @@ impl RequestBody {
     }
 
     /// The body from its start, for one attempt. Earlier attempts' bodies end with an error from now on.
-    /// `None` when the start is no longer kept.
+    /// `None` when the start is no longer kept, or the body has broken off.
     pub fn attempt(&self) -> Option<AttemptBody> {
         let mut shared = self.0.borrow_mut();
-        if shared.attempt > 0 && matches!(shared.kept, Kept::TooLong) {
+        let gone = shared.attempt > 0 && matches!(shared.kept, Kept::TooLong);
+        if gone || matches!(shared.end, End::Broken(_)) {
             return None;
         }
         shared.attempt += 1;
-        let nothing = shared.ended && shared.received == 0 && shared.trailers.is_none();
+        let nothing = shared.end == End::Ended && shared.received == 0 && shared.trailers.is_none();
         shared.given = if nothing { Sent::Whole } else { Sent::Part };
         Some(AttemptBody {
             attempt: shared.attempt,
@@ -92,10 +108,10 @@ impl RequestBody {
         })
     }
 
-    /// What has not been read yet, without what is kept; `None` when the body has ended. Ends earlier attempts.
+    /// What has not been read yet, without what is kept; `None` when nothing more comes. Ends earlier attempts.
     pub fn rest(&self) -> Option<AttemptBody> {
         let mut shared = self.0.borrow_mut();
-        if shared.ended {
+        if shared.end != End::Open {
             return None;
         }
         shared.kept = Kept::TooLong;
@@ -110,14 +126,23 @@ impl RequestBody {
 
     /// Whether another attempt could be given the body from its start.
     pub fn can_be_sent_again(&self) -> bool {
-        matches!(self.0.borrow().kept, Kept::Chunks { .. })
+        let shared = self.0.borrow();
+        matches!(shared.kept, Kept::Chunks { .. }) && !matches!(shared.end, End::Broken(_))
+    }
+
+    /// How the caller broke the body off, if it has. The exchange is over then, and no endpoint is to blame.
+    pub fn broken_off(&self) -> Option<BrokenOff> {
+        match self.0.borrow().end {
+            End::Broken(broken) => Some(broken),
+            End::Open | End::Ended => None,
+        }
     }
 
     /// The body, when all of it has come and is kept.
     pub fn whole(&self) -> Option<Bytes> {
         let shared = self.0.borrow();
         match &shared.kept {
-            Kept::Chunks { chunks, .. } if shared.ended => Some(match chunks.as_slice() {
+            Kept::Chunks { chunks, .. } if shared.end == End::Ended => Some(match chunks.as_slice() {
                 [] => Bytes::new(),
                 [one] => one.clone(),
                 several => Bytes::from(several.concat()),
@@ -175,25 +200,28 @@ impl http_body::Body for AttemptBody {
         if shared.attempt != this.attempt {
             return Poll::Ready(Some(Err(AttemptError::Superseded)));
         }
+        if let End::Broken(broken) = shared.end {
+            return Poll::Ready(Some(Err(BodyError::Before(broken).into())));
+        }
         if let Kept::Chunks { chunks, .. } = &shared.kept
             && let Some(chunk) = chunks.get(this.next)
         {
             let chunk = chunk.clone();
             let last = this.next + 1 == chunks.len();
             this.next += 1;
-            if last && shared.ended && shared.trailers.is_none() {
+            if last && shared.end == End::Ended && shared.trailers.is_none() {
                 shared.given = Sent::Whole;
             }
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
-        if !shared.ended {
-            match ready!(Pin::new(&mut shared.source).poll_frame(cx)?) {
-                Some(frame) => match frame.into_data() {
+        if shared.end == End::Open {
+            match ready!(Pin::new(&mut shared.source).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         shared.received += data.len() as u64;
-                        shared.ended = shared.source.is_end_stream();
                         shared.keep(&data);
-                        if shared.ended {
+                        if shared.source.is_end_stream() {
+                            shared.end = End::Ended;
                             shared.given = Sent::Whole;
                         }
                         this.next += 1;
@@ -201,10 +229,14 @@ impl http_body::Body for AttemptBody {
                     }
                     Err(frame) => {
                         shared.trailers = frame.into_trailers().ok();
-                        shared.ended = true;
+                        shared.end = End::Ended;
                     }
                 },
-                None => shared.ended = true,
+                Some(Err(error)) => {
+                    shared.end = End::Broken(error.broken_off());
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                None => shared.end = End::Ended,
             }
         }
         shared.given = Sent::Whole;
@@ -221,7 +253,7 @@ impl http_body::Body for AttemptBody {
             Kept::Chunks { chunks, .. } => self.next >= chunks.len(),
             Kept::TooLong => true,
         };
-        replayed && shared.ended && (shared.trailers.is_none() || self.trailers_given)
+        replayed && shared.end == End::Ended && (shared.trailers.is_none() || self.trailers_given)
     }
 
     fn size_hint(&self) -> SizeHint {

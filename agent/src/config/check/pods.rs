@@ -2,8 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::RangeInclusive,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -17,6 +19,9 @@ use crate::{
     },
     model::{InboundLimits, InboundPort, MAX_SLOTS, Pod, PodName},
 };
+
+/// What a time limit of an inbound port may be.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
 
 pub(super) fn check(pods: &[schema::Pod], faults: &mut Faults) -> Vec<Arc<Pod>> {
     let section = At::Section("pods");
@@ -86,9 +91,18 @@ fn inbound(ports: &[schema::Inbound], section: At<'_>, faults: &mut Faults) -> V
         let name = name.and_then(|name| words::port_name(name, at.field("name"), faults));
         let mut limit =
             |name, value: Option<u64>| words::number(value?, 1..=u32::MAX, at.field(name), faults);
+        let (max_requests, max_connections) = (
+            limit("maxRequests", inbound.max_requests),
+            limit("maxConnections", inbound.max_connections),
+        );
+        let mut time = |name, text: &Option<String>| {
+            words::within_or_none(text.as_deref()?, TIMEOUT, at.field(name), faults)
+        };
         let limits = InboundLimits {
-            max_requests: limit("maxRequests", inbound.max_requests),
-            max_connections: limit("maxConnections", inbound.max_connections),
+            max_requests,
+            max_connections,
+            request_timeout: time("requestTimeout", &inbound.request_timeout).flatten(),
+            idle_timeout: time("idleTimeout", &inbound.idle_timeout).flatten(),
         };
         let Some(port) = words::port(inbound.port, at.field("port"), faults) else {
             continue;

@@ -1,0 +1,123 @@
+//! When a request is sent again.
+
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// Tries after the first. Zero: never.
+    pub attempts: u32,
+    pub on: RetryOn,
+    pub backoff: Backoff,
+    pub budget: RetryBudget,
+    /// A request body up to this many bytes can be sent again.
+    pub body_buffer_bytes: usize,
+    /// Prefer an endpoint that has not failed this request.
+    pub avoid_previous_endpoint: bool,
+    /// How long gRPC response headers wait for the first message or the trailers while a retry is possible.
+    pub hold_headers: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 2,
+            on: RetryOn::default(),
+            backoff: Backoff::default(),
+            budget: RetryBudget::default(),
+            body_buffer_bytes: 64 * 1024,
+            avoid_previous_endpoint: true,
+            hold_headers: Duration::from_millis(20),
+        }
+    }
+}
+
+/// Conditions on which a request is sent again; any of them suffices.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryOn {
+    pub connect_failure: bool,
+    /// REFUSED_STREAM, or a stream above the last one of a GOAWAY.
+    pub refused_stream: bool,
+    /// The connection or stream ended before the request was sent whole.
+    pub reset_before_request: bool,
+    /// No response headers came, for whatever reason.
+    pub reset: bool,
+    /// Any 5xx, and what `reset` covers.
+    pub any_5xx: bool,
+    /// 502, 503, 504, and what `reset` covers.
+    pub gateway_error: bool,
+    /// 409.
+    pub retriable_4xx: bool,
+    pub http_status: Vec<StatusCode>,
+    /// gRPC status codes, 0 to 16, wherever they arrive: headers or trailers.
+    pub grpc_status: Vec<u16>,
+    /// A response with any of these headers.
+    pub headers: Vec<HeaderName>,
+}
+
+impl RetryOn {
+    /// No condition: nothing is sent again.
+    pub fn nothing() -> Self {
+        Self {
+            connect_failure: false,
+            refused_stream: false,
+            reset_before_request: false,
+            reset: false,
+            any_5xx: false,
+            gateway_error: false,
+            retriable_4xx: false,
+            http_status: Vec::new(),
+            grpc_status: Vec::new(),
+            headers: Vec::new(),
+        }
+    }
+}
+
+impl Default for RetryOn {
+    fn default() -> Self {
+        Self {
+            connect_failure: true,
+            refused_stream: true,
+            reset_before_request: true,
+            reset: false,
+            any_5xx: false,
+            gateway_error: false,
+            retriable_4xx: false,
+            http_status: vec![StatusCode::SERVICE_UNAVAILABLE],
+            // CANCELLED and UNAVAILABLE.
+            grpc_status: vec![1, 14],
+            headers: Vec::new(),
+        }
+    }
+}
+
+/// Full jitter over `(2^n − 1) · base`, at most `max`, before the n-th retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    pub base: Duration,
+    pub max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(25),
+            max: Duration::from_millis(250),
+        }
+    }
+}
+
+/// Retries in flight at a time, per (source workload, service): so many percent of the active requests, and at
+/// least so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBudget {
+    pub percent: u8,
+    pub min: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { percent: 20, min: 3 }
+    }
+}
