@@ -17,6 +17,8 @@ mod connect;
 mod hold;
 /// cgroup getpeername4/6: the address that the application dialled.
 mod peername;
+/// Which pod a copy of the sk_lookup program runs for.
+mod own;
 /// sk_lookup: which listener gets this SYN.
 mod steer;
 /// sock_ops: where connections come from.

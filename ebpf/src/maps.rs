@@ -8,7 +8,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use derny_ebpf_common::{
-    AddressKey, Beat, ConnectionKey, Counters, Destination, Held, NODE_COUNTERS, Pod, Remembered, SLOTS,
+    AddressKey, Beat, ConnectionKey, Counters, Destination, Held, NODE_COUNTERS, Pod, PodAddressKey,
+    Remembered, SLOTS,
 };
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -32,9 +33,10 @@ pub(crate) static HELD: HashMap<u64, Held, PODS_CAPACITY, NO_PREALLOC> = HashMap
 #[btf_map(name = "DERNY_HELD_N")]
 pub(crate) static HELD_COUNT: Array<u32, 1> = Array::new();
 
-/// A pod's address and port that are steered to the agent → the pod's slot. Written by the agent.
+/// A pod's address and port that are steered to the agent → 1. Written by the agent. The capacity is set at load: the
+/// share of a pod, for every slot.
 #[btf_map(name = "DERNY_INBOUND")]
-pub(crate) static INBOUND: HashMap<AddressKey, u32, 65_536, NO_PREALLOC> = HashMap::new();
+pub(crate) static INBOUND: HashMap<PodAddressKey, u32, 131_072, NO_PREALLOC> = HashMap::new();
 
 /// Addresses of the node itself (port 0) → 1. Written by the agent.
 #[btf_map(name = "DERNY_NODE_ADDR")]

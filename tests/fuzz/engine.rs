@@ -18,8 +18,8 @@ use bytes::Bytes;
 use derny::{
     drain,
     model::{
-        DestinationId, Endpoint, Origins, Pod, PodName, Policy, Protocol, ServiceName, ServicePort,
-        ServicePortName, Slot,
+        DestinationId, Endpoint, Origins, Pod, PodAddresses, PodName, Policy, Protocol, ServiceName,
+        ServicePort, ServicePortName, Slot,
     },
     pool::Sockets,
     proxy::{self, Command, EnrolledPod, Progress, Registry, Setup},
@@ -208,6 +208,7 @@ fn pod(name: &str) -> Arc<Pod> {
         },
         workload: name.into(),
         netns: "/nowhere".into(),
+        addresses: PodAddresses::default(),
         since: None,
         inbound: Vec::new(),
     })

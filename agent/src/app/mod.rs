@@ -1,5 +1,6 @@
 //! The wiring: which room gets which end of what. The only place that imports everything.
 
+mod successor;
 mod threads;
 mod limits;
 mod memory;
@@ -61,16 +62,23 @@ pub fn run(args: RunArgs) -> Result<()> {
         Some(path) => path.clone(),
         None => intercept::find_pods_cgroup()?,
     };
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("control runtime")?;
+    control.block_on(successor::wait_for_other(&cgroup, args.wait_for_other))?;
     let kernel = intercept::Kernel::load(&intercept::Options {
         cgroup: cgroup.clone(),
         own_cgroup: None,
         stale_after: args.stale_after,
         max_destinations: MAX_DESTINATIONS,
+        max_inbound: args.max_inbound,
         log_level: match args.kernel_log {
             KernelLog::Off => 0,
             KernelLog::Debug => 4,
         },
     })?;
+    successor::alone(&kernel)?;
     let live = Live::new(Instant::now());
     let sink = match &args.access_log {
         AccessLog::Off => Sink::Off,
@@ -80,10 +88,6 @@ pub fn run(args: RunArgs) -> Result<()> {
     let writing = live.part("the access log", None);
     let writer = Writer::start(sink, bounds::log(&args.bounds), writing).context("access log")?;
 
-    let control = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("control runtime")?;
     let window_thread = threads::WindowThread::new()?;
     let displaced = opened::AllDisplaced::default();
     let opened = window_thread.block_on(opened::open(&args, &displaced))?;
@@ -172,6 +176,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         threads.handles(ledger.clone(), args.stale_after),
         workers,
         snapshot,
+        ready.clone(),
     );
     let (updates, receive) = mpsc::channel(UPDATES);
     // An empty configuration is in force at once: discovery has nothing to send.

@@ -61,8 +61,10 @@ pub(super) fn list(
             PodState::Enrolled {
                 netns_cookie,
                 addresses,
+                over_share,
                 at,
             } => proto::Pod {
+                note: noted(&shown.note, *over_share),
                 netns_cookie: Some(*netns_cookie),
                 addresses: addresses.iter().map(ToString::to_string).collect(),
                 state: proto::PodState::Enrolled.into(),
@@ -93,6 +95,18 @@ pub(super) fn list(
     let mut all: Vec<proto::Pod> = placed.chain(beside).collect();
     all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     all
+}
+
+/// `over_share` is how many pairs of address and port are left alone.
+fn noted(note: &str, over_share: usize) -> String {
+    let refused = format!(
+        "calls to {over_share} of its addresses and ports are left alone: more than its share (--max-inbound)"
+    );
+    match (note, over_share) {
+        (note, 0) => note.to_owned(),
+        ("", _) => refused,
+        (note, _) => format!("{note}; {refused}"),
+    }
 }
 
 /// (namespace, name) by slot.

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -127,7 +127,7 @@ impl publish::Workers for Handles {
             let _ = worker.send(Command::Enrol(EnrolledPod {
                 slot,
                 pod: pod.clone(),
-                addresses: enrolled.addresses.clone(),
+                addresses: enrolled.addresses.own.clone(),
                 sockets: enrolled.netns.clone(),
                 account: account.clone(),
                 outbound: listeners.outbound,
@@ -142,6 +142,13 @@ impl publish::Workers for Handles {
             .iter()
             .filter(|(_, account)| account.is_overloaded(self.stale_after));
         overloaded.map(|(slot, _)| *slot).collect()
+    }
+
+    fn addresses(&self, slot: Slot, own: &[IpAddr]) {
+        let own: Arc<[IpAddr]> = own.into();
+        for worker in &self.workers {
+            let _ = worker.send(Command::Addresses(slot, own.clone()));
+        }
     }
 
     fn withdraw(&self, slot: Slot) {

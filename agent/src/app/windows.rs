@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -290,6 +291,8 @@ impl View for Windows {
             pods_held: self.held().len() as u64,
             other_programs: self.order.counts(),
             enrolments: (self.pods.as_ref()).map(|_| pods::histogram(&self.published.enrolments)),
+            inbound_over_share: self.published.over_share.load(Relaxed),
+            group_losses: self.published.group_losses.load(Relaxed),
             destinations: self.destinations() as u64,
             destinations_contested: self.contested().len() as u64,
             snapshot_version,

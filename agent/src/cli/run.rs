@@ -92,6 +92,20 @@ pub struct RunArgs {
     )]
     pub max_hash_table_bytes: usize,
 
+    /// Pairs of address and port that are steered to the engine for one pod, 1 to 1024
+    #[arg(
+        long,
+        value_name = "N",
+        env = "DERNY_MAX_INBOUND",
+        default_value_t = 128,
+        value_parser = clap::value_parser!(u32).range(1..=1024)
+    )]
+    pub max_inbound: u32,
+
+    /// How long to wait at the start for another agent on the same control groups to end, 0s to 10m
+    #[arg(long, value_name = "DURATION", env = "DERNY_WAIT_FOR_OTHER", default_value = "30s", value_parser = wait_for_other)]
+    pub wait_for_other: Duration,
+
     /// Worker threads [default: one for each core that this process may use]
     #[arg(long, value_name = "N", env = "DERNY_WORKERS")]
     pub workers: Option<NonZeroUsize>,
@@ -224,6 +238,10 @@ fn dns_server(text: &str) -> Result<SocketAddr, String> {
     with_port
         .or_else(|_| without())
         .map_err(|_| "not an address: write it as 10.0.0.53, 10.0.0.53:53 or [fd00::53]:53".to_owned())
+}
+
+fn wait_for_other(text: &str) -> Result<Duration, String> {
+    within(text, Duration::ZERO..=Duration::from_secs(600), "0s to 10m")
 }
 
 /// Below a tenth of a second a busy machine's scheduling would pass for a dead agent.

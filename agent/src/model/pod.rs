@@ -29,11 +29,23 @@ pub struct Pod {
     /// What the pod is a replica of; the label of its metrics.
     pub workload: Arc<str>,
     pub netns: PodNetns,
+    pub addresses: PodAddresses,
     /// Ports on which calls to this pod pass the engine, in ascending order, each once.
     pub inbound: Vec<InboundPort>,
     /// Since when there is a pod that is to be enrolled like this, where somebody watched it come. Enrolment is
     /// timed from here.
     pub since: Option<Instant>,
+}
+
+/// Which addresses are a pod's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PodAddresses {
+    /// Those of its interfaces, without the loopback's and link-local ones: nobody says anything else. Whoever may
+    /// configure the pod's network says so.
+    #[default]
+    Interfaces,
+    /// These, whatever its interfaces have; none so long as whoever knows has not said.
+    Given(Vec<IpAddr>),
 }
 
 /// How a pod's network namespace is found.
@@ -111,7 +123,10 @@ pub enum PodState {
     /// The kernel redirects its connections.
     Enrolled {
         netns_cookie: u64,
+        /// The pod's own.
         addresses: Vec<IpAddr>,
+        /// Pairs of address and port that are not steered, because they are over the pod's share.
+        over_share: usize,
         at: SystemTime,
     },
     /// It is left alone; enrolment is tried again. The reason is a sentence for an operator.

@@ -126,7 +126,7 @@ async fn send(
         _ if head.version == Version::HTTP_2 => Via::Http2,
         _ => Via::Http1,
     };
-    prepare_request(&mut head, inlet.caller, via)?;
+    prepare_request(&mut head, inlet.caller(), via)?;
     x.identified(request_id(inlet, &mut head));
     let mirrored = (!plan.mirrors.is_empty()).then(|| head.clone());
     let answer = attempts::run(inlet, plan, via, x, head, body).await?;

@@ -280,7 +280,7 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{InboundPort, Protocol, ServiceName, Slot};
+    use crate::model::{InboundPort, PodAddresses, Protocol, ServiceName, Slot};
 
     fn pod(name: &str) -> PodName {
         PodName {
@@ -346,6 +346,7 @@ mod tests {
             name: pod("web-1"),
             workload: "web".into(),
             netns: "/n".into(),
+            addresses: PodAddresses::default(),
             since: None,
             inbound: vec![InboundPort {
                 port: 80,

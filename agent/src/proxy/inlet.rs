@@ -29,8 +29,7 @@ use crate::{
 pub(super) struct Inlet {
     pub(super) worker: Rc<Worker>,
     pub(super) pod: Rc<LocalPod>,
-    /// The caller's address, as the next hop is told.
-    pub(super) caller: IpAddr,
+    opener: Opener,
     pub(super) line: Rc<Line>,
     /// Who shares connections to endpoints with others.
     pub(super) sharer: Caller,
@@ -40,6 +39,15 @@ pub(super) struct Inlet {
     _open: OpenConnection,
     _of_pod: PodConnection,
     _accepted: Accepted,
+}
+
+/// Who opened a connection.
+#[derive(Debug)]
+enum Opener {
+    /// The pod itself, to reach an address of this family.
+    Pod(IpAddr),
+    /// Whoever is at this address.
+    Peer(IpAddr),
 }
 
 /// What an accepted connection takes up until it ends.
@@ -92,14 +100,7 @@ impl Inlet {
             namespace: pod.pod.name.namespace.clone(),
             workload: pod.pod.workload.clone(),
         };
-        let caller = match address.ip() {
-            IpAddr::V4(_) => pod.addresses.iter().find(|a| a.is_ipv4()),
-            IpAddr::V6(_) => pod.addresses.iter().find(|a| a.is_ipv6()),
-        };
-        let caller = caller
-            .or(pod.addresses.first())
-            .copied()
-            .unwrap_or(IpAddr::V4([0; 4].into()));
+        let opener = Opener::Pod(address.ip());
         let key = ScopeKey {
             direction: Direction::Outbound,
             source,
@@ -109,7 +110,7 @@ impl Inlet {
             _place: place,
             _inbound: None,
         };
-        Self::new(worker, pod, caller, pod.pod.name.to_string(), aim, key, accepted)
+        Self::new(worker, pod, opener, pod.pod.name.to_string(), aim, key, accepted)
     }
 
     /// Somebody at `peer` calls a pod of this node at `local`. `None` when that port has as many connections as it
@@ -133,27 +134,35 @@ impl Inlet {
             _place: place,
             _inbound: Some((of_port, of_peer)),
         };
-        Some(Self::new(worker, pod, peer.ip(), caller, aim, key, accepted))
+        Some(Self::new(
+            worker,
+            pod,
+            Opener::Peer(peer.ip()),
+            caller,
+            aim,
+            key,
+            accepted,
+        ))
     }
 
     fn new(
         worker: &Rc<Worker>,
         pod: &Rc<LocalPod>,
-        caller: IpAddr,
+        opener: Opener,
         caller_name: String,
         aim: Aim,
         key: ScopeKey,
         accepted: Accepted,
     ) -> Rc<Self> {
-        let sharer = match key.direction {
-            Direction::Outbound => Caller::Connection(worker.next_connection()),
-            Direction::Inbound => Caller::Host(caller),
+        let sharer = match opener {
+            Opener::Pod(_) => Caller::Connection(worker.next_connection()),
+            Opener::Peer(ip) => Caller::Host(ip),
         };
         let scope = worker.recorder.counters.scope(pod.series(key));
         Rc::new(Self {
             worker: worker.clone(),
             pod: pod.clone(),
-            caller,
+            opener,
             sharer,
             aim,
             found: RefCell::new((u64::MAX, None)),
@@ -166,6 +175,14 @@ impl Inlet {
                 lines: worker.recorder.lines_of(&pod.pod.name),
             }),
         })
+    }
+
+    /// The caller's address, as the next hop is told it. `None` while nobody has said what the pod's is.
+    pub(super) fn caller(&self) -> Option<IpAddr> {
+        match self.opener {
+            Opener::Pod(to) => self.pod.addresses.towards(to),
+            Opener::Peer(ip) => Some(ip),
+        }
     }
 
     /// The service port as it is now; `None` when it has gone.

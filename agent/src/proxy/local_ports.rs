@@ -19,7 +19,11 @@ use crate::{
 
 /// By address. Empty on most nodes, and then it costs a request one comparison.
 #[derive(Debug, Default)]
-pub(super) struct LocalPorts(RefCell<HashMap<SocketAddr, (Slot, Arc<Guards>)>>);
+pub(super) struct LocalPorts(RefCell<HashMap<SocketAddr, Vec<OfPod>>>);
+
+/// In the order in which pods have come to have the address. The first counts: an address is given to a new pod while the
+/// old one still ends, and where an address is said by a pod's interfaces, another pod may make it up.
+type OfPod = (Slot, Arc<Guards>);
 
 impl LocalPorts {
     pub(super) fn enrol(&self, registry: &Registry, slot: Slot, pod: &Pod, addresses: &[IpAddr]) {
@@ -31,13 +35,17 @@ impl LocalPorts {
             let guards = registry.inbound(called(pod, port.port), pod.name.clone(), &port.limits);
             let mut ports = self.0.borrow_mut();
             for address in addresses {
-                ports.insert(SocketAddr::new(*address, port.port), (slot, guards.clone()));
+                let pods = ports.entry(SocketAddr::new(*address, port.port)).or_default();
+                pods.push((slot, guards.clone()));
             }
         }
     }
 
     pub(super) fn withdraw(&self, slot: Slot) {
-        self.0.borrow_mut().retain(|_, (of, _)| *of != slot);
+        self.0.borrow_mut().retain(|_, pods| {
+            pods.retain(|(of, _)| *of != slot);
+            !pods.is_empty()
+        });
     }
 
     /// What bounds calls to `address`; `None` when nothing does.
@@ -46,7 +54,7 @@ impl LocalPorts {
         if ports.is_empty() {
             return None;
         }
-        let (_, guards) = ports.get(&address)?;
+        let (_, guards) = ports.get(&address)?.first()?;
         Some(Bounded(guards.breaker.clone()))
     }
 }
@@ -112,7 +120,7 @@ pub(super) fn called(pod: &Pod, port: u16) -> ScopeKey {
 mod tests {
     use super::*;
     use crate::{
-        model::{InboundPort, PodName, Protocol},
+        model::{InboundPort, PodAddresses, PodName, Protocol},
         pool::Unbounded,
     };
 
@@ -124,6 +132,7 @@ mod tests {
             },
             workload: "web".into(),
             netns: "/n".into(),
+            addresses: PodAddresses::default(),
             since: None,
             inbound: vec![InboundPort {
                 port: 80,
@@ -162,6 +171,21 @@ mod tests {
         assert!(ports.at(SocketAddr::new(ip, 81)).is_none());
         ports.withdraw(slot);
         assert!(ports.at(SocketAddr::new(ip, 80)).is_none());
+    }
+
+    #[test]
+    fn an_address_counts_for_the_pod_that_had_it_first() {
+        let (registry, ports) = (Registry::default(), LocalPorts::default());
+        let (first, second) = (Slot::new(1).unwrap(), Slot::new(2).unwrap());
+        let ip: IpAddr = [10, 0, 0, 1].into();
+        let mut other = pod(Some(0), None);
+        other.name.name = "web-2".into();
+        ports.enrol(&registry, first, &pod(Some(1), None), &[ip]);
+        ports.enrol(&registry, second, &other, &[ip]);
+        let is_free = || ports.at(SocketAddr::new(ip, 80)).unwrap().request().is_some();
+        assert!(is_free());
+        ports.withdraw(first);
+        assert!(!is_free());
     }
 
     #[test]

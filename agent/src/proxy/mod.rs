@@ -10,6 +10,7 @@ mod worker;
 mod trim;
 mod guards;
 mod hash_tables;
+mod own_addresses;
 mod local_ports;
 mod view;
 mod inlet;

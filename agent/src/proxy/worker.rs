@@ -20,7 +20,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{connection, guards::Registry, local_ports::LocalPorts, trim::Trim, view::View};
+use super::{
+    connection, guards::Registry, local_ports::LocalPorts, own_addresses::OwnAddresses, trim::Trim,
+    view::View,
+};
 use crate::{
     accept::{Ability, Acceptor},
     drain,
@@ -79,6 +82,8 @@ impl fmt::Debug for Setup {
 #[derive(Debug)]
 pub enum Command {
     Enrol(EnrolledPod),
+    /// The pod's own addresses are these now.
+    Addresses(Slot, Arc<[IpAddr]>),
     Withdraw(Slot),
 }
 
@@ -133,7 +138,7 @@ impl Progress {
 pub(super) struct LocalPod {
     pub(super) slot: Slot,
     pub(super) pod: Arc<Pod>,
-    pub(super) addresses: Vec<IpAddr>,
+    pub(super) addresses: OwnAddresses,
     pub(super) sockets: Rc<dyn Sockets>,
     pub(super) share: Rc<Local>,
     /// Who calls its inbound ports.
@@ -257,7 +262,7 @@ pub async fn run(setup: Setup) {
         give_memory_back,
     ));
 
-    let mut listening: HashMap<Slot, Vec<Task>> = HashMap::new();
+    let mut listening: HashMap<Slot, Listening> = HashMap::new();
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
@@ -268,12 +273,21 @@ pub async fn run(setup: Setup) {
                 let slot = enrolled.slot;
                 let name = enrolled.pod.name.clone();
                 match listen(&worker, enrolled) {
-                    Ok(tasks) => drop(listening.insert(slot, tasks)),
+                    Ok(begun) => drop(listening.insert(slot, begun)),
                     Err(error) => tracing::error!(pod = %name, %error, "listeners not registered"),
                 }
             }
+            Some(Command::Addresses(slot, addresses)) => {
+                if let Some(Listening { pod, .. }) = listening.get(&slot) {
+                    pod.addresses.set(&addresses);
+                    worker.local_ports.withdraw(slot);
+                    worker
+                        .local_ports
+                        .enrol(worker.view.registry(), slot, &pod.pod, &addresses);
+                }
+            }
             Some(Command::Withdraw(slot)) => {
-                for task in listening.remove(&slot).unwrap_or_default() {
+                for task in listening.remove(&slot).map(|it| it.tasks).unwrap_or_default() {
                     tokio::task::spawn_local(async move {
                         tokio::time::sleep(LINGER).await;
                         task.end();
@@ -288,7 +302,10 @@ pub async fn run(setup: Setup) {
     // What the kernel redirected before it was told is in the backlogs. After that nobody listens, and the worker
     // ends with its last connection.
     tokio::time::sleep(LINGER).await;
-    listening.into_values().flatten().for_each(Task::end);
+    listening
+        .into_values()
+        .flat_map(|it| it.tasks)
+        .for_each(Task::end);
     turns.end();
 }
 
@@ -327,7 +344,13 @@ async fn tick(worker: std::rc::Weak<Worker>, turns: Rc<Turns>, progress: Progres
     }
 }
 
-fn listen(worker: &Rc<Worker>, enrolled: EnrolledPod) -> std::io::Result<Vec<Task>> {
+/// A pod, and what accepts its connections.
+struct Listening {
+    pod: Rc<LocalPod>,
+    tasks: Vec<Task>,
+}
+
+fn listen(worker: &Rc<Worker>, enrolled: EnrolledPod) -> std::io::Result<Listening> {
     worker.local_ports.enrol(
         worker.view.registry(),
         enrolled.slot,
@@ -337,7 +360,7 @@ fn listen(worker: &Rc<Worker>, enrolled: EnrolledPod) -> std::io::Result<Vec<Tas
     let pod = Rc::new(LocalPod {
         slot: enrolled.slot,
         pod: enrolled.pod,
-        addresses: enrolled.addresses,
+        addresses: OwnAddresses::new(&enrolled.addresses),
         sockets: Rc::new(enrolled.sockets),
         share: Local::new(enrolled.account),
         peers: Rc::default(),
@@ -364,7 +387,7 @@ fn listen(worker: &Rc<Worker>, enrolled: EnrolledPod) -> std::io::Result<Vec<Tas
             }
         }));
     }
-    Ok(tasks)
+    Ok(Listening { pod, tasks })
 }
 
 impl Sockets for Arc<dyn Sockets + Send + Sync> {

@@ -21,6 +21,8 @@ pub(super) struct Changes {
     // --- here the workers get the view ---
     pub(super) redirect: Vec<(SocketAddr, DestinationId, String)>,
     pub(super) enrol: Vec<(Slot, Arc<Pod>)>,
+    /// Pods that stay as they are but for their addresses.
+    pub(super) addresses: Vec<(Slot, Arc<Pod>)>,
 }
 
 impl Changes {
@@ -53,6 +55,10 @@ impl Changes {
         for item in old.pods.diff(&new.pods) {
             match item {
                 DiffItem::Add(slot, pod) => changes.enrol.push((*slot, pod.clone())),
+                DiffItem::Update {
+                    old: (_, old),
+                    new: (slot, new),
+                } if differ_by_addresses(old, new) => changes.addresses.push((*slot, new.clone())),
                 // A pod that changed, or another one in the same slot: its listeners are opened anew.
                 DiffItem::Update { new: (slot, pod), .. } => {
                     changes.withdraw.push(*slot);
@@ -72,11 +78,20 @@ impl Changes {
     }
 }
 
+/// Are these the same pod, but for its addresses?
+fn differ_by_addresses(old: &Pod, new: &Pod) -> bool {
+    let old = Pod {
+        addresses: new.addresses.clone(),
+        ..old.clone()
+    };
+    old == *new
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        model::{PodName, ServiceName, ServicePortName},
+        model::{PodAddresses, PodName, ServiceName, ServicePortName},
         snapshot::Target,
     };
 
@@ -96,6 +111,7 @@ mod tests {
                 },
                 workload: "w".into(),
                 netns: "/n".into(),
+                addresses: PodAddresses::default(),
                 since: None,
                 inbound: vec![],
             };
@@ -139,6 +155,27 @@ mod tests {
         check(&[(1, Target::Gone)], &[], &[], &[]);
         check(&[(1, Target::Gone)], &[(1, service("a"))], &[], &["default/a:80"]);
         check(&[(1, service("a"))], &[], &[1], &[]);
+    }
+
+    #[test]
+    fn a_pod_whose_addresses_change_is_not_enrolled_anew() {
+        let old = view(&[], &[(3, "a")]);
+        let mut new = old.clone();
+        let slot = Slot::new(3).unwrap();
+        let pod = Pod {
+            addresses: PodAddresses::Given(vec![[10, 0, 0, 1].into()]),
+            ..Pod::clone(&old.pods[&slot])
+        };
+        new.pods.insert(slot, Arc::new(pod));
+        let changes = Changes::between(&old, &new);
+        assert_eq!(
+            (
+                changes.withdraw.len(),
+                changes.enrol.len(),
+                changes.addresses.len()
+            ),
+            (0, 0, 1)
+        );
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! A view → the workers and the kernel's tables. The one place that has both in hand.
 
+mod addresses;
 mod changes;
+mod group;
 mod holds;
 mod times;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime},
 };
 
@@ -21,7 +23,7 @@ use tokio::{
 
 use crate::{
     drain,
-    intercept::{self, Enrolled, Kernel},
+    intercept::{self, Addresses, Enrolled, Kernel},
     model::{GroupId, Pod, PodName, PodState, PodStatus, Slot, Update},
     ready,
     snapshot::{Reducer, Snapshot},
@@ -39,6 +41,8 @@ const AT_ONCE: usize = 16;
 pub trait Workers {
     /// Each worker accepts connections of this pod from now on.
     fn enrol(&self, slot: Slot, pod: &Arc<Pod>, enrolled: Enrolled);
+    /// The pod's own addresses are these now.
+    fn addresses(&self, slot: Slot, own: &[IpAddr]);
     fn withdraw(&self, slot: Slot);
     /// Pods of which no connection can be taken, and has not been for longer than the kernel waits for a sign of life.
     fn overloaded(&self) -> BTreeSet<Slot>;
@@ -54,6 +58,10 @@ pub struct Published {
     pub changed_at: watch::Receiver<Instant>,
     /// How long it took to enrol pods.
     pub enrolments: Arc<EnrolmentTimes>,
+    /// Pairs of address and port that were not steered, because they were over their pod's share.
+    pub over_share: Arc<AtomicU64>,
+    /// How often the pods' control group was found to be gone or another one.
+    pub group_losses: Arc<AtomicU64>,
 }
 
 /// Owns the kernel's tables and the newest view.
@@ -71,8 +79,10 @@ pub struct Publisher<W> {
     pods: watch::Sender<Arc<Vec<PodStatus>>>,
     changed_at: watch::Sender<Instant>,
     enrolments: Arc<EnrolmentTimes>,
+    over_share: Arc<AtomicU64>,
     /// The node's own addresses, as the kernel's table has them.
     node: Vec<IpAddr>,
+    group: group::Watch,
     /// Until when to look often.
     hurry_until: Instant,
 }
@@ -84,6 +94,7 @@ impl<W: Workers> Publisher<W> {
         workers: W,
         worker_count: usize,
         snapshot: watch::Sender<Arc<Snapshot>>,
+        ready: ready::Ready,
     ) -> Self {
         Self {
             reducer: Reducer::default(),
@@ -98,7 +109,9 @@ impl<W: Workers> Publisher<W> {
             pods: watch::Sender::default(),
             changed_at: watch::Sender::new(Instant::now()),
             enrolments: Arc::default(),
+            over_share: Arc::default(),
             node: Vec::new(),
+            group: group::Watch::new(ready),
             hurry_until: Instant::now(),
         }
     }
@@ -109,6 +122,8 @@ impl<W: Workers> Publisher<W> {
             pods: self.pods.subscribe(),
             changed_at: self.changed_at.subscribe(),
             enrolments: self.enrolments.clone(),
+            over_share: self.over_share.clone(),
+            group_losses: self.group.losses(),
         }
     }
 
@@ -145,7 +160,10 @@ impl<W: Workers> Publisher<W> {
                     // Discovery has ended, and so will the process.
                     None => drain.signaled().await,
                 },
-                _ = node.tick() => self.follow_node(),
+                _ = node.tick() => {
+                    self.follow_node();
+                    self.group.look(&mut self.kernel);
+                }
                 () = tokio::time::sleep_until(looked + pause) => {
                     self.look();
                     looked = Instant::now();
@@ -154,6 +172,7 @@ impl<W: Workers> Publisher<W> {
             }
         }
         drop(first);
+        self.kernel.stop();
         for group in self.holds.release_all() {
             release(&mut self.kernel, group);
         }
@@ -195,15 +214,22 @@ impl<W: Workers> Publisher<W> {
         for (slot, pod) in changes.enrol {
             self.enrol(slot, &pod);
         }
+        for (slot, pod) in changes.addresses {
+            self.follow_addresses(slot, &pod);
+        }
         self.show_pods();
     }
 
     fn enrol(&mut self, slot: Slot, pod: &Arc<Pod>) {
         let state = match self.kernel.enrol(slot, pod, self.worker_count) {
             Ok(enrolled) => {
-                let addresses: Vec<IpAddr> = enrolled.addresses.clone();
+                let Addresses {
+                    own: addresses,
+                    over_share,
+                } = enrolled.addresses.clone();
                 let netns_cookie = enrolled.netns.cookie();
                 tracing::info!(pod = %pod.name, %slot, ?addresses, "pod enrolled");
+                self.count_over_share(&pod.name, over_share);
                 self.holds.enrolled(&pod.name);
                 self.settle(&pod.name, &self.current.clone());
                 self.workers.enrol(slot, pod, enrolled);
@@ -213,6 +239,7 @@ impl<W: Workers> Publisher<W> {
                 PodState::Enrolled {
                     netns_cookie,
                     addresses,
+                    over_share,
                     at: SystemTime::now(),
                 }
             }
@@ -323,7 +350,7 @@ impl<W: Workers> Publisher<W> {
                     self.enrol(slot, &pod);
                     changed = true;
                 }
-                Some(PodState::Enrolled { .. }) => {}
+                Some(PodState::Enrolled { .. }) => changed |= self.follow_addresses(slot, &pod),
             }
         }
         if self.reducer.expire(Instant::now().into_std()) {

@@ -14,6 +14,7 @@ use super::{
     engine::{self, OwnLog},
     guarded::{self, GuardSample},
     hub::{Hub, WorkerShard},
+    kernel,
     kube::KubeSample,
     labels::{OTHER, Outcome, ScopeKey, Spoken, TimeLimit, status_label},
     log_writer::LogSample,
@@ -40,6 +41,8 @@ pub struct NodeSample {
     pub other_programs: Vec<(&'static str, u64)>,
     /// `None` when nothing tells the agent of pods as they come.
     pub enrolments: Option<Histogram>,
+    pub inbound_over_share: u64,
+    pub group_losses: u64,
     pub destinations: u64,
     pub destinations_contested: u64,
     pub snapshot_version: u64,
@@ -314,26 +317,11 @@ impl Scrape {
 
     fn node(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let node = &self.node;
-        let mut metric = describe(encoder, names::POD_KERNEL, MetricType::Counter)?;
-        for (namespace, pod, decision, n) in &node.pod_decisions {
-            count(
-                &mut metric,
-                &[("namespace", namespace), ("pod", pod), ("decision", decision)],
-                *n,
-            )?;
-        }
-        let mut metric = describe(encoder, names::NODE_KERNEL, MetricType::Counter)?;
-        for (decision, n) in &node.node_decisions {
-            count(&mut metric, &[("decision", decision)], *n)?;
-        }
+        kernel::encode(node, encoder)?;
         let mut metric = describe(encoder, names::PODS, MetricType::Gauge)?;
         gauge(&mut metric, &[("state", "enrolled")], node.pods_enrolled)?;
         gauge(&mut metric, &[("state", "waiting")], node.pods_waiting)?;
         gauge(&mut metric, &[("state", "left_alone")], node.pods_left_alone)?;
-        let mut metric = describe(encoder, names::OTHER_PROGRAMS, MetricType::Gauge)?;
-        for (order, n) in &node.other_programs {
-            gauge(&mut metric, &[("order", order)], *n)?;
-        }
         if let Some(times) = &node.enrolments {
             let mut metric = describe(encoder, names::ENROLMENT, MetricType::Histogram)?;
             let total = times.buckets.iter().map(|(_, n)| n).sum();

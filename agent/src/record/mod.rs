@@ -16,6 +16,7 @@ mod encode;
 mod engine;
 mod guarded;
 mod shares;
+mod kernel;
 mod kube;
 
 use std::rc::Rc;

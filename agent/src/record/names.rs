@@ -120,6 +120,14 @@ pub(super) const PODS_HELD: Name = (
     "derny_pods_held",
     "Waiting pods of strict namespaces: what they dial is refused",
 );
+pub(super) const GROUP_LOSSES: Name = (
+    "derny_pods_cgroup_losses",
+    "Times the pods' control group was found to be gone or to be another one",
+);
+pub(super) const INBOUND_OVER_SHARE: Name = (
+    "derny_inbound_over_share",
+    "Pairs of address and port that were left alone because their pod had more than its share",
+);
 pub(super) const OTHER_PROGRAMS: Name = (
     "derny_kernel_other_programs",
     "Programs of others at the kernel's hooks that the agent uses, by when they run",

@@ -56,6 +56,26 @@ impl AddressKey {
     }
 }
 
+/// An address and port inside one network namespace: two pods may have the same on an interface of their own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PodAddressKey {
+    pub netns_cookie: u64,
+    pub address: AddressKey,
+    pub zero: u32,
+}
+
+impl PodAddressKey {
+    #[inline(always)]
+    pub const fn new(netns_cookie: u64, address: AddressKey) -> Self {
+        Self {
+            netns_cookie,
+            address,
+            zero: 0,
+        }
+    }
+}
+
 /// A connection as the side that opened it sees it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,6 +167,7 @@ impl Listener {
 
 const _: () = {
     assert!(size_of::<AddressKey>() == 20);
+    assert!(size_of::<PodAddressKey>() == 32);
     assert!(size_of::<ConnectionKey>() == 36);
     assert!(size_of::<Pod>() == 80);
     assert!(size_of::<Destination>() == 80);
@@ -160,6 +181,8 @@ const _: () = {
 mod user {
     // SAFETY: see the module.
     unsafe impl aya::Pod for super::AddressKey {}
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for super::PodAddressKey {}
     // SAFETY: see the module.
     unsafe impl aya::Pod for super::ConnectionKey {}
     // SAFETY: see the module.

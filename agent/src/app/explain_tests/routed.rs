@@ -92,6 +92,7 @@ routes:
         state: PodState::Enrolled {
             netns_cookie: 4097,
             addresses: vec![[10, 1, 0, 5].into()],
+            over_share: 0,
             at: std::time::UNIX_EPOCH,
         },
     }];
