@@ -100,7 +100,10 @@ fn main() -> ExitCode {
         name,
         run: Box::new({
             let mut site = None;
-            move |bytes| site.get_or_insert_with(engine::Site::start).attack(bytes)
+            move |bytes| match &mut site {
+                Some(site) => engine::Site::attack(site, bytes),
+                none => none.insert(engine::Site::start()?).attack(bytes),
+            }
         }),
         share: 10,
     });

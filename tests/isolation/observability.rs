@@ -190,7 +190,7 @@ fn lines_of(text: &str, pod: &str) -> usize {
 
 #[test]
 fn a_pod_that_floods_a_slow_log_drops_its_own_lines_alone() {
-    let mut world = world(&["--access-log-queue", "131072"]);
+    let mut world = world(&["--access-log-queue", "262144"]);
     let config = world.config().pod(&world.servers[0].pod, "quiet");
     world.reload(config).unwrap();
     world

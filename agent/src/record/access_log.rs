@@ -189,15 +189,9 @@ impl AccessLog {
         if buffer.is_empty() {
             return;
         }
-        // What waits is no larger than its lines: a small batch does not take the buffer with it.
-        let bytes = if buffer.len() > buffer.capacity() / 2 {
-            let capacity = buffer.capacity();
-            std::mem::replace(&mut *buffer, Vec::with_capacity(capacity))
-        } else {
-            let bytes = buffer.as_slice().to_vec();
-            buffer.clear();
-            bytes
-        };
+        // What waits is no larger than its lines, by which pods are held to their shares.
+        let bytes = buffer.as_slice().to_vec();
+        buffer.clear();
         let part = |pod: Rc<PodLines>| {
             pod.lines.set(0);
             Part {
