@@ -51,6 +51,9 @@ pub mod kube;
 /// A runtime on a thread of its own, for clients that are called from tests.
 #[cfg(feature = "servers")]
 mod background;
+/// The agent's sockets by network namespace.
+#[cfg(feature = "servers")]
+pub mod holdings;
 /// Waiting for a condition, and reading what is observed.
 pub mod observe;
 

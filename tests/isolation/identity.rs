@@ -1,1 +1,390 @@
-//! Tests are added with the remedies.
+//! Whoever an enrolment was made for is served by it, and nobody after that.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead as _, BufReader, Lines, Write as _},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use derny_tests::{
+    Agent, AgentOptions, Config, Node, Pod, Process, Testd, Vip, World, eventually, holdings::Namespace,
+    load::Load, observe::now, upstream::HTTP_PORT,
+};
+
+/// Generous: other tests may run beside this one.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A client of a pod with one connection that it keeps.
+struct Kept {
+    stdin: ChildStdin,
+    said: Lines<BufReader<ChildStdout>>,
+    _process: Process,
+}
+
+impl Kept {
+    fn connect(pod: &Pod, target: &str) -> Self {
+        let mut command = Command::new("python3");
+        command
+            .args(["-c", include_str!("kept.py"), target])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut process = pod.spawn(command).unwrap();
+        let stdin = process.child().stdin.take().unwrap();
+        let said = BufReader::new(process.child().stdout.take().unwrap()).lines();
+        let mut kept = Self {
+            stdin,
+            said,
+            _process: process,
+        };
+        assert_eq!(kept.hears(), "connected");
+        kept
+    }
+
+    fn asks(&mut self, path: &str) {
+        writeln!(self.stdin, "{path}").unwrap();
+    }
+
+    fn hears(&mut self) -> String {
+        self.said.next().unwrap().unwrap()
+    }
+
+    /// Status and whom the server saw.
+    fn get(&mut self, path: &str) -> String {
+        self.asks(path);
+        self.hears()
+    }
+}
+
+/// Pods, a server and an agent whose configuration says which of the pods are enrolled.
+struct Mesh {
+    agent: Agent,
+    pods: Vec<Pod>,
+    vip: Vip,
+    server: Pod,
+    _testd: Testd,
+    _node: Node,
+}
+
+impl Mesh {
+    /// With no pod enrolled.
+    fn new(pods: usize, drain_timeout: &str) -> Self {
+        let node = Node::new().unwrap();
+        let server = node.pod("server").unwrap();
+        let testd = Testd::start(&server).unwrap();
+        let vip = node.service("http", 80, HTTP_PORT, &[&server]).unwrap();
+        let pods = (0..pods).map(|number| node.pod(&format!("pod-{number}")).unwrap());
+        let pods = pods.collect();
+        let mut options = AgentOptions::new(Config::default().service(&vip, Some("http")));
+        options.arguments = ["--drain-timeout", drain_timeout].map(str::to_owned).into();
+        Self {
+            agent: Agent::start(&node, options).unwrap(),
+            pods,
+            vip,
+            server,
+            _testd: testd,
+            _node: node,
+        }
+    }
+
+    /// Enrols these pods and no others, and returns when that is in force.
+    fn enrol(&mut self, which: impl IntoIterator<Item = usize>) {
+        let version = |agent: &Agent| agent.metrics().unwrap().sum("derny_snapshot_version", &[]);
+        let before = version(&self.agent);
+        let mut config = Config::default().service(&self.vip, Some("http"));
+        let mut count = 0;
+        for pod in which {
+            let (pod, workload) = (&self.pods[pod], format!("workload-{pod}"));
+            config = config.pod_inbound(pod, &workload, HTTP_PORT, Some("http"));
+            count += 1;
+        }
+        self.agent.reload(config).unwrap();
+        eventually("the configuration is in force", SOON, || {
+            version(&self.agent) > before && self.enrolled() == count
+        })
+        .unwrap();
+    }
+
+    fn enrolled(&self) -> usize {
+        let pods = self.agent.cli_json(&["pods"]).unwrap();
+        let pods = pods.as_array().unwrap().iter();
+        pods.filter(|pod| pod["state"] == "enrolled").count()
+    }
+
+    fn target(&self) -> String {
+        self.vip.address().to_string()
+    }
+
+    fn holds_nothing_of(&self, netns: Namespace, within: Duration) {
+        let last = std::cell::RefCell::default();
+        let held = eventually("nothing is held", within, || {
+            let holdings = self.agent.holdings().unwrap();
+            let nothing = holdings.of(netns) == 0;
+            *last.borrow_mut() = holdings;
+            nothing
+        });
+        if let Err(error) = held {
+            let mut last = last.into_inner();
+            last.sockets.retain(|socket| socket.netns_cookie == netns.cookie);
+            last.namespaces.retain(|inode| *inode == netns.inode);
+            panic!("{error}: {last:#?}");
+        }
+    }
+}
+
+/// Seen: the first pod's kept connection opened a connection to the server that the next pod's request was sent on, and
+/// it could read that in its own namespace.
+#[test]
+fn a_pod_that_kept_a_connection_does_not_carry_the_requests_of_the_next() {
+    let mut mesh = Mesh::new(2, "2s");
+    mesh.enrol([0]);
+    let mut kept = Kept::connect(&mesh.pods[0], &mesh.target());
+    assert_eq!(kept.get("/x"), format!("200 {}", mesh.pods[0].ip()));
+    mesh.enrol([1]);
+    let stranger = kept.get("/x");
+    assert!(
+        ["closed".to_owned(), format!("200 {}", mesh.pods[0].ip())].contains(&stranger),
+        "{stranger}"
+    );
+    let mut next = Kept::connect(&mesh.pods[1], &mesh.target());
+    for _ in 0..5 {
+        assert_eq!(next.get("/x"), format!("200 {}", mesh.pods[1].ip()));
+    }
+}
+
+/// The reverse: what the next pod had opened was used by the pod before it, past a policy for the former's address.
+#[test]
+fn a_withdrawn_pod_does_not_call_as_the_next() {
+    let mut mesh = Mesh::new(2, "30s");
+    mesh.enrol([0]);
+    let mut kept = Kept::connect(&mesh.pods[0], &mesh.target());
+    // A request in flight keeps the connection over the withdrawal.
+    kept.asks("/delay/3s");
+    eventually("the request is under way", SOON, || {
+        let address = mesh.server.address(HTTP_PORT).to_string();
+        mesh.agent.in_flight(&address).unwrap() == 1
+    })
+    .unwrap();
+    mesh.enrol([1]);
+    let mut next = Kept::connect(&mesh.pods[1], &mesh.target());
+    assert_eq!(next.get("/x"), format!("200 {}", mesh.pods[1].ip()));
+    assert!(kept.hears().starts_with("200 "), "what was in flight is finished");
+    let after = kept.get("/x");
+    assert!(
+        !after.contains(&mesh.pods[1].ip().to_string()),
+        "it called as the next pod: {after}"
+    );
+}
+
+#[test]
+fn after_a_withdrawn_pod_the_agent_holds_nothing_of_it() {
+    let mut world = World::with(1, &Default::default(), |options| {
+        options.arguments = ["--drain-timeout", "3s"].map(str::to_owned).into();
+    })
+    .unwrap();
+    let netns = world.client.namespace().unwrap();
+    let tunnel = |target: String| {
+        let script = format!(
+            "exec 3<>/dev/tcp/{}; echo hello >&3; head -n1 <&3; if read -r -t 60 <&3; then echo more; else echo end; fi",
+            target.replace(':', "/")
+        );
+        let mut command = Command::new("bash");
+        command
+            .args(["-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut process = world.client.spawn(command).unwrap();
+        let mut said = BufReader::new(process.child().stdout.take().unwrap()).lines();
+        assert_eq!(said.next().unwrap().unwrap(), "hello");
+        (process, said)
+    };
+    let mut relayed = tunnel(world.target("tcp").unwrap());
+    let mut idle = Kept::connect(&world.client, &world.target("http").unwrap());
+    assert!(idle.get("/x").starts_with("200"));
+    let mut busy = Kept::connect(&world.client, &world.target("http").unwrap());
+    busy.asks("/delay/2s");
+    let mut late = Kept::connect(&world.client, &world.target("http").unwrap());
+    late.asks("/delay/60s");
+    eventually("the requests are under way", SOON, || {
+        let address = world.servers[0].pod.address(HTTP_PORT).to_string();
+        world.agent.in_flight(&address).unwrap() == 2
+    })
+    .unwrap();
+    let mut config = world.config();
+    config.pods.clear();
+    world.reload(config).unwrap();
+    let withdrawn = now();
+    assert_eq!(idle.get("/x"), "closed", "what is idle ends at once");
+    assert!(busy.hears().starts_with("200"), "what is in flight is finished");
+    assert!(withdrawn.elapsed() < Duration::from_secs(3));
+    // And what is not finished in time ends.
+    let end = late.hears();
+    assert!(end == "closed" || end.starts_with("failed"), "{end}");
+    assert_eq!(relayed.1.next().unwrap().unwrap(), "end");
+    assert!(withdrawn.elapsed() >= Duration::from_secs(2), "not at once");
+    eventually("nothing is held", SOON, || {
+        world.agent.holdings().unwrap().of(netns) == 0
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_pod_whose_network_namespace_is_gone_ends_at_once() {
+    let mut mesh = Mesh::new(2, "10m");
+    mesh.enrol([0, 1]);
+    let mut kept = Kept::connect(&mesh.pods[0], &mesh.target());
+    assert!(kept.get("/x").starts_with("200"));
+    kept.asks("/delay/300s");
+    let netns = mesh.pods[0].namespace().unwrap();
+    assert!(mesh.agent.holdings().unwrap().of(netns) > 3);
+    // The name goes; the namespace would stay for as long as anybody holds it.
+    drop(mesh.pods.remove(0));
+    mesh.holds_nothing_of(netns, SOON);
+    // Withdrawn first, it drains, and its network goes meanwhile.
+    let netns = mesh.pods[0].namespace().unwrap();
+    let mut kept = Kept::connect(&mesh.pods[0], &mesh.target());
+    kept.asks("/delay/300s");
+    eventually("the request is under way", SOON, || {
+        let address = mesh.server.address(HTTP_PORT).to_string();
+        mesh.agent.in_flight(&address).unwrap() == 1
+    })
+    .unwrap();
+    mesh.enrol([]);
+    assert!(mesh.agent.holdings().unwrap().of(netns) > 0, "it drains");
+    drop(mesh.pods.remove(0));
+    mesh.holds_nothing_of(netns, SOON);
+}
+
+#[test]
+fn a_pod_that_is_only_changed_keeps_its_relayed_connections() {
+    let mut world = World::with(1, &Default::default(), |options| {
+        options.arguments = ["--drain-timeout", "0s"].map(str::to_owned).into();
+    })
+    .unwrap();
+    let target = world.target("tcp").unwrap();
+    let script = format!(
+        "exec 3<>/dev/tcp/{}; for word in one two; do echo $word >&3; head -n1 <&3; read -r; done",
+        target.replace(':', "/")
+    );
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut process = world.client.spawn(command).unwrap();
+    let mut stdin = process.child().stdin.take().unwrap();
+    let mut said = BufReader::new(process.child().stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "one");
+    let mut config = world.config();
+    config.pods[0].inbound.push(derny_tests::config::InboundEntry {
+        port: 8081,
+        protocol: None,
+        more: Default::default(),
+    });
+    world.reload(config).unwrap();
+    // Longer than listeners linger.
+    let netns = world.client.namespace().unwrap();
+    eventually("the listeners of before are closed", SOON, || {
+        let holdings = world.agent.holdings().unwrap();
+        let own = holdings
+            .sockets
+            .iter()
+            .filter(|it| it.netns_cookie == netns.cookie);
+        own.filter(|socket| socket.peer.is_none()).count() == 4
+    })
+    .unwrap();
+    writeln!(stdin).unwrap();
+    assert_eq!(said.next().unwrap().unwrap(), "two");
+    // And it ends with the pod.
+    let mut config = world.config();
+    config.pods.clear();
+    world.reload(config).unwrap();
+    eventually("nothing is held", SOON, || {
+        world.agent.holdings().unwrap().of(netns) == 0
+    })
+    .unwrap();
+}
+
+/// How long a withdrawn pod's sockets may last in the test below: listeners linger for a second, then comes the drain.
+const GRACE: Duration = Duration::from_secs(8);
+const PODS: usize = 8;
+const ENROLMENTS: usize = 2000;
+
+#[test]
+fn every_socket_lies_in_the_namespace_of_the_pod_that_it_serves() {
+    let mut mesh = Mesh::new(PODS, "500ms");
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let mut random = Random(seed);
+    let namespaces: Vec<Namespace> = mesh.pods.iter().map(|pod| pod.namespace().unwrap()).collect();
+    let by_ip: BTreeMap<String, u64> = (mesh.pods.iter().zip(&namespaces))
+        .flat_map(|(pod, netns)| {
+            [
+                (pod.ip().to_string(), netns.cookie),
+                (pod.ip6().to_string(), netns.cookie),
+            ]
+        })
+        .collect();
+    let arguments = ["--connections", "2", "--pause", "10-60"];
+    let loads: Vec<Load> = (mesh.pods.iter())
+        .map(|pod| Load::http(pod, &mesh.target(), &arguments).unwrap())
+        .collect();
+    let node = mesh.agent.holdings().unwrap().cookies();
+    assert_eq!(node.len(), 1, "the node's own: {node:?}");
+    let (mut enrolled, mut enrolments) = (BTreeSet::new(), 0);
+    let mut last_seen: BTreeMap<u64, Instant> = BTreeMap::new();
+    while enrolments < ENROLMENTS {
+        let wanted: BTreeSet<usize> = (0..PODS).filter(|_| random.next() % 2 == 0).collect();
+        enrolments += wanted.difference(&enrolled).count();
+        enrolled.clone_from(&wanted);
+        mesh.enrol(wanted);
+        last_seen.extend(enrolled.iter().map(|pod| (namespaces[*pod].cookie, now())));
+        let looked = now();
+        for socket in mesh.agent.holdings().unwrap().sockets {
+            if node.contains(&socket.netns_cookie) {
+                continue;
+            }
+            let known = last_seen.get(&socket.netns_cookie);
+            assert!(
+                known.is_some_and(|seen| looked < *seen + GRACE),
+                "after {enrolments} enrolments, of a pod that is none: {socket:?}"
+            );
+            // A dialled or steered socket has the address of the pod in whose namespace it lies.
+            let ip = socket.local.unwrap().ip().to_canonical();
+            let owner = by_ip.get(&ip.to_string());
+            assert!(
+                ip.is_loopback() || owner == Some(&socket.netns_cookie),
+                "{socket:?}"
+            );
+        }
+    }
+    mesh.enrol([]);
+    for netns in &namespaces {
+        mesh.holds_nothing_of(*netns, SOON);
+    }
+    let mut through = 0;
+    for (load, pod) in loads.into_iter().zip(&mesh.pods) {
+        let calls = load.end().unwrap();
+        let answered = calls.iter().filter(|call| call.ok);
+        let wrong = answered
+            .clone()
+            .find(|call| call.peer_ip() != Some(pod.ip().into()));
+        assert!(wrong.is_none(), "a call of {} came from {wrong:?}", pod.ip());
+        let failed = calls.len() - answered.count();
+        assert!(failed * 50 < calls.len(), "{failed} of {} failed", calls.len());
+        through += calls.iter().filter(|call| call.by_derny()).count();
+    }
+    assert!(through > 100, "only {through} calls passed the agent");
+}
+
+/// xorshift64: which pods, in a way that a seed repeats.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 20
+    }
+}

@@ -57,6 +57,10 @@ impl Replay {
         }
     }
 
+    pub fn socket(&self) -> &TcpStream {
+        self.stream.0.stream()
+    }
+
     pub fn pulse(&self) -> &Arc<Pulse> {
         self.stream.0.pulse()
     }

@@ -43,8 +43,6 @@ use crate::{
 const UPDATES: usize = 16;
 /// Addresses that the kernel can redirect.
 const MAX_DESTINATIONS: u32 = 131_072;
-/// How long connections in hand may go on once the agent has been told to end.
-const DRAIN: Duration = Duration::from_secs(10);
 /// How long enrolling pods may keep the publisher from anything else.
 const ENROLMENTS: Duration = Duration::from_secs(60);
 
@@ -141,6 +139,7 @@ pub fn run(args: RunArgs) -> Result<()> {
                 None => Arc::new(()),
             },
             endpoints_wait: args.kubernetes.endpoints_wait,
+            drain_timeout: args.drain_timeout,
             workers,
             limits: args.connections.limits(),
         })?;
@@ -175,6 +174,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         kernel,
         threads.handles(ledger.clone(), args.stale_after),
         workers,
+        args.drain_timeout,
         snapshot,
         ready.clone(),
     );
@@ -265,9 +265,9 @@ pub fn run(args: RunArgs) -> Result<()> {
                 }
             }
         }
-        tracing::info!(seconds = DRAIN.as_secs(), "draining");
+        tracing::info!(seconds = args.drain_timeout.as_secs_f64(), "draining");
         drop(drain);
-        let drained = trigger.drain(DRAIN).await;
+        let drained = trigger.drain(args.drain_timeout).await;
         tracing::info!(?drained, "drained");
         anyhow::Ok(())
     })?;

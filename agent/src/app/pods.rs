@@ -52,20 +52,20 @@ pub(super) fn list(
             workload: pod.workload.to_string(),
             slot: Some(status.slot.get().into()),
             netns: pod.netns.path().display().to_string(),
-            open_connections: hub.open_connections(status.slot),
             held: held.contains(&pod.name),
             note: board.and_then(|board| board.note(&pod.name)).unwrap_or_default(),
             ..proto::Pod::default()
         };
         match &status.state {
             PodState::Enrolled {
-                netns_cookie,
+                id,
                 addresses,
                 over_share,
                 at,
             } => proto::Pod {
                 note: noted(&shown.note, *over_share),
-                netns_cookie: Some(*netns_cookie),
+                netns_cookie: Some(id.netns_cookie),
+                open_connections: hub.open_connections(*id),
                 addresses: addresses.iter().map(ToString::to_string).collect(),
                 state: proto::PodState::Enrolled.into(),
                 enrolled_at_ms: Some(unix_ms(*at)),

@@ -24,7 +24,7 @@ use crate::{
     drain,
     intercept::{Enrolled, Heartbeat, Netns, Origins},
     live::Pulse,
-    model::{self, Demand, DestinationId, Pod, Slot, Update},
+    model::{self, Demand, DestinationId, Ending, EnrolmentId, Pod, Slot, Update},
     pool::Sockets,
     proxy::{self, Command, EnrolledPod, Progress, Registry, Setup},
     publish::{self, Publisher},
@@ -54,6 +54,7 @@ pub(super) struct WorkerParts<'a> {
     pub(super) drain: &'a drain::Watch,
     pub(super) demand: Arc<dyn Demand>,
     pub(super) endpoints_wait: Duration,
+    pub(super) drain_timeout: Duration,
     pub(super) workers: usize,
     pub(super) limits: Limits,
 }
@@ -76,6 +77,7 @@ impl Workers {
             drain: parts.drain.clone(),
             demand: parts.demand,
             endpoints_wait: parts.endpoints_wait,
+            drain_timeout: parts.drain_timeout,
             workers: parts.workers,
             give_memory_back: memory::give_back,
             limits: parts.limits,
@@ -125,7 +127,7 @@ impl publish::Workers for Handles {
         for (worker, listeners) in self.workers.iter().zip(enrolled.listeners) {
             // A worker that has ended is being drained.
             let _ = worker.send(Command::Enrol(EnrolledPod {
-                slot,
+                id: enrolled.id,
                 pod: pod.clone(),
                 addresses: enrolled.addresses.own.clone(),
                 sockets: enrolled.netns.clone(),
@@ -144,17 +146,21 @@ impl publish::Workers for Handles {
         overloaded.map(|(slot, _)| *slot).collect()
     }
 
-    fn addresses(&self, slot: Slot, own: &[IpAddr]) {
+    fn addresses(&self, id: EnrolmentId, own: &[IpAddr]) {
         let own: Arc<[IpAddr]> = own.into();
         for worker in &self.workers {
-            let _ = worker.send(Command::Addresses(slot, own.clone()));
+            let _ = worker.send(Command::Addresses(id, own.clone()));
         }
     }
 
-    fn withdraw(&self, slot: Slot) {
+    fn withdraw(&self, slot: Slot, id: EnrolmentId, ending: Ending) {
         self.accounts.borrow_mut().remove(&slot);
+        self.end(id, ending);
+    }
+
+    fn end(&self, id: EnrolmentId, ending: Ending) {
         for worker in &self.workers {
-            let _ = worker.send(Command::Withdraw(slot));
+            let _ = worker.send(Command::Withdraw(id, ending));
         }
     }
 }

@@ -123,6 +123,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", env = "DERNY_STALE_AFTER", default_value = "1s", value_parser = stale_after)]
     pub stale_after: Duration,
 
+    /// How long what is in flight may take when a pod leaves the mesh or the agent ends, 0s to 1h
+    #[arg(long, value_name = "DURATION", env = "DERNY_DRAIN_TIMEOUT", default_value = "10s", value_parser = drain_timeout)]
+    pub drain_timeout: Duration,
+
     /// The agent's own log: a level, or levels by part (info,derny::pool=debug)
     #[arg(long, value_name = "FILTER", env = "DERNY_LOG", default_value = "info")]
     pub log: String,
@@ -261,6 +265,10 @@ fn endpoints_idle(text: &str) -> Result<Duration, String> {
     )
 }
 
+fn drain_timeout(text: &str) -> Result<Duration, String> {
+    within(text, Duration::ZERO..=Duration::from_secs(3600), "0s to 1h")
+}
+
 fn endpoints_wait(text: &str) -> Result<Duration, String> {
     within(text, Duration::ZERO..=Duration::from_secs(60), "0s to 1m")
 }
@@ -308,6 +316,7 @@ mod tests {
         assert_eq!(args.http_address, SocketAddr::from(([0, 0, 0, 0], 15090)));
         assert_eq!(args.access_log, AccessLog::Stdout);
         assert_eq!(args.stale_after, Duration::from_secs(1));
+        assert_eq!(args.drain_timeout, Duration::from_secs(10));
         assert_eq!((args.log.as_str(), args.kernel_log), ("info", KernelLog::Off));
         assert!(args.dns_servers.is_empty());
         assert_eq!((args.cgroup, args.workers, args.zone), (None, None, None));

@@ -11,17 +11,18 @@ use aya::{maps::PerCpuValues, util::nr_cpus};
 use derny_ebpf_common::{Counters, Listener, PATHS, Pod as PodEntry, PodAddressKey};
 
 use super::{
-    Addresses, EnrolError, InterceptError, Kernel, Listeners, Netns,
+    Addresses, EnrolError, InterceptError, Kernel, Listeners, NamedNetns, Netns,
     addresses::{Watch, steer},
     listen::{self, Opened},
     netns::{Interfaces, identity_of, identity_of_this_thread, interfaces},
     tables::{address_key, to_label},
 };
-use crate::model::{Pod, PodAddresses, PodName, PodNetns, Slot};
+use crate::model::{EnrolmentId, Pod, PodAddresses, PodName, PodNetns, Slot};
 
 /// What workers need of an enrolled pod.
 #[derive(Debug)]
 pub struct Enrolled {
+    pub id: EnrolmentId,
     pub netns: Arc<Netns>,
     pub addresses: Addresses,
     /// One per worker.
@@ -133,8 +134,14 @@ impl Kernel {
         };
         let netns = Arc::clone(&enrolment.netns);
         let own = enrolment.addresses.clone();
+        self.generation += 1;
+        let id = EnrolmentId {
+            netns_cookie: netns.cookie(),
+            generation: self.generation,
+        };
         self.enrolled.insert(slot, enrolment);
         Ok(Enrolled {
+            id,
             netns,
             addresses: Addresses { own, over_share },
             listeners: opened.workers,
@@ -142,11 +149,16 @@ impl Kernel {
     }
 
     /// The pod's new connections go direct, and calls to it arrive unsteered. Connections that the agent has
-    /// accepted go on. Withdrawing an empty slot does nothing.
-    pub fn withdraw(&mut self, slot: Slot) {
-        if let Some(enrolment) = self.enrolled.remove(&slot) {
-            self.retract(enrolment);
-        }
+    /// accepted are not the kernel's matter. Withdrawing an empty slot does nothing; else the network namespace is
+    /// returned by name.
+    pub fn withdraw(&mut self, slot: Slot) -> Option<NamedNetns> {
+        let enrolment = self.enrolled.remove(&slot)?;
+        let named = NamedNetns {
+            path: enrolment.found.path().to_owned(),
+            identity: enrolment.netns.identity(),
+        };
+        self.retract(enrolment);
+        Some(named)
     }
 
     /// Does the pod's path name nothing, or another namespace than the one that was enrolled? `false` for an

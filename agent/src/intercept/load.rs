@@ -50,6 +50,8 @@ pub struct Kernel {
     pub(super) steering: Steering,
     pub(super) tables: Tables,
     pub(super) enrolled: BTreeMap<Slot, Enrolment>,
+    /// Of the last enrolment.
+    pub(super) generation: u64,
     pub(super) options: Options,
     /// Ends with the kernel's programs.
     _log: Option<KernelLog>,
@@ -122,6 +124,7 @@ impl Kernel {
             steering,
             tables,
             enrolled: BTreeMap::new(),
+            generation: 0,
             options: options.clone(),
             _log: log,
         })

@@ -31,7 +31,7 @@ pub use error::{EnrolError, InterceptError};
 pub use heartbeat::Heartbeat;
 pub use listen::Listeners;
 pub use load::{Kernel, Options};
-pub use netns::Netns;
+pub use netns::{NamedNetns, Netns};
 pub use observe::{ObservedDestination, ObservedHeld, ObservedPod, Observer, SlotCounters};
 pub use order::{Hook, Order, OtherProgram, ProgramOrder};
 pub use origins::Origins;

@@ -110,6 +110,38 @@ pub struct InboundPort {
     pub limits: InboundLimits,
 }
 
+/// One enrolment of a pod: from when the kernel redirects its connections until it is withdrawn and all that was made
+/// for it has ended.
+///
+/// It is the identity by which everything of a pod is kept, in the agent and in the kernel. A [`Slot`] is a place, and
+/// the next pod gets it; a name comes back with the next pod of a StatefulSet. This is never given out twice: the kernel
+/// does not use a cookie of a network namespace again, and the generation tells enrolments of one namespace apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EnrolmentId {
+    /// Of the network namespace, as the kernel programs know it.
+    pub netns_cookie: u64,
+    /// Counts the enrolments of this agent.
+    pub generation: u64,
+}
+
+impl fmt::Display for EnrolmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.netns_cookie, self.generation)
+    }
+}
+
+/// How an enrolment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The pod is enrolled anew in the same network namespace. Requests are finished, and connections that are relayed go
+    /// on, until the pod is withdrawn.
+    Replaced,
+    /// The pod leaves the mesh and may live on: what is in flight has some time to be finished.
+    Drained,
+    /// Its network namespace has gone: there is nobody left to finish anything for.
+    Gone,
+}
+
 /// What has become of a pod that the configuration names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodStatus {
@@ -122,7 +154,7 @@ pub struct PodStatus {
 pub enum PodState {
     /// The kernel redirects its connections.
     Enrolled {
-        netns_cookie: u64,
+        id: EnrolmentId,
         /// The pod's own.
         addresses: Vec<IpAddr>,
         /// Pairs of address and port that are not steered, because they are over the pod's share.

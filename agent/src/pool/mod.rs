@@ -1,4 +1,4 @@
-//! (source pod, endpoint) → a usable connection. One worker's connections; nothing is shared between threads.
+//! An endpoint → a usable connection, for one pod. One worker's connections; nothing is shared between threads.
 
 mod bounds;
 mod connect;
@@ -33,7 +33,7 @@ use tokio::{sync::Notify, time::Instant};
 pub use uploads::Upload;
 
 use crate::{
-    model::{ConnectionPool, Slot},
+    model::ConnectionPool,
     record::{OpenConnection, Scope},
     share::{Holding, Local, Part, Share},
 };
@@ -48,37 +48,32 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
 {
 }
 
-/// The pod that calls, and the endpoint.
-type Key = (Slot, SocketAddr);
-
-/// All pools of one worker.
+/// The pools of one enrolment of a pod. They are the pod's own value and go with it, so that no request of another pod
+/// can meet its connections.
 #[derive(Debug)]
 pub struct Pools<B> {
-    pools: RefCell<HashMap<Key, Rc<Pool<B>>>>,
-}
-
-impl<B> Default for Pools<B> {
-    fn default() -> Self {
-        Self {
-            pools: RefCell::default(),
-        }
-    }
+    sockets: Rc<dyn Sockets>,
+    share: Rc<Local>,
+    pools: RefCell<HashMap<SocketAddr, Rc<Pool<B>>>>,
 }
 
 impl<B: RequestBody> Pools<B> {
-    /// The pool of `slot`'s connections to `endpoint`. `sockets` makes sockets in the pod's network namespace,
-    /// so that the endpoint sees the pod's own address; `share` is what the pod pays with.
-    pub fn pool(
-        &self,
-        slot: Slot,
-        endpoint: SocketAddr,
-        sockets: &Rc<dyn Sockets>,
-        share: &Rc<Local>,
-    ) -> Rc<Pool<B>> {
+    /// `sockets` makes sockets in the pod's network namespace, so that the endpoint sees the pod's own address; `share` is
+    /// what the pod pays with, and the connections end with it.
+    pub fn new(sockets: Rc<dyn Sockets>, share: Rc<Local>) -> Self {
+        Self {
+            sockets,
+            share,
+            pools: RefCell::default(),
+        }
+    }
+
+    /// The pool of the pod's connections to `endpoint`.
+    pub fn pool(&self, endpoint: SocketAddr) -> Rc<Pool<B>> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools
-            .entry((slot, endpoint))
-            .or_insert_with(|| Rc::new(Pool::new(endpoint, sockets.clone(), share.clone())));
+            .entry(endpoint)
+            .or_insert_with(|| Rc::new(Pool::new(endpoint, self.sockets.clone(), self.share.clone())));
         pool.clone()
     }
 
@@ -88,12 +83,6 @@ impl<B: RequestBody> Pools<B> {
             pool.sweep(now);
             Rc::strong_count(pool) > 1 || !pool.is_empty()
         });
-    }
-
-    /// The pod has gone: its connections close, those in use when their requests end, because a request holds
-    /// its pool.
-    pub fn forget(&self, slot: Slot) {
-        self.pools.borrow_mut().retain(|(of, _), _| *of != slot);
     }
 }
 

@@ -108,11 +108,7 @@ impl Attempts<'_> {
         x.attempt(endpoint.address());
         let mut judged = Judged::new(self.inlet, upstream, in_flight, place);
         let pod = &self.inlet.pod;
-        let pool = self
-            .inlet
-            .worker
-            .pools
-            .pool(pod.slot, endpoint.address(), &pod.sockets, &pod.share);
+        let pool = pod.pools.pool(endpoint.address());
         let settings = &upstream.port.policy.connection_pool;
         let opening = Opening {
             settings,

@@ -7,9 +7,10 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     inlet::Inlet,
+    local_pod::LocalPod,
     serve_http1, serve_http2,
     tunnel::{self, Opaque},
-    worker::{LocalPod, Worker},
+    worker::Worker,
 };
 use crate::{
     accept::{self, Detected, Expecting, Place, Replay, detect, silent, spoke},
@@ -52,7 +53,10 @@ pub(super) async fn inbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpSt
         pod.share.account().exceeded(Share::Connections);
         return accept::refuse(&stream);
     };
-    let port = pod.pod.inbound.iter().find(|p| p.port == local.port()).copied();
+    // The listener itself stands on the loopback, where it is nobody's destination: a connection to it is none that the
+    // kernel steered, and to dial its address would be to call oneself.
+    let is_own = !local.ip().to_canonical().is_loopback();
+    let port = pod.inbound(local.port()).filter(|_| is_own);
     match port {
         Some(port) => match Inlet::inbound(&worker, &pod, (local, peer), port, (place, of_peer)) {
             Some(inlet) => serve(inlet, stream).await,

@@ -15,7 +15,7 @@ use std::{
 use super::hash_tables::HashTables;
 use crate::{
     balance::{Breaker, EjectReason, Event, EventKind, Levels, Outliers},
-    model::{InboundLimits, Pod, PodName, ServicePort, ServicePortName},
+    model::{EnrolmentId, InboundLimits, ServicePort, ServicePortName},
     record::{Direction, ScopeKey, Source},
     snapshot::Snapshot,
 };
@@ -119,8 +119,8 @@ struct Inner {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     scope: ScopeKey,
-    /// The called pod of an inbound port: its bounds protect that pod, and not its workload.
-    pod: Option<PodName>,
+    /// The called pod of an inbound port: its bounds protect that pod, and not its workload nor its successor.
+    pod: Option<EnrolmentId>,
 }
 
 /// One entry of the registry, for the windows. Pods of one workload have an entry each for the same inbound port.
@@ -190,17 +190,16 @@ impl Registry {
         self.of(key, || Guards::new(port))
     }
 
-    /// The guards of calls to an inbound port of `pod`, whoever calls.
-    pub(super) fn inbound(&self, scope: ScopeKey, pod: PodName, limits: &InboundLimits) -> Arc<Guards> {
+    /// The guards of calls to an inbound port of `pod`, whoever calls. They stay for as long as somebody holds them, as
+    /// each worker does that knows the pod.
+    pub(super) fn inbound(&self, scope: ScopeKey, pod: EnrolmentId, limits: &InboundLimits) -> Arc<Guards> {
         // The one endpoint is the pod itself, and is never ejected.
         let made = || Guards::of(Outliers::new(None), Breaker::inbound(limits));
         let key = Key {
             scope,
             pod: Some(pod),
         };
-        let guards = self.of(key, made);
-        guards.breaker.follow_inbound(limits);
-        guards
+        self.of(key, made)
     }
 
     /// Guards that nobody shares, for a connection of no service.
@@ -211,24 +210,19 @@ impl Registry {
     /// Everything that time and configuration do to guards: to be called by one task, every 100 ms.
     pub fn look_after(&self, snapshot: &Snapshot, now: Instant, rng: &mut fastrand::Rng) {
         let mut inner = self.lock();
+        // Pods go without a new snapshot, when the last of their connections has ended.
+        let held = |key: &Key, guards: &mut Arc<Guards>| key.pod.is_none() || Arc::strong_count(guards) > 1;
+        inner.guards.retain(held);
         if inner.followed != snapshot.version {
             inner.followed = snapshot.version;
-            let pods: HashMap<&PodName, &Arc<Pod>> =
-                snapshot.pods.values().map(|pod| (&pod.name, pod)).collect();
             let callers: HashSet<(&str, &str)> = (snapshot.pods.values())
                 .map(|pod| (&*pod.name.namespace, &*pod.workload))
                 .collect();
             inner.guards.retain(|Key { scope, pod }, guards| {
                 // Whoever holds them must meet the same ones again when the caller comes back.
                 let held = Arc::strong_count(guards) > 1;
-                if let Some(name) = pod {
-                    let pod = pods.get(name);
-                    let port =
-                        pod.and_then(|pod| pod.inbound.iter().find(|p| p.port == scope.destination.port));
-                    if let Some(port) = port {
-                        guards.breaker.follow_inbound(&port.limits);
-                    }
-                    return held || port.is_some();
+                if pod.is_some() {
+                    return true;
                 }
                 let caller = (&*scope.source.namespace, &*scope.source.workload);
                 match snapshot.ports.get(&scope.destination) {
@@ -280,12 +274,12 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{InboundPort, PodAddresses, Protocol, ServiceName, Slot};
+    use crate::model::ServiceName;
 
-    fn pod(name: &str) -> PodName {
-        PodName {
-            namespace: "demo".into(),
-            name: name.into(),
+    fn pod(generation: u64) -> EnrolmentId {
+        EnrolmentId {
+            netns_cookie: 7,
+            generation,
         }
     }
 
@@ -318,8 +312,8 @@ mod tests {
     #[test]
     fn an_inbound_port_is_guarded_for_each_pod_of_a_workload() {
         let registry = Registry::default();
-        let (one, other) = (pod("web-1"), pod("web-2"));
-        let first = registry.inbound(inbound(), one.clone(), &limits(1));
+        let (one, other) = (pod(1), pod(2));
+        let first = registry.inbound(inbound(), one, &limits(1));
         let _held = first.breaker.connection().unwrap();
         assert!(
             registry
@@ -338,42 +332,24 @@ mod tests {
     }
 
     #[test]
-    fn inbound_bounds_follow_the_pod_and_go_with_it() {
+    fn the_next_enrolment_of_a_pod_begins_with_guards_of_its_own() {
         let registry = Registry::default();
-        let guards = registry.inbound(inbound(), pod("web-1"), &limits(1));
-        let _held = guards.breaker.connection().unwrap();
-        let enrolled = Pod {
-            name: pod("web-1"),
-            workload: "web".into(),
-            netns: "/n".into(),
-            addresses: PodAddresses::default(),
-            since: None,
-            inbound: vec![InboundPort {
-                port: 80,
-                protocol: Protocol::Http,
-                limits: limits(2),
-            }],
-        };
-        let mut snapshot = Snapshot {
-            version: 1,
-            pods: [(Slot::new(1).unwrap(), Arc::new(enrolled))]
-                .into_iter()
-                .collect(),
-            ..Snapshot::default()
-        };
+        let guards = registry.inbound(inbound(), pod(1), &limits(1));
+        let held = guards.breaker.connection().unwrap();
+        let next = registry.inbound(inbound(), pod(2), &limits(1));
+        assert!(
+            next.breaker.connection().is_some(),
+            "what the former holds is not its own"
+        );
+        let snapshot = Snapshot::default();
         let now = tokio::time::Instant::now().into_std();
         let mut rng = fastrand::Rng::with_seed(1);
         registry.look_after(&snapshot, now, &mut rng);
-        assert!(guards.breaker.connection().is_some(), "the bound has grown");
+        assert_eq!(registry.all().len(), 2);
         drop(guards);
-        // The count of what was refused stays as long as the port does.
-        snapshot.version = 2;
-        registry.look_after(&snapshot, now, &mut rng);
-        assert_eq!(registry.all().len(), 1);
-        snapshot.version = 3;
-        snapshot.pods.clear();
         registry.look_after(&snapshot, now, &mut rng);
         // A connection in hand still holds the breaker, and nothing else.
-        assert_eq!(registry.all().len(), 0);
+        assert_eq!(registry.all().len(), 1);
+        drop(held);
     }
 }

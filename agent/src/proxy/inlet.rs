@@ -9,9 +9,11 @@ use std::{
 
 use super::{
     awaited,
+    guards::Guards,
+    local_pod::LocalPod,
     local_ports::{Bounded, called},
     view::Upstream,
-    worker::{LocalPod, Worker},
+    worker::Worker,
 };
 use crate::{
     accept::Place,
@@ -119,16 +121,18 @@ impl Inlet {
         worker: &Rc<Worker>,
         pod: &Rc<LocalPod>,
         (local, peer): (SocketAddr, SocketAddr),
-        port: InboundPort,
+        (port, guards): &(InboundPort, Arc<Guards>),
         (place, of_peer): (Place, Peer),
     ) -> Option<Rc<Self>> {
         let key = called(&pod.pod, port.port);
         let name = key.destination.clone();
-        let registry = worker.view.registry();
-        let guards = registry.inbound(key.clone(), pod.pod.name.clone(), &port.limits);
         let of_port = guards.breaker.connection()?;
         let one = Arc::new(single(name, port.protocol, local, Policy::inbound(&port.limits)));
-        let aim = Aim::Address(Upstream::inbound(one, guards, &mut worker.rng.borrow_mut()));
+        let aim = Aim::Address(Upstream::inbound(
+            one,
+            guards.clone(),
+            &mut worker.rng.borrow_mut(),
+        ));
         let caller = peer.ip().to_canonical().to_string();
         let accepted = Accepted {
             _place: place,
@@ -167,7 +171,7 @@ impl Inlet {
             aim,
             found: RefCell::new((u64::MAX, None)),
             _open: scope.connection(),
-            _of_pod: worker.recorder.counters.connection_of(pod.slot),
+            _of_pod: pod.counters.connection(),
             _accepted: accepted,
             line: Rc::new(Line {
                 caller: caller_name,

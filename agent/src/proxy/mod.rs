@@ -7,6 +7,7 @@
 //! ```
 
 mod worker;
+mod local_pod;
 mod trim;
 mod guards;
 mod hash_tables;

@@ -36,7 +36,7 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
         return;
     };
     let buffer = usize::try_from(memory.amount() / 2).unwrap_or(usize::MAX);
-    let drain = inlet.worker.drain.clone();
+    let drain = inlet.pod.drain.clone();
     let (caller, limits) = (inlet.clone(), inlet.worker.limits);
     let pulse = stream.pulse().clone();
     let answering = Rc::new(Answering::new(pulse.clone()));

@@ -60,7 +60,7 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
         .max_concurrent_reset_streams(MAX_RESET_STREAMS)
         .reset_stream_duration(REMEMBERED_FOR)
         .data_frame_budget(SMALL_FRAMES);
-    let drain = inlet.worker.drain.clone();
+    let drain = inlet.pod.drain.clone();
     let limits = inlet.worker.limits;
     let stream = Framed::new(stream);
     let reading = stream.reading();

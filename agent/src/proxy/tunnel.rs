@@ -160,7 +160,7 @@ pub(super) async fn relay(
     };
     let stream = Replay::new(first, stream);
     let pulse = stream.pulse().clone();
-    let mut caller = Counted::new(stream, inlet.line.scope.clone());
+    let caller = Counted::new(stream, inlet.line.scope.clone());
     let (endpoint, flag) = (connected.endpoint, connected.flag);
     let upstream = Socket::new(connected.stream);
     let mut peers = Peers::new([
@@ -168,11 +168,17 @@ pub(super) async fn relay(
         (upstream.pulse().clone(), connected.dead_peer),
     ])
     .beside();
-    let mut upstream = Paced(upstream);
+    let mut pair = Pair {
+        caller,
+        upstream: Paced(upstream),
+        is_over: false,
+    };
     let ended = tokio::select! {
-        ended = copy_bidirectional_with_sizes(&mut caller, &mut upstream, BUFFER, BUFFER) => ended,
+        ended = copy_bidirectional_with_sizes(&mut pair.caller, &mut pair.upstream, BUFFER, BUFFER) => ended,
         () = &mut peers => Ok((0, 0)),
     };
+    pair.is_over = true;
+    let caller = &pair.caller;
     let flag = caller.flag(&ended, flag);
     record(
         inlet,
@@ -210,6 +216,23 @@ pub(super) async fn join(
         flag,
         (caller.received, caller.sent),
     );
+}
+
+/// Two connections that are relayed. Dropped before its time, as when its pod is withdrawn, both are reset: a FIN would
+/// tell each side that the other had said all that it wanted to say.
+struct Pair {
+    caller: Counted<Replay>,
+    upstream: Paced<Socket>,
+    is_over: bool,
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if !self.is_over {
+            accept::refuse(self.caller.stream.socket());
+            accept::refuse(self.upstream.0.stream());
+        }
+    }
 }
 
 fn record(

@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fmt,
     net::IpAddr,
     rc::Rc,
@@ -15,23 +15,18 @@ use std::{
 };
 
 use tokio::{
-    net::TcpListener,
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{
-    connection, guards::Registry, local_ports::LocalPorts, own_addresses::OwnAddresses, trim::Trim,
-    view::View,
-};
+use super::{guards::Registry, local_pod::LocalPods, local_ports::LocalPorts, trim::Trim, view::View};
 use crate::{
     accept::{Ability, Acceptor},
     drain,
-    model::{Demand, Origins, Pod, Slot},
-    pool::{Pools, Sockets},
-    record::{Direction, Hub, Recorder, ScopeKey, Source, Writer},
-    retry::AttemptBody,
-    share::{Account, Holding, Local, Peers, Share, Task, Turns},
+    model::{Demand, Ending, EnrolmentId, Origins, Pod},
+    pool::Sockets,
+    record::{Direction, Hub, Recorder, Source, Writer},
+    share::{Account, Turns},
     snapshot::Snapshot,
     transport::Limits,
 };
@@ -44,10 +39,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 const FORGET: Duration = Duration::from_secs(120);
 /// How often discovery is told what is in use; what it watches for that it keeps for minutes.
 const USED: Duration = Duration::from_secs(1);
-/// How long a withdrawn pod's listeners, and those of an agent that ends, go on accepting: connections that the
-/// kernel redirected before it was told are in their backlog.
-const LINGER: Duration = Duration::from_secs(1);
-
 /// What a worker is given at its start.
 pub struct Setup {
     pub index: usize,
@@ -62,6 +53,8 @@ pub struct Setup {
     pub demand: Arc<dyn Demand>,
     /// How long a request waits to learn who answers for its service.
     pub endpoints_wait: Duration,
+    /// How long what is in flight of a withdrawn pod may take.
+    pub drain_timeout: Duration,
     /// How many workers there are.
     pub workers: usize,
     /// Gives memory that this thread does not use back to the system.
@@ -83,14 +76,14 @@ impl fmt::Debug for Setup {
 pub enum Command {
     Enrol(EnrolledPod),
     /// The pod's own addresses are these now.
-    Addresses(Slot, Arc<[IpAddr]>),
-    Withdraw(Slot),
+    Addresses(EnrolmentId, Arc<[IpAddr]>),
+    Withdraw(EnrolmentId, Ending),
 }
 
 /// A pod whose connections the kernel redirects, with this worker's listeners in it.
 #[derive(Debug)]
 pub struct EnrolledPod {
-    pub slot: Slot,
+    pub id: EnrolmentId,
     pub pod: Arc<Pod>,
     pub addresses: Vec<IpAddr>,
     pub sockets: Arc<dyn Sockets + Send + Sync>,
@@ -133,44 +126,16 @@ impl Progress {
     }
 }
 
-/// A pod as this worker knows it.
-#[derive(Debug)]
-pub(super) struct LocalPod {
-    pub(super) slot: Slot,
-    pub(super) pod: Arc<Pod>,
-    pub(super) addresses: OwnAddresses,
-    pub(super) sockets: Rc<dyn Sockets>,
-    pub(super) share: Rc<Local>,
-    /// Who calls its inbound ports.
-    pub(super) peers: Rc<Peers>,
-    /// Combinations of labels that its connections are counted under.
-    pub(super) series: RefCell<HashMap<ScopeKey, Holding>>,
-}
-
-impl LocalPod {
-    /// `key`, or the common one of all that are more than the pod may have.
-    pub(super) fn series(&self, key: ScopeKey) -> ScopeKey {
-        let mut series = self.series.borrow_mut();
-        if series.contains_key(&key) {
-            return key;
-        }
-        match self.share.take(Share::Series, 1) {
-            Some(paid) => drop(series.insert(key.clone(), paid)),
-            None => return ScopeKey::other(key.direction),
-        }
-        key
-    }
-}
-
 pub(super) struct Worker {
     pub(super) view: View,
     pub(super) local_ports: LocalPorts,
-    pub(super) pools: Pools<AttemptBody>,
+    pub(super) pods: LocalPods,
     pub(super) recorder: Rc<Recorder>,
     pub(super) acceptor: Acceptor,
     pub(super) origins: Box<dyn Origins>,
     pub(super) rng: RefCell<fastrand::Rng>,
-    pub(super) drain: drain::Watch,
+    /// Each connection holds the worker, and by this the end of the agent.
+    pub(super) _drain: drain::Guard,
     pub(super) demand: Arc<dyn Demand>,
     pub(super) endpoints_wait: Duration,
     /// How many workers there are: each has its part of what a pod may hold.
@@ -232,6 +197,7 @@ pub async fn run(setup: Setup) {
         drain,
         demand,
         endpoints_wait,
+        drain_timeout,
         workers,
         give_memory_back,
         limits,
@@ -243,12 +209,12 @@ pub async fn run(setup: Setup) {
     let worker = Rc::new(Worker {
         view: View::new(snapshot, registry),
         local_ports: LocalPorts::default(),
-        pools: Pools::default(),
+        pods: LocalPods::default(),
         acceptor: Acceptor::new(progress.ability.clone(), limits.dead_peer, recorder.clone()),
         recorder,
         origins,
         rng: RefCell::new(fastrand::Rng::new()),
-        drain: drain.clone(),
+        _drain: drain.guard(),
         demand,
         endpoints_wait,
         workers: workers.max(1) as u64,
@@ -262,7 +228,6 @@ pub async fn run(setup: Setup) {
         give_memory_back,
     ));
 
-    let mut listening: HashMap<Slot, Listening> = HashMap::new();
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
@@ -270,42 +235,28 @@ pub async fn run(setup: Setup) {
         };
         match command {
             Some(Command::Enrol(enrolled)) => {
-                let slot = enrolled.slot;
                 let name = enrolled.pod.name.clone();
-                match listen(&worker, enrolled) {
-                    Ok(begun) => drop(listening.insert(slot, begun)),
-                    Err(error) => tracing::error!(pod = %name, %error, "listeners not registered"),
+                if let Err(error) = worker.pods.enrol(&worker, enrolled) {
+                    tracing::error!(pod = %name, %error, "listeners not registered");
                 }
             }
-            Some(Command::Addresses(slot, addresses)) => {
-                if let Some(Listening { pod, .. }) = listening.get(&slot) {
+            Some(Command::Addresses(id, addresses)) => {
+                if let Some(pod) = worker.pods.get(id) {
                     pod.addresses.set(&addresses);
-                    worker.local_ports.withdraw(slot);
-                    worker
-                        .local_ports
-                        .enrol(worker.view.registry(), slot, &pod.pod, &addresses);
+                    worker.local_ports.withdraw(id);
+                    worker.local_ports.enrol(id, &addresses, pod.ports());
                 }
             }
-            Some(Command::Withdraw(slot)) => {
-                for task in listening.remove(&slot).map(|it| it.tasks).unwrap_or_default() {
-                    tokio::task::spawn_local(async move {
-                        tokio::time::sleep(LINGER).await;
-                        task.end();
-                    });
-                }
-                worker.pools.forget(slot);
-                worker.local_ports.withdraw(slot);
+            Some(Command::Withdraw(id, ending)) => {
+                worker.local_ports.withdraw(id);
+                worker.pods.withdraw(id, ending, drain_timeout);
             }
             None => break,
         }
     }
     // What the kernel redirected before it was told is in the backlogs. After that nobody listens, and the worker
     // ends with its last connection.
-    tokio::time::sleep(LINGER).await;
-    listening
-        .into_values()
-        .flat_map(|it| it.tasks)
-        .for_each(Task::end);
+    worker.pods.drain().await;
     turns.end();
 }
 
@@ -323,10 +274,12 @@ async fn tick(worker: std::rc::Weak<Worker>, turns: Rc<Turns>, progress: Progres
         let Some(worker) = worker.upgrade() else { return };
         turns.for_itself(|| {
             worker.recorder.tick();
+            // An old snapshot holds pods that have gone, and their network namespaces.
+            worker.view.follow(&mut worker.rng.borrow_mut());
             worker.acceptor.try_again();
             if now.duration_since(swept) >= SWEEP {
                 swept = now;
-                worker.pools.sweep(now);
+                worker.pods.sweep(now);
                 turns.settle();
             }
             if now.duration_since(told) >= USED {
@@ -342,52 +295,6 @@ async fn tick(worker: std::rc::Weak<Worker>, turns: Rc<Turns>, progress: Progres
             turns.for_itself(give_memory_back);
         }
     }
-}
-
-/// A pod, and what accepts its connections.
-struct Listening {
-    pod: Rc<LocalPod>,
-    tasks: Vec<Task>,
-}
-
-fn listen(worker: &Rc<Worker>, enrolled: EnrolledPod) -> std::io::Result<Listening> {
-    worker.local_ports.enrol(
-        worker.view.registry(),
-        enrolled.slot,
-        &enrolled.pod,
-        &enrolled.addresses,
-    );
-    let pod = Rc::new(LocalPod {
-        slot: enrolled.slot,
-        pod: enrolled.pod,
-        addresses: OwnAddresses::new(&enrolled.addresses),
-        sockets: Rc::new(enrolled.sockets),
-        share: Local::new(enrolled.account),
-        peers: Rc::default(),
-        series: RefCell::default(),
-    });
-    let mut tasks = Vec::new();
-    for listener in enrolled.outbound {
-        let (worker, pod, listener) = (worker.clone(), pod.clone(), TcpListener::from_std(listener)?);
-        tasks.push(pod.share.clone().task(async move {
-            loop {
-                let (stream, place) = worker.acceptor.accept(&listener, &pod.share).await;
-                let served = connection::outbound(worker.clone(), pod.clone(), stream, place);
-                pod.share.spawn(served);
-            }
-        }));
-    }
-    for listener in enrolled.inbound {
-        let (worker, pod, listener) = (worker.clone(), pod.clone(), TcpListener::from_std(listener)?);
-        tasks.push(pod.share.clone().task(async move {
-            loop {
-                let (stream, place) = worker.acceptor.accept(&listener, &pod.share).await;
-                let served = connection::inbound(worker.clone(), pod.clone(), stream, place);
-                pod.share.spawn(served);
-            }
-        }));
-    }
-    Ok(Listening { pod, tasks })
 }
 
 impl Sockets for Arc<dyn Sockets + Send + Sync> {

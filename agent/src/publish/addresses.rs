@@ -18,13 +18,14 @@ impl<W: Workers> Publisher<W> {
         };
         tracing::info!(pod = %pod.name, %slot, addresses = ?now.own, "a pod's addresses have changed");
         self.count_over_share(&pod.name, now.over_share);
-        self.workers.addresses(slot, &now.own);
         if let Some(PodState::Enrolled {
+            id,
             addresses,
             over_share,
             ..
         }) = self.states.get_mut(&slot)
         {
+            self.workers.addresses(*id, &now.own);
             (*addresses, *over_share) = (now.own, now.over_share);
         }
         true

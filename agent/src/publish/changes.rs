@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use imbl::ordmap::DiffItem;
 
 use crate::{
-    model::{DestinationId, Pod, PodName, Slot},
+    model::{DestinationId, Ending, Pod, PodName, Slot},
     snapshot::{Destination, Snapshot},
 };
 
@@ -17,7 +17,7 @@ pub(super) struct Changes {
     /// Pods that have become strict, are so no more, or are in another control group.
     pub(super) strict: Vec<PodName>,
     pub(super) stop_redirecting: Vec<SocketAddr>,
-    pub(super) withdraw: Vec<Slot>,
+    pub(super) withdraw: Vec<(Slot, Ending)>,
     // --- here the workers get the view ---
     pub(super) redirect: Vec<(SocketAddr, DestinationId, String)>,
     pub(super) enrol: Vec<(Slot, Arc<Pod>)>,
@@ -60,11 +60,16 @@ impl Changes {
                     new: (slot, new),
                 } if differ_by_addresses(old, new) => changes.addresses.push((*slot, new.clone())),
                 // A pod that changed, or another one in the same slot: its listeners are opened anew.
-                DiffItem::Update { new: (slot, pod), .. } => {
-                    changes.withdraw.push(*slot);
+                DiffItem::Update {
+                    old: (_, old),
+                    new: (slot, pod),
+                } => {
+                    let same = old.name == pod.name && old.netns == pod.netns;
+                    let ending = if same { Ending::Replaced } else { Ending::Drained };
+                    changes.withdraw.push((*slot, ending));
                     changes.enrol.push((*slot, pod.clone()));
                 }
-                DiffItem::Remove(slot, _) => changes.withdraw.push(*slot),
+                DiffItem::Remove(slot, _) => changes.withdraw.push((*slot, Ending::Drained)),
             }
         }
         changes
@@ -181,7 +186,7 @@ mod tests {
     #[test]
     fn another_pod_in_a_slot_is_withdrawn_and_enrolled() {
         let changes = Changes::between(&view(&[], &[(3, "a"), (4, "b")]), &view(&[], &[(3, "c")]));
-        let slots: Vec<_> = changes.withdraw.iter().map(|s| s.get()).collect();
+        let slots: Vec<_> = changes.withdraw.iter().map(|(slot, _)| slot.get()).collect();
         assert_eq!((slots.as_slice(), changes.enrol.len()), (&[3, 4][..], 1));
     }
 }

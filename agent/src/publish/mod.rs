@@ -4,6 +4,7 @@ mod addresses;
 mod changes;
 mod group;
 mod holds;
+mod leaving;
 mod times;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use changes::Changes;
 use holds::{Holds, Step};
+use leaving::Leaving;
 pub use times::EnrolmentTimes;
 use tokio::{
     sync::{mpsc, watch},
@@ -24,7 +26,7 @@ use tokio::{
 use crate::{
     drain,
     intercept::{self, Addresses, Enrolled, Kernel},
-    model::{GroupId, Pod, PodName, PodState, PodStatus, Slot, Update},
+    model::{Ending, EnrolmentId, GroupId, Pod, PodName, PodState, PodStatus, Slot, Update},
     ready,
     snapshot::{Reducer, Snapshot},
 };
@@ -42,8 +44,11 @@ pub trait Workers {
     /// Each worker accepts connections of this pod from now on.
     fn enrol(&self, slot: Slot, pod: &Arc<Pod>, enrolled: Enrolled);
     /// The pod's own addresses are these now.
-    fn addresses(&self, slot: Slot, own: &[IpAddr]);
-    fn withdraw(&self, slot: Slot);
+    fn addresses(&self, id: EnrolmentId, own: &[IpAddr]);
+    /// Everything that was made for the enrolment, which had this slot, ends.
+    fn withdraw(&self, slot: Slot, id: EnrolmentId, ending: Ending);
+    /// One that was withdrawn ends otherwise than it was said then.
+    fn end(&self, id: EnrolmentId, ending: Ending);
     /// Pods of which no connection can be taken, and has not been for longer than the kernel waits for a sign of life.
     fn overloaded(&self) -> BTreeSet<Slot>;
 }
@@ -73,6 +78,8 @@ pub struct Publisher<W> {
     worker_count: usize,
     states: BTreeMap<Slot, PodState>,
     holds: Holds,
+    leaving: Leaving,
+    drain_timeout: Duration,
     /// Pods whose connections the kernel leaves alone, as the workers cannot take them.
     aside: BTreeSet<Slot>,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -93,6 +100,7 @@ impl<W: Workers> Publisher<W> {
         kernel: Kernel,
         workers: W,
         worker_count: usize,
+        drain_timeout: Duration,
         snapshot: watch::Sender<Arc<Snapshot>>,
         ready: ready::Ready,
     ) -> Self {
@@ -104,6 +112,8 @@ impl<W: Workers> Publisher<W> {
             worker_count,
             states: BTreeMap::new(),
             holds: Holds::default(),
+            leaving: Leaving::default(),
+            drain_timeout,
             aside: BTreeSet::new(),
             snapshot,
             pods: watch::Sender::default(),
@@ -177,7 +187,9 @@ impl<W: Workers> Publisher<W> {
             release(&mut self.kernel, group);
         }
         let slots: Vec<Slot> = self.states.keys().copied().collect();
-        slots.into_iter().for_each(|slot| self.withdraw(slot));
+        slots
+            .into_iter()
+            .for_each(|slot| self.withdraw(slot, Ending::Drained));
     }
 
     fn apply(&mut self, batch: Vec<Update>) {
@@ -199,9 +211,9 @@ impl<W: Workers> Publisher<W> {
                 tracing::error!(%address, %error, "still redirected");
             }
         }
-        for slot in changes.withdraw {
+        for (slot, ending) in changes.withdraw {
             self.hold_before_withdrawal(slot, &next);
-            self.withdraw(slot);
+            self.withdraw(slot, ending);
         }
         self.current = next.clone();
         self.snapshot.send_replace(next);
@@ -227,7 +239,7 @@ impl<W: Workers> Publisher<W> {
                     own: addresses,
                     over_share,
                 } = enrolled.addresses.clone();
-                let netns_cookie = enrolled.netns.cookie();
+                let id = enrolled.id;
                 tracing::info!(pod = %pod.name, %slot, ?addresses, "pod enrolled");
                 self.count_over_share(&pod.name, over_share);
                 self.holds.enrolled(&pod.name);
@@ -237,7 +249,7 @@ impl<W: Workers> Publisher<W> {
                     self.enrolments.observe(Instant::now().into_std() - since);
                 }
                 PodState::Enrolled {
-                    netns_cookie,
+                    id,
                     addresses,
                     over_share,
                     at: SystemTime::now(),
@@ -283,11 +295,16 @@ impl<W: Workers> Publisher<W> {
         }
     }
 
-    fn withdraw(&mut self, slot: Slot) {
-        if let Some(PodState::Enrolled { .. }) = self.states.remove(&slot) {
+    fn withdraw(&mut self, slot: Slot, ending: Ending) {
+        if let Some(PodState::Enrolled { id, .. }) = self.states.remove(&slot) {
             self.aside.remove(&slot);
-            self.kernel.withdraw(slot);
-            self.workers.withdraw(slot);
+            let netns = self.kernel.withdraw(slot);
+            self.workers.withdraw(slot, id, ending);
+            if ending != Ending::Gone
+                && let Some(netns) = netns
+            {
+                self.leaving.add(id, netns, Instant::now(), self.drain_timeout);
+            }
         }
     }
 
@@ -332,13 +349,16 @@ impl<W: Workers> Publisher<W> {
     fn look(&mut self) {
         self.step_aside();
         let mut changed = false;
+        for id in self.leaving.gone(Instant::now()) {
+            self.workers.end(id, Ending::Gone);
+        }
         let pods: Vec<(Slot, Arc<Pod>)> = self.current.pods.iter().map(|(s, p)| (*s, p.clone())).collect();
         for (slot, pod) in pods {
             match self.states.get(&slot) {
                 Some(PodState::Enrolled { .. }) if self.kernel.netns_gone(slot) => {
                     tracing::info!(pod = %pod.name, %slot, "network namespace has gone");
                     self.hold_before_withdrawal(slot, &self.current.clone());
-                    self.withdraw(slot);
+                    self.withdraw(slot, Ending::Gone);
                     let reason = format!(
                         "{} no longer names the pod's network namespace",
                         pod.netns.path().display()

@@ -4,7 +4,7 @@ use std::{
     cell::{Cell as Slate, RefCell},
     collections::HashMap,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     labels::{Direction, OTHER, ScopeKey, Source},
     scope::{Scope, ScopeShard},
 };
-use crate::model::{MAX_SLOTS, ServiceName, ServicePortName, Slot};
+use crate::model::{EnrolmentId, ServiceName, ServicePortName};
 
 /// How much one worker tells apart. What is beyond is counted together, under the name `other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(super) struct WorkerShard {
     pub(super) access_dropped: Cell,
     pub(super) accept_errors: Cell,
     pub(super) accept_limit: Cell,
-    open_by_slot: Box<[Cell]>,
+    pods: Mutex<Vec<Arc<PodShard>>>,
     /// What a scrape shows. The worker never waits for this lock: see [`Counters::publish`].
     published: Mutex<Vec<Arc<ScopeShard>>>,
 }
@@ -60,9 +60,13 @@ impl WorkerShard {
             access_dropped: Cell::default(),
             accept_errors: Cell::default(),
             accept_limit: Cell::default(),
-            open_by_slot: (0..MAX_SLOTS).map(|_| Cell::default()).collect(),
+            pods: Mutex::default(),
             published: Mutex::default(),
         }
+    }
+
+    fn pods(&self) -> MutexGuard<'_, Vec<Arc<PodShard>>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn scopes(&self) -> Vec<Arc<ScopeShard>> {
@@ -88,6 +92,13 @@ impl OfWorkload {
             room: Rc::new(Slate::new(bounds.outcomes_of_workload)),
         }
     }
+}
+
+/// Numbers of a worker that belong to one enrolment of a pod.
+#[derive(Debug)]
+struct PodShard {
+    id: EnrolmentId,
+    open: Cell,
 }
 
 /// Owned by the process: what all workers counted.
@@ -128,12 +139,16 @@ impl Hub {
             .clone()
     }
 
-    /// Connections from and to the pod in `slot` that are open now.
-    pub fn open_connections(&self, slot: Slot) -> u64 {
-        self.workers()
-            .iter()
-            .map(|worker| worker.open_by_slot[slot.index()].get())
-            .sum()
+    /// Connections from and to the pod that are open now.
+    pub fn open_connections(&self, id: EnrolmentId) -> u64 {
+        let of_worker = |worker: &Arc<WorkerShard>| -> u64 {
+            let pods = worker.pods();
+            pods.iter()
+                .filter(|pod| pod.id == id)
+                .map(|pod| pod.open.get())
+                .sum()
+        };
+        self.workers().iter().map(of_worker).sum()
     }
 }
 
@@ -231,12 +246,16 @@ impl Counters {
         }
     }
 
-    /// A connection of the pod in `slot` is open until the guard is dropped.
-    pub fn connection_of(&self, slot: Slot) -> PodConnection {
-        self.shard.open_by_slot[slot.index()].add(1);
-        PodConnection {
+    /// The numbers of a pod, which are shown until this is dropped.
+    pub fn pod(&self, id: EnrolmentId) -> PodCounters {
+        let pod = Arc::new(PodShard {
+            id,
+            open: Cell::default(),
+        });
+        self.shard.pods().push(pod.clone());
+        PodCounters {
             shard: self.shard.clone(),
-            slot,
+            pod,
         }
     }
 
@@ -254,16 +273,34 @@ impl Counters {
     }
 }
 
+/// One worker's numbers of one enrolment of a pod.
+#[derive(Debug)]
+pub struct PodCounters {
+    shard: Arc<WorkerShard>,
+    pod: Arc<PodShard>,
+}
+
+impl PodCounters {
+    /// A connection of the pod is open until the guard is dropped.
+    pub fn connection(&self) -> PodConnection {
+        self.pod.open.add(1);
+        PodConnection(self.pod.clone())
+    }
+}
+
+impl Drop for PodCounters {
+    fn drop(&mut self) {
+        self.shard.pods().retain(|pod| !Arc::ptr_eq(pod, &self.pod));
+    }
+}
+
 /// Counts one connection as a pod's.
 #[derive(Debug)]
-pub struct PodConnection {
-    shard: Arc<WorkerShard>,
-    slot: Slot,
-}
+pub struct PodConnection(Arc<PodShard>);
 
 impl Drop for PodConnection {
     fn drop(&mut self) {
-        self.shard.open_by_slot[self.slot.index()].sub(1);
+        self.0.open.sub(1);
     }
 }
 

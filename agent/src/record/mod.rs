@@ -28,7 +28,7 @@ pub use encode::{Histogram, NodeSample, Rejected, encode};
 pub use engine::OwnLog;
 pub use exchange::{Exchange, Line};
 pub use guarded::{BoundSample, GuardSample};
-pub use hub::{Counters, Hub, PodConnection, SeriesBounds};
+pub use hub::{Counters, Hub, PodConnection, PodCounters, SeriesBounds};
 pub use kube::KubeSample;
 pub use labels::{Direction, Flag, ScopeKey, Source, Spoken, TimeLimit};
 pub use log_writer::{LogBounds, LogSample, Sink, Writer};

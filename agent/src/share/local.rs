@@ -7,6 +7,7 @@ use super::{
     flow::Flow,
     kind::Share,
     ledger::Account,
+    tasks::Tasks,
     turns::{self, Task},
 };
 
@@ -31,6 +32,7 @@ pub struct Local {
     /// Taken from the account and held by nobody.
     spare: [Cell<u64>; Share::COUNT],
     pub(super) flow: Arc<Flow>,
+    tasks: Tasks,
 }
 
 impl fmt::Debug for Local {
@@ -53,14 +55,31 @@ impl Local {
             flow: Flow::new(account.clone(), turns::elsewhere()),
             account,
             spare: Default::default(),
+            tasks: Tasks::default(),
         });
         turns::enter(&pod);
         pod
     }
 
-    /// Runs `task` when it is the pod's turn.
+    /// Runs `task` when it is the pod's turn, until it is done or [`Local::end`] ends it.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.task(task).detach();
+        let Some(place) = self.tasks.place() else { return };
+        let index = place.index();
+        let task = self.task(async move {
+            let _place = place;
+            task.await;
+        });
+        self.tasks.began(index, task);
+    }
+
+    /// Ends every task that was spawned, and with it whatever it holds: the pod is withdrawn.
+    pub fn end(&self) {
+        self.tasks.end();
+    }
+
+    #[cfg(test)]
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// Like [`Local::spawn`], for a task that is to end when the handle is dropped.

@@ -12,6 +12,7 @@ mod peers;
 mod clock;
 mod flow;
 mod turns;
+mod tasks;
 mod paced;
 
 pub use kind::{Bound, Limits, Share};

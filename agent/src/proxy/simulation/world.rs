@@ -29,18 +29,18 @@ use crate::{
     accept::{Ability, Acceptor},
     drain,
     model::{
-        Endpoint, EndpointState, Pod, PodAddresses, PodName, Policy, Protocol, Service, ServicePort, Slot,
-        Update,
+        Endpoint, EndpointState, EnrolmentId, Pod, PodAddresses, PodName, Policy, Protocol, Service,
+        ServicePort, Update,
     },
-    pool::{Here, Pools},
+    pool::Here,
     proxy::{
         Registry,
         exchange::exchange,
         inlet::Inlet,
+        local_pod::{LocalPod, LocalPods},
         local_ports::LocalPorts,
-        own_addresses::OwnAddresses,
         view::View,
-        worker::{LocalPod, Worker},
+        worker::{EnrolledPod, Worker},
     },
     record::{Hub, LogBounds, Recorder, Sink, Writer},
     respond::Body,
@@ -120,13 +120,13 @@ impl World {
             let recorder = Recorder::new(&hub, &writer);
             Rc::new(Worker {
                 view: View::new(published.clone(), registry.clone()),
-                pools: Pools::default(),
+                pods: LocalPods::default(),
                 acceptor: Acceptor::new(Ability::new(Instant::now()), None, recorder.clone()),
                 recorder,
                 origins: Box::new(Nobody),
                 local_ports: LocalPorts::default(),
                 rng: RefCell::new(fastrand::Rng::with_seed(seed)),
-                drain: drain.clone(),
+                _drain: drain.guard(),
                 demand: Arc::new(()),
                 endpoints_wait: std::time::Duration::ZERO,
                 workers: 2,
@@ -167,14 +167,18 @@ impl World {
         this
     }
 
-    async fn inlet(&self, worker: usize, slot: u16, workload: &str) -> Rc<Inlet> {
+    async fn inlet(&self, worker: usize, number: u16, workload: &str) -> Rc<Inlet> {
         let worker = &self.workers[worker];
-        let pod = Rc::new(LocalPod {
-            slot: Slot::new(slot).unwrap(),
+        let id = EnrolmentId {
+            netns_cookie: number.into(),
+            generation: 1,
+        };
+        let enrolled = EnrolledPod {
+            id,
             pod: Arc::new(Pod {
                 name: PodName {
                     namespace: "demo".into(),
-                    name: format!("pod-{slot}").into(),
+                    name: format!("pod-{number}").into(),
                 },
                 workload: workload.into(),
                 netns: "/nowhere".into(),
@@ -182,12 +186,13 @@ impl World {
                 since: None,
                 inbound: Vec::new(),
             }),
-            addresses: OwnAddresses::new(&[[127, 0, 0, 1].into()]),
-            sockets: Rc::new(Here),
-            share: unbounded(),
-            peers: Rc::default(),
-            series: RefCell::default(),
-        });
+            addresses: vec![[127, 0, 0, 1].into()],
+            sockets: Arc::new(Here),
+            account: unbounded().account().clone(),
+            outbound: Vec::new(),
+            inbound: Vec::new(),
+        };
+        let (pod, _) = LocalPod::new(worker, &enrolled);
         let destination = Destination::new(([10, 96, 0, 1], 80).into(), Target::Service(name()));
         let place = place(&worker.acceptor, &pod.share).await;
         Inlet::outbound(worker, &pod, &destination, place)
@@ -271,8 +276,8 @@ impl World {
         let now = Instant::now();
         self.registry
             .look_after(&self.snapshot.borrow().clone(), now.into_std(), &mut self.sweeps);
-        for worker in &self.workers {
-            worker.pools.sweep(now);
+        for inlet in &self.inlets {
+            inlet.pod.pools.sweep(now);
         }
         for _ in 0..TURNS {
             yield_now().await;
