@@ -13,6 +13,8 @@ mod maps;
 mod count;
 /// cgroup connect4/6: a mesh address → the pod's own listener.
 mod connect;
+/// cgroup connect4/6 of the agent: not to itself.
+mod dial;
 /// Pods whose connections are refused until they are enrolled.
 mod hold;
 /// cgroup getpeername4/6: the address that the application dialled.
@@ -60,6 +62,18 @@ fn verdict(decided: Option<Decided>) -> i32 {
         }) => REFUSE,
         _ => PROCEED,
     }
+}
+
+/// For the agent's own cgroup.
+#[cgroup_sock_addr(connect4)]
+fn derny_dial4(ctx: SockAddrContext) -> i32 {
+    if dial::refuses4(&ctx) { REFUSE } else { PROCEED }
+}
+
+/// For the agent's own cgroup.
+#[cgroup_sock_addr(connect6)]
+fn derny_dial6(ctx: SockAddrContext) -> i32 {
+    if dial::refuses6(&ctx) { REFUSE } else { PROCEED }
 }
 
 #[cgroup_sock_addr(getpeername4)]

@@ -305,6 +305,95 @@ fn a_pod_that_is_only_changed_keeps_its_relayed_connections() {
     .unwrap();
 }
 
+/// A pod's ephemeral ports, few enough to name all of them.
+const PORTS: std::ops::Range<u16> = 40_000..40_016;
+
+/// Seen: one connection became 20,000 descriptors.
+#[test]
+fn a_listener_of_the_agent_is_nobodys_application() {
+    let node = Node::new().unwrap();
+    let pod = node.pod("client").unwrap();
+    let range = format!("{} {}", PORTS.start, PORTS.end - 1);
+    pod.netns()
+        .sysctl(&[("ipv4/ip_local_port_range", &range)])
+        .unwrap();
+    let netns = pod.namespace().unwrap();
+    let vip = node.service("loop", 80, PORTS.start, &[&pod]).unwrap();
+    let mut config = Config::default().service(&vip, Some("tcp")).pod(&pod, "client");
+    config.pods[0].inbound = PORTS
+        .map(|port| derny_tests::config::InboundEntry {
+            port,
+            protocol: Some("tcp".to_owned()),
+            more: Default::default(),
+        })
+        .collect();
+    let mut agent = Agent::start(&node, AgentOptions::new(config.clone())).unwrap();
+    let holdings = agent.holdings().unwrap();
+    let idle = holdings.of(netns);
+    let listeners = holdings.sockets.iter();
+    let listeners = listeners.filter(|socket| socket.netns_cookie == netns.cookie);
+    let listeners: Vec<String> = listeners
+        .map(|socket| socket.local.unwrap().to_string())
+        .collect();
+    assert_eq!(
+        listeners.len(),
+        4,
+        "of both families and directions: {listeners:?}"
+    );
+    // As endpoints, with what a redirected connection is given instead.
+    let redirected = (0x8000..0x8010).map(|port| format!("127.192.0.0:{port}"));
+    config.port_of("loop").unwrap().endpoints = (listeners.into_iter().chain(redirected))
+        .map(|address| derny_tests::config::EndpointEntry {
+            address,
+            ..Default::default()
+        })
+        .collect();
+    agent.reload(config).unwrap();
+    agent
+        .metric("derny_snapshot_version", &[], |version| version > 1.0)
+        .unwrap();
+
+    let mut reached = 0;
+    for port in PORTS {
+        for host in ["127.0.0.1", "::1"] {
+            let ended = pod.inside(|| by_hand((host, port))).unwrap();
+            reached += usize::from(ended);
+        }
+    }
+    assert_eq!(reached, 4, "listeners of both families and directions");
+    for host in [vip.ip().to_string(), vip.ip6().to_string()] {
+        let script = format!("exec 3<>/dev/tcp/{host}/80 && timeout 5 cat <&3; echo $?");
+        for _ in 0..24 {
+            let mut command = Command::new("bash");
+            command.args(["-c", &script]);
+            let ended = pod.run(command).unwrap().success().unwrap();
+            assert!(!ended.contains("124"), "a call to {host} goes round: {ended}");
+        }
+    }
+    eventually("nothing goes round", SOON, || {
+        agent.holdings().unwrap().of(netns) <= idle
+    })
+    .unwrap();
+}
+
+/// Whether somebody listens, who then ends the connection without a word.
+fn by_hand(address: (&str, u16)) -> bool {
+    let Ok(mut stream) = std::net::TcpStream::connect(address) else {
+        return false;
+    };
+    // TCP lets a socket connect to itself.
+    if stream.local_addr().unwrap() == stream.peer_addr().unwrap() {
+        return false;
+    }
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    match std::io::Read::read(&mut stream, &mut [0; 16]) {
+        Ok(0) => {}
+        Ok(_) => panic!("{address:?} answered"),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{address:?}"),
+    }
+    true
+}
+
 /// How long a withdrawn pod's sockets may last in the test below: listeners linger for a second, then comes the drain.
 const GRACE: Duration = Duration::from_secs(8);
 const PODS: usize = 8;
@@ -387,4 +476,33 @@ impl Random {
         self.0 ^= self.0 << 17;
         self.0 >> 20
     }
+}
+
+/// Seen: SYNs of one pod were billed to another and took places in its backlog.
+#[test]
+fn a_redirected_address_of_another_slot_reaches_nobody() {
+    let mut mesh = Mesh::new(2, "1s");
+    mesh.enrol([0, 1]);
+    let counters = |name: &str| {
+        let agents = mesh.agent.cli_json(&["redirects"]).unwrap();
+        let agents = agents.as_array().unwrap().iter();
+        let pods = agents.flat_map(|agent| agent["pods"].as_array().unwrap());
+        let mut ours = pods.filter(|pod| pod["label"].as_str().unwrap().ends_with(name));
+        ours.next().unwrap().clone()
+    };
+    let other = counters("pod-1");
+    let slot = u32::try_from(other["slot"].as_u64().unwrap()).unwrap();
+    let forged = std::net::Ipv4Addr::from_bits(0x7fc0_0000 | slot << 12);
+    let answered = mesh.pods[0]
+        .inside(|| {
+            let address = (forged, 0x8000).into();
+            std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_ok()
+        })
+        .unwrap();
+    assert!(!answered);
+    assert_eq!(
+        counters("pod-1")["counters"],
+        other["counters"],
+        "nothing is billed to it"
+    );
 }

@@ -28,6 +28,7 @@ const CONNECT: [&str; 2] = [CONNECT4, "derny_connect6"];
 const PEERNAME: [&str; 2] = ["derny_peername4", "derny_peername6"];
 const TUPLE: &str = "derny_tuple";
 const ORIGIN: &str = "derny_origin";
+const DIAL: [&str; 2] = ["derny_dial4", "derny_dial6"];
 
 /// At the pods' control group. Dropping a link detaches its program.
 pub(super) struct Attached {
@@ -36,6 +37,12 @@ pub(super) struct Attached {
     connect: Vec<CgroupSockAddrLink>,
     _peername: Vec<CgroupSockAddrLink>,
     _tuple: SockOpsLink,
+}
+
+/// At the agent's own control group.
+pub(super) struct AttachedOwn {
+    _origin: SockOpsLink,
+    _dial: Vec<CgroupSockAddrLink>,
 }
 
 /// What has become of the pods' control group.
@@ -93,17 +100,22 @@ pub(super) fn load(programs: &mut Ebpf) -> Result<(), InterceptError> {
         let loaded: &mut SockOps = program(programs, name)?;
         loaded.load().map_err(InterceptError::program(name))?;
     }
-    for name in PEERNAME.into_iter().chain(CONNECT) {
+    for name in PEERNAME.into_iter().chain(CONNECT).chain(DIAL) {
         let loaded: &mut CgroupSockAddr = program(programs, name)?;
         loaded.load().map_err(InterceptError::program(name))?;
     }
     Ok(())
 }
 
-/// The program of the agent's own group, before those of the pods': without it, a redirected connection within the node
-/// would be steered twice.
-pub(super) fn attach_origin(programs: &mut Ebpf, own: &File) -> Result<SockOpsLink, InterceptError> {
-    sock_ops(programs, ORIGIN, own)
+/// The programs of the agent's own group, before those of the pods': without them, a redirected connection within the node
+/// would be steered twice, and one to the agent itself would go round.
+pub(super) fn attach_own(programs: &mut Ebpf, own: &File) -> Result<AttachedOwn, InterceptError> {
+    let origin = sock_ops(programs, ORIGIN, own)?;
+    let dial = DIAL.into_iter().map(|name| sock_addr(programs, name, own));
+    Ok(AttachedOwn {
+        _origin: origin,
+        _dial: dial.collect::<Result<_, _>>()?,
+    })
 }
 
 pub(super) fn attach(programs: &mut Ebpf, path: &Path) -> Result<Attached, InterceptError> {

@@ -211,6 +211,7 @@ impl Kernel {
             netns_cookie: cookie,
             slot: slot_number,
             v6_port_be: opened.v6_port.unwrap_or(0).to_be(),
+            ports_be: opened.ports().map(u16::to_be),
             zero: 0,
             label: to_label(&pod.name.to_string()),
         };

@@ -9,13 +9,13 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap},
-    programs::{Program, ProgramError, SkLookup, sock_ops::SockOpsLink},
+    programs::{Program, ProgramError, SkLookup},
 };
 use derny_ebpf_common::{AddressKey, Beat, ConnectionKey, Counters, Destination, Pod, PodAddressKey, SLOTS};
 
 use super::{
     Heartbeat, InterceptError, Observer, Origins, ProgramOrder,
-    attach::{self, Attached},
+    attach::{self, Attached, AttachedOwn},
     cgroup,
     enrol::Enrolment,
     hold::Holding,
@@ -46,7 +46,7 @@ pub struct Kernel {
     pub(super) programs: Ebpf,
     /// `None` when the pods' control group is not there.
     pub(super) attached: Option<Attached>,
-    _origin: SockOpsLink,
+    _own: AttachedOwn,
     pub(super) steering: Steering,
     pub(super) tables: Tables,
     pub(super) enrolled: BTreeMap<Slot, Enrolment>,
@@ -114,13 +114,13 @@ impl Kernel {
         // For the verifier's word, and for whoever lists programs: pods get copies.
         let steer: &mut SkLookup = program(&mut programs, STEER)?;
         steer.load().map_err(InterceptError::program(STEER))?;
-        let origin = attach::attach_origin(&mut programs, &own)?;
+        let at_own = attach::attach_own(&mut programs, &own)?;
         let attached = attach::attach(&mut programs, &options.cgroup)?;
 
         Ok(Self {
             programs,
             attached: Some(attached),
-            _origin: origin,
+            _own: at_own,
             steering,
             tables,
             enrolled: BTreeMap::new(),

@@ -188,6 +188,7 @@ pub(super) fn interfaces() -> io::Result<Interfaces> {
             .map(|it| it.ip())
             .filter(|ip| !ip.is_unicast_link_local());
         if let Some(ip) = v4.or(v6.map(IpAddr::V6))
+            && !ip.is_loopback()
             && !found.addresses.contains(&ip)
         {
             found.addresses.push(ip);

@@ -94,7 +94,9 @@ pub struct Pod {
     pub slot: u32,
     /// Port of the pod's outbound listener on `[::1]`; 0 when the pod has no `::1`.
     pub v6_port_be: u16,
-    pub zero: u16,
+    /// Ports of its other listeners: outbound and inbound on 127.0.0.1, inbound on `[::1]`.
+    pub ports_be: [u16; 3],
+    pub zero: u32,
     /// `namespace/name`.
     pub label: [u8; LABEL_BYTES],
 }
@@ -169,7 +171,7 @@ const _: () = {
     assert!(size_of::<AddressKey>() == 20);
     assert!(size_of::<PodAddressKey>() == 32);
     assert!(size_of::<ConnectionKey>() == 36);
-    assert!(size_of::<Pod>() == 80);
+    assert!(size_of::<Pod>() == 88);
     assert!(size_of::<Destination>() == 80);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Remembered>() == 44);
