@@ -10,8 +10,12 @@ mod kubelet;
 /// A pod with inbound ports, called by pods that Derny does not know.
 mod strangers;
 
+/// A node whose pods are enrolled and withdrawn.
+mod enrolling;
 /// Slots, network namespaces and withdrawal: no socket serves a pod from another's namespace.
 mod identity;
+/// The same under traffic, for pods that come and go by the thousand.
+mod churn;
 /// A pod's addresses are what the API server says, and only they are steered.
 mod addresses;
 /// What a pod or an object says of itself does not make it another.
