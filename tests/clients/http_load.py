@@ -67,6 +67,8 @@ async def work(options, host, port, stop):
             line["ok"], line["error"] = False, f"{method}: {type(error).__name__}: {error}"
             connection.close()
         line["ms"] = round((time.monotonic() - begun) * 1000, 3)
+        if options.per_connection and number % options.per_connection == 0:
+            connection.close()
         sys.stdout.write(json.dumps(line) + "\n")
         await asyncio.sleep(random.uniform(float(low), float(high or low)) / 1000)
     connection.close()
@@ -77,6 +79,7 @@ async def main():
     arguments.add_argument("--target", required=True, help="HOST:PORT")
     arguments.add_argument("--path", default="/x")
     arguments.add_argument("--connections", type=int, default=4)
+    arguments.add_argument("--per-connection", type=int, default=0, help="requests; 0 for as many as it lasts")
     arguments.add_argument("--pause", default="2", help="milliseconds, or LOW-HIGH")
     arguments.add_argument("--timeout", type=float, default=2.0, help="seconds")
     options = arguments.parse_args()

@@ -29,7 +29,7 @@ fn every_socket_lies_in_the_namespace_of_the_pod_that_it_serves() {
             ]
         })
         .collect();
-    let arguments = ["--connections", "2", "--pause", "10-60"];
+    let arguments = ["--connections", "2", "--per-connection", "3", "--pause", "10-60"];
     let loads: Vec<Load> = (mesh.pods.iter())
         .map(|pod| Load::http(pod, &mesh.target(), &arguments).unwrap())
         .collect();
