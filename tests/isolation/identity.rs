@@ -271,3 +271,32 @@ fn by_hand(address: (&str, u16)) -> bool {
     }
     true
 }
+
+/// Seen: SYNs of one pod were billed to another and took places in its backlog.
+#[test]
+fn a_redirected_address_of_another_slot_reaches_nobody() {
+    let mut mesh = Mesh::new(2, "1s");
+    mesh.enrol([0, 1]);
+    let counters = |name: &str| {
+        let agents = mesh.agent.cli_json(&["redirects"]).unwrap();
+        let agents = agents.as_array().unwrap().iter();
+        let pods = agents.flat_map(|agent| agent["pods"].as_array().unwrap());
+        let mut ours = pods.filter(|pod| pod["label"].as_str().unwrap().ends_with(name));
+        ours.next().unwrap().clone()
+    };
+    let other = counters("pod-1");
+    let slot = u32::try_from(other["slot"].as_u64().unwrap()).unwrap();
+    let forged = std::net::Ipv4Addr::from_bits(0x7fc0_0000 | slot << 12);
+    let answered = mesh.pods[0]
+        .inside(|| {
+            let address = (forged, 0x8000).into();
+            std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_ok()
+        })
+        .unwrap();
+    assert!(!answered);
+    assert_eq!(
+        counters("pod-1")["counters"],
+        other["counters"],
+        "nothing is billed to it"
+    );
+}
