@@ -194,18 +194,17 @@ impl Counters {
             .borrow()
             .get(&workload(&key))
             .map_or(0, |own| own.scopes);
-        let overflow = if self.scopes.borrow().len() >= self.bounds.scopes {
-            ScopeKey {
-                source: Source {
-                    namespace: OTHER.into(),
-                    workload: OTHER.into(),
-                },
-                ..others(&key)
-            }
-        } else if of_workload >= self.bounds.scopes_of_workload {
-            others(&key)
-        } else {
+        let scopes = self.scopes.borrow();
+        let is_full = scopes.len() >= self.bounds.scopes;
+        let has_its_share = of_workload >= self.bounds.scopes_of_workload;
+        if !is_full && !has_its_share {
             return key;
+        }
+        let own = others(&key);
+        let overflow = if has_its_share && (!is_full || scopes.contains_key(&own)) {
+            own
+        } else {
+            ScopeKey::other(key.direction)
         };
         self.shard.series_overflow.add(1);
         overflow
