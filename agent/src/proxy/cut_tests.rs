@@ -63,7 +63,10 @@ async fn ends(upload: &Upload, cut: usize, then: Then, frames: &[usize], bound: 
     caller.write_all(&upload.bytes[..cut]).await.unwrap();
     let _open: Option<DuplexStream> = match then {
         Then::Nothing => Some(caller),
-        Then::Closed => None,
+        Then::Closed => {
+            drop(caller);
+            None
+        }
         Then::Garbage => {
             caller.write_all(b"zz\r\nzz\r\n").await.unwrap();
             Some(caller)
