@@ -19,7 +19,7 @@ mod dial;
 mod hold;
 /// cgroup getpeername4/6: the address that the application dialled.
 mod peername;
-/// Which pod a copy of the sk_lookup program runs for.
+/// Which pod an sk_lookup program runs for.
 mod own;
 /// sk_lookup: which listener gets this SYN.
 mod steer;
@@ -32,6 +32,7 @@ use aya_ebpf::{
 };
 use count::Decided;
 use derny_ebpf_common::Path;
+use maps::STEERING;
 
 /// Verdict of the cgroup hooks: let the system call go on.
 const PROCEED: i32 = 1;
@@ -88,6 +89,16 @@ fn derny_peername6(ctx: SockAddrContext) -> i32 {
     PROCEED
 }
 
+/// A copy for each pod.
+#[sk_lookup]
+fn derny_lookup(ctx: SkLookupContext) -> u32 {
+    own::Own::leave();
+    // SAFETY: nothing here is to be dropped.
+    unsafe { STEERING.tail_call(&ctx, 0) };
+    SK_PASS
+}
+
+/// Called by the copies.
 #[sk_lookup]
 fn derny_steer(ctx: SkLookupContext) -> u32 {
     count::count(steer::try_steer(&ctx));

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage, SockMap},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, SkStorage, SockMap},
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
@@ -11,6 +11,8 @@ use derny_ebpf_common::{
     AddressKey, Beat, ConnectionKey, Counters, Destination, Held, NODE_COUNTERS, Pod, PodAddressKey,
     Remembered, SLOTS,
 };
+
+use crate::own::Own;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 const PODS_CAPACITY: usize = SLOTS as usize;
@@ -69,6 +71,14 @@ pub(crate) static ORIGIN: LruHashMap<ConnectionKey, u64, 65_536> = LruHashMap::n
 /// Slot, or `NODE_COUNTERS` → counters. Counted up by connect and lookup, set to zero by the agent at enrolment.
 #[btf_map(name = "DERNY_COUNTERS")]
 pub(crate) static COUNTERS: PerCpuArray<Counters, { NODE_COUNTERS as usize + 1 }> = PerCpuArray::new();
+
+/// The one entry is the pod that the lookup on this CPU is for. Written by a copy of lookup, read by steer.
+#[btf_map(name = "DERNY_OWN")]
+pub(crate) static OWN: PerCpuArray<Own, 1> = PerCpuArray::new();
+
+/// The one entry is steer. Written by the agent.
+#[btf_map(name = "DERNY_STEERING")]
+pub(crate) static STEERING: ProgramArray<1> = ProgramArray::new();
 
 /// Are the connections of the pod in `slot` to be left alone, as if the agent hung?
 #[inline(always)]

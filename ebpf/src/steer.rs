@@ -44,7 +44,7 @@ pub(crate) fn try_steer(ctx: &SkLookupContext) -> Option<Decided> {
         // SAFETY: as above.
         let local_ip_be = unsafe { (*ctx.lookup).local_ip4 };
         if let Some(redirect) = Redirect::decode(u32::from_be(local_ip_be), local_port) {
-            return Some(outbound(ctx, redirect));
+            return outbound(ctx, redirect);
         }
     } else if family != AF_INET6 {
         return None;
@@ -57,21 +57,22 @@ pub(crate) fn try_steer(ctx: &SkLookupContext) -> Option<Decided> {
 ///
 /// A pod that dials another slot's address by hand gets nowhere: the other pod's listener is not given to it.
 #[inline(always)]
-fn outbound(ctx: &SkLookupContext, redirect: Redirect) -> Decided {
-    let slot = Own::load().slot;
+fn outbound(ctx: &SkLookupContext, redirect: Redirect) -> Option<Decided> {
+    let slot = Own::load()?.slot();
     let listener = Listener::Outbound.index(slot);
     let is_own = u32::from(redirect.slot) == slot;
     let path = match is_own && LISTENERS.redirect_sk_lookup(ctx, listener, 0).is_ok() {
         true => Path::SteeredOutbound,
         false => Path::NoListener,
     };
-    Decided { slot, path }
+    Some(Decided { slot, path })
 }
 
 #[inline(always)]
 fn inbound(ctx: &SkLookupContext, local_port_be: u16, ifindex: u32) -> Option<Decided> {
     let (local, remote) = addresses(ctx.lookup, local_port_be);
-    let Own { netns_cookie, slot } = Own::load();
+    let own = Own::load()?;
+    let (netns_cookie, slot) = (own.netns_cookie, own.slot());
     // SAFETY: entries of a map without preallocation are freed after a grace period, not reused.
     unsafe { INBOUND.get(PodAddressKey::new(netns_cookie, local)) }?;
     let decided = |path| Some(Decided { slot, path });

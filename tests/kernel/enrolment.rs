@@ -15,7 +15,7 @@ use crate::mesh::{APP, ID, Mesh, VIP, VIP6, address, app, dial, slot, word};
 
 #[test]
 fn every_program_passes_the_verifier_with_the_log_off_and_on() {
-    // `Kernel::load` loads all seven.
+    // `Kernel::load` loads all of them.
     Mesh::new();
     Mesh::with(|options| options.log_level = 4);
 }

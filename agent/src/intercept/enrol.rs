@@ -36,7 +36,7 @@ pub(super) struct Enrolment {
     pub(super) netns: Arc<Netns>,
     pub(super) v6_port: Option<u16>,
     listeners: Vec<u32>,
-    /// The pod's copy of `derny_steer`; closed, it is detached.
+    /// The pod's copy of `derny_lookup`; closed, it is detached.
     link: Option<OwnedFd>,
     /// Ports that are steered on each of the addresses, as far as the pod's share goes.
     pub(super) ports: Vec<u16>,

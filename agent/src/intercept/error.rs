@@ -34,9 +34,9 @@ pub enum InterceptError {
         name: &'static str,
         source: ProgramError,
     },
-    #[error("kernel program derny_steer cannot be copied: {reason}")]
+    #[error("kernel program derny_lookup cannot be copied: {reason}")]
     Copy { reason: String },
-    #[error("kernel program derny_steer cannot be attached to a pod's network namespace: {source}")]
+    #[error("kernel program derny_lookup cannot be attached to a pod's network namespace: {source}")]
     Steer { source: io::Error },
     #[error("the kernel does not tell of its program {name}: {}", chain(source))]
     Asked { name: String, source: ProgramError },

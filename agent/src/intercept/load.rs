@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap},
-    programs::{Program, ProgramError, SkLookup},
+    programs::{Program, ProgramError},
 };
 use derny_ebpf_common::{AddressKey, Beat, ConnectionKey, Counters, Destination, Pod, PodAddressKey, SLOTS};
 
@@ -20,7 +20,7 @@ use super::{
     enrol::Enrolment,
     hold::Holding,
     log::KernelLog,
-    steer::{STEER, Steering},
+    steer::{self, Steering},
 };
 use crate::model::Slot;
 
@@ -48,6 +48,8 @@ pub struct Kernel {
     pub(super) attached: Option<Attached>,
     _own: AttachedOwn,
     pub(super) steering: Steering,
+    /// Closed after what is attached: the kernel closes what a process leaves in the order of the numbers.
+    _steer: MapData,
     pub(super) tables: Tables,
     pub(super) enrolled: BTreeMap<Slot, Enrolment>,
     /// Of the last enrolment.
@@ -111,17 +113,19 @@ impl Kernel {
             None => cgroup::find_own()?,
         })?;
         attach::load(&mut programs)?;
-        // For the verifier's word, and for whoever lists programs: pods get copies.
-        let steer: &mut SkLookup = program(&mut programs, STEER)?;
-        steer.load().map_err(InterceptError::program(STEER))?;
+        let steering_id = id(&programs, steer::STEERING)?;
+        let first_held = steer::load_steering(&mut programs)?;
         let at_own = attach::attach_own(&mut programs, &own)?;
         let attached = attach::attach(&mut programs, &options.cgroup)?;
+        let last_held = open_again(steer::STEERING, steering_id)?;
+        drop(first_held);
 
         Ok(Self {
             programs,
             attached: Some(attached),
             _own: at_own,
             steering,
+            _steer: last_held,
             tables,
             enrolled: BTreeMap::new(),
             generation: 0,
@@ -214,7 +218,7 @@ impl Tables {
     }
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
     programs: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, InterceptError> {
@@ -225,7 +229,13 @@ fn take<T: TryFrom<Map, Error = MapError>>(
 /// The kernel's number of a map.
 fn id(programs: &Ebpf, name: &'static str) -> Result<u32, InterceptError> {
     let map = match programs.map(name) {
-        Some(Map::Array(map) | Map::HashMap(map) | Map::LruHashMap(map) | Map::PerCpuArray(map)) => map,
+        Some(
+            Map::Array(map)
+            | Map::HashMap(map)
+            | Map::LruHashMap(map)
+            | Map::PerCpuArray(map)
+            | Map::ProgramArray(map),
+        ) => map,
         _ => return Err(InterceptError::NoMap { name }),
     };
     Ok(map.info().map_err(InterceptError::map(name))?.id())

@@ -1,7 +1,8 @@
-//! The sk_lookup program: a copy for each pod, attached to the pod's network namespace.
+//! The sk_lookup programs: a small one, of which each pod has a copy attached to its network namespace, and the one that
+//! decides, which the copies call.
 //!
 //! A copy has its pod's numbers in its instructions, because the kernel tells an sk_lookup program nothing of the namespace
-//! in which it runs. All copies share the maps. aya loads a program once, so the copies are loaded here.
+//! in which it runs. aya loads a program once, so the copies are loaded here.
 
 use std::{
     collections::HashMap,
@@ -12,7 +13,8 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Map, MapData},
+    maps::{Map, MapData, ProgramArray},
+    programs::SkLookup,
 };
 use aya_obj::{
     Object,
@@ -20,9 +22,14 @@ use aya_obj::{
 };
 use derny_ebpf_common::{OWN_COOKIE, OWN_SLOT};
 
-use super::{InterceptError, Netns, load::open_again};
+use super::{
+    InterceptError, Netns,
+    load::{open_again, program, take},
+};
 
-pub(super) const STEER: &str = "derny_steer";
+const STEER: &str = "derny_steer";
+const LOOKUP: &str = "derny_lookup";
+pub(super) const STEERING: &str = "DERNY_STEERING";
 
 /// `BPF_LD | BPF_DW | BPF_IMM`: loads a constant of 64 bits, whose upper half is in the next instruction.
 const LOAD_CONSTANT: u8 = 0x18;
@@ -44,8 +51,8 @@ impl Steering {
         let mut maps = HashMap::new();
         for (name, map) in programs.maps() {
             let id = data(map).ok_or_else(|| unusable(format!("map {name} is of an unknown kind")))?;
-            let id = id.info().map_err(InterceptError::map(STEER))?.id();
-            maps.insert(name.to_owned(), open_again(STEER, id)?);
+            let id = id.info().map_err(InterceptError::map(LOOKUP))?.id();
+            maps.insert(name.to_owned(), open_again(LOOKUP, id)?);
         }
         let descriptions = std::mem::take(&mut object.maps);
         let known = descriptions.iter().filter_map(|(name, description)| {
@@ -60,12 +67,12 @@ impl Steering {
         object.sanitize_functions(aya::features());
         let program = object
             .programs
-            .get(STEER)
-            .ok_or(InterceptError::NoProgram { name: STEER })?;
+            .get(LOOKUP)
+            .ok_or(InterceptError::NoProgram { name: LOOKUP })?;
         let function = object
             .functions
             .get(&program.function_key())
-            .ok_or(InterceptError::NoProgram { name: STEER })?;
+            .ok_or(InterceptError::NoProgram { name: LOOKUP })?;
         let steering = Self {
             instructions: function.instructions.clone(),
             license: program.license.clone(),
@@ -92,6 +99,22 @@ impl Steering {
         let program = load(&instructions, &self.license).map_err(error)?;
         link(&program, netns).map_err(error)
     }
+}
+
+/// Loads the program that the copies call, and tells them which it is. The kernel clears the table when the last
+/// descriptor of it is closed, so it is to be held for longer than anything is redirected.
+pub(super) fn load_steering(programs: &mut Ebpf) -> Result<ProgramArray<MapData>, InterceptError> {
+    let mut table: ProgramArray<MapData> = take(programs, STEERING)?;
+    // One that no pod has: for the verifier's word, and for whoever lists programs.
+    let lookup: &mut SkLookup = program(programs, LOOKUP)?;
+    lookup.load().map_err(InterceptError::program(LOOKUP))?;
+    let steer: &mut SkLookup = program(programs, STEER)?;
+    steer.load().map_err(InterceptError::program(STEER))?;
+    let descriptor = steer.fd().map_err(InterceptError::program(STEER))?;
+    table
+        .set(0, descriptor, 0)
+        .map_err(InterceptError::map(STEERING))?;
+    Ok(table)
 }
 
 /// Where a constant is loaded.
@@ -141,7 +164,7 @@ const _: () = assert!(size_of::<Load>() == 72 && size_of::<Link>() == 16);
 
 fn load(instructions: &[bpf_insn], license: &CString) -> io::Result<OwnedFd> {
     let mut prog_name = [0; 16];
-    prog_name[..STEER.len()].copy_from_slice(STEER.as_bytes());
+    prog_name[..LOOKUP.len()].copy_from_slice(LOOKUP.as_bytes());
     let attributes = Load {
         prog_type: bpf_prog_type::BPF_PROG_TYPE_SK_LOOKUP as u32,
         insn_cnt: u32::try_from(instructions.len()).unwrap_or(u32::MAX),
@@ -199,6 +222,7 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
+        | Map::ProgramArray(data)
         | Map::SockMap(data)
         | Map::SkStorage(data)
         | Map::RingBuf(data)

@@ -1,4 +1,4 @@
-//! What a copy of `derny_steer` knows of the pod that it runs for.
+//! What a copy of `derny_lookup` knows of the pod that it runs for.
 //!
 //! No helper tells an sk_lookup program in which network namespace it runs. So each pod has a copy of its own, and the
 //! agent writes the pod's numbers into the copy's instructions: the program loads these placeholders, each by one
