@@ -22,7 +22,7 @@ use super::{
     drive::{drive, handshake},
     idle_too_long,
     life::Life,
-    uploads::{Upload, Uploads},
+    uploads::{Upload, Uploading, Uploads},
     window::{self, Window},
 };
 use crate::{
@@ -85,7 +85,7 @@ impl Connection {
         let apart = match wanted.company {
             Sharing::Fair => {
                 company.admits(wanted.caller, self.window.shared_streams())
-                    && !(wanted.uploads == Uploading::Yes && self.uploads.held_up(now))
+                    && self.uploads.admits(wanted.caller, wanted.uploads, now)
                     && fits
                     && self.window.cover(company.sharing_with(wanted.caller))
             }
@@ -111,13 +111,6 @@ struct Wanted {
     caller: Caller,
     uploads: Uploading,
     company: Sharing,
-}
-
-/// Whether a request has a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Uploading {
-    No,
-    Yes,
 }
 
 /// Whether callers are kept apart.
@@ -161,8 +154,8 @@ impl Http2 {
     }
 
     /// The request's body, which tells whether it moves.
-    pub fn upload(&self) -> Upload {
-        Upload::new(&self.connection.uploads)
+    pub fn upload(&self, uploading: Uploading) -> Upload {
+        Upload::new(&self.connection.uploads, self.caller, uploading)
     }
 
     /// The answer has been read to its end.

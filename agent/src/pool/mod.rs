@@ -28,9 +28,9 @@ pub(crate) use connect::Here;
 pub use connect::{ConnectError, Sockets, connect, dead_peer};
 use http_body::Body;
 pub use http1::Http1;
-pub use http2::{Http2, Uploading};
+pub use http2::Http2;
 use tokio::{sync::Notify, time::Instant};
-pub use uploads::Upload;
+pub use uploads::{SMALL_UPLOAD, Upload, Uploading};
 
 use crate::{
     model::ConnectionPool,

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     deadline::Limit,
-    forward::{self, Failed},
+    forward::{self, Blame, Failed},
     inlet::Inlet,
     judged::Judged,
     outcome::{Answer, Chance, Held, Next, Outcome, broken_off},
@@ -122,8 +122,7 @@ impl Attempts<'_> {
             &pool,
             opening,
             self.via,
-            head.clone(),
-            attempt_body,
+            Request::from_parts(head.clone(), attempt_body),
             &pod.share,
             again,
         );
@@ -168,9 +167,11 @@ impl Attempts<'_> {
                         bound: failed.bound,
                     });
                 }
-                // A quick refusal must not make it look fast.
-                endpoint.observe_failure(took.max(settings.connect_timeout), now.into_std());
-                judged.verdict(Verdict::LocalError);
+                if failed.blame == Blame::Endpoint {
+                    // A quick refusal must not make it look fast.
+                    endpoint.observe_failure(took.max(settings.connect_timeout), now.into_std());
+                    judged.verdict(Verdict::LocalError);
+                }
                 tracing::debug!(endpoint = %endpoint.address(), reason = failed.reason, "attempt failed");
                 self.tried.push(endpoint.address());
                 let failure = failed.failure.after(body.sent());

@@ -116,10 +116,10 @@ impl<B: Source> Pump<B> {
                     }
                 }
             }
-            if let Some(upload) = &mut self.upload {
-                upload.moves();
-            }
             let part = self.in_hand.split_to(room.min(self.in_hand.len()));
+            if let Some(upload) = &mut self.upload {
+                upload.moves(part.len());
+            }
             let end = self.last == Last::Yes && self.in_hand.is_empty();
             self.stream.send_data(part, end).map_err(|_| Broken)?;
         }

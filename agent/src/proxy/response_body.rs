@@ -15,7 +15,7 @@ use super::{deadline::Deadlines, forward::Lease, judged::Judged};
 use crate::{
     balance::{Permit, Verdict},
     record::{Exchange, Flag, Spoken, TimeLimit},
-    respond::{Body, BodyError, Cause},
+    respond::{Body, BodyError, LocalError},
     retry::RequestBody,
 };
 
@@ -141,10 +141,10 @@ impl ResponseBody {
         if let Some(mut running) = self.running.take() {
             // The request's end is the caller's doing, and the endpoint's answer to half a request is not to blame.
             if let Some(broken) = running.request.broken_off() {
-                running.exchange.failed(match broken.cause {
-                    Cause::Gone => Flag::DownstreamConnectionTermination,
-                    Cause::Malformed => Flag::DownstreamProtocolError,
-                });
+                let cause = broken.cause;
+                running
+                    .exchange
+                    .failed(LocalError::RequestBrokeOff { cause }.flag());
                 return;
             }
             let reset = error.reset().is_some();
