@@ -17,8 +17,8 @@ use bytes::Bytes;
 use derny::{
     drain,
     model::{
-        DestinationId, Endpoint, Origins, Pod, PodAddresses, PodName, Policy, Protocol, ServiceName,
-        ServicePort, ServicePortName, Slot,
+        DestinationId, Endpoint, EnrolmentId, Origins, Pod, PodAddresses, PodName, Policy, Protocol,
+        ServiceName, ServicePort, ServicePortName, Slot,
     },
     pool::Sockets,
     proxy::{self, Command, EnrolledPod, Progress, Registry, Setup},
@@ -178,6 +178,7 @@ async fn build() -> ([SocketAddr; 2], Ends) {
         drain,
         demand: Arc::new(()),
         endpoints_wait: Duration::ZERO,
+        drain_timeout: Duration::ZERO,
         workers: 1,
         give_memory_back: || (),
         limits: derny::transport::Limits::default(),
@@ -188,7 +189,10 @@ async fn build() -> ([SocketAddr; 2], Ends) {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let enrolled = EnrolledPod {
-            slot: slots[n],
+            id: EnrolmentId {
+                netns_cookie: slots[n].get().into(),
+                generation: 1,
+            },
             pod: pods[n].clone(),
             addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             sockets: Arc::new(Here),

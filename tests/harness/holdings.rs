@@ -68,6 +68,13 @@ impl Holdings {
         self.sockets.iter().map(|socket| socket.netns_cookie).collect()
     }
 
+    /// The addresses at which it listens in this namespace.
+    pub fn listeners(&self, netns: Namespace) -> Vec<SocketAddr> {
+        let sockets = self.sockets.iter();
+        let own = sockets.filter(|socket| socket.netns_cookie == netns.cookie && socket.peer.is_none());
+        own.filter_map(|socket| socket.local).collect()
+    }
+
     /// Sockets in the namespace of `pod`, and descriptors of it.
     pub fn of(&self, netns: Namespace) -> usize {
         let sockets = self.sockets.iter();

@@ -7,9 +7,7 @@ use std::{
 use derny_tests::{
     Agent, AgentOptions, Config, Node, Pod, World,
     agent::derny,
-    clients,
-    config::NAMESPACE,
-    eventually,
+    clients, eventually,
     kube::objects,
     upstream::{HTTP_PORT, TestdOptions},
 };
@@ -74,11 +72,7 @@ fn a_pods_addresses_are_what_its_kubelet_reports() {
 
     let cookie = kubelet.shown("client")["enrolledAtMs"].clone();
     let own = client.ip().to_string();
-    let reported = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client", "namespace": NAMESPACE},
-        "status": {"podIP": own, "podIPs": [{"ip": own}], "phase": "Running"},
-    });
-    kubelet.cluster.apply_status(&reported).unwrap();
+    kubelet.reports("client", &own);
     eventually("the address is known", Duration::from_secs(10), || {
         kubelet.shown("client")["addresses"] == json!([own])
     })

@@ -38,7 +38,7 @@ fn every_socket_lies_in_the_namespace_of_the_pod_that_it_serves() {
     let (mut enrolled, mut enrolments) = (BTreeSet::new(), 0);
     let mut last_seen: BTreeMap<u64, Instant> = BTreeMap::new();
     while enrolments < ENROLMENTS {
-        let wanted: BTreeSet<usize> = (0..PODS).filter(|_| random.next() % 2 == 0).collect();
+        let wanted: BTreeSet<usize> = (0..PODS).filter(|_| random.next().is_multiple_of(2)).collect();
         if wanted == enrolled {
             continue;
         }

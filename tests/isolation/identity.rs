@@ -163,12 +163,7 @@ fn a_pod_that_is_only_changed_keeps_its_relayed_connections() {
     // Longer than listeners linger.
     let netns = world.client.namespace().unwrap();
     eventually("the listeners of before are closed", SOON, || {
-        let holdings = world.agent.holdings().unwrap();
-        let own = holdings
-            .sockets
-            .iter()
-            .filter(|it| it.netns_cookie == netns.cookie);
-        own.filter(|socket| socket.peer.is_none()).count() == 4
+        world.agent.holdings().unwrap().listeners(netns).len() == 4
     })
     .unwrap();
     writeln!(stdin).unwrap();
@@ -208,11 +203,7 @@ fn a_listener_of_the_agent_is_nobodys_application() {
     let mut agent = Agent::start(&node, AgentOptions::new(config.clone())).unwrap();
     let holdings = agent.holdings().unwrap();
     let idle = holdings.of(netns);
-    let listeners = holdings.sockets.iter();
-    let listeners = listeners.filter(|socket| socket.netns_cookie == netns.cookie);
-    let listeners: Vec<String> = listeners
-        .map(|socket| socket.local.unwrap().to_string())
-        .collect();
+    let listeners = holdings.listeners(netns);
     assert_eq!(
         listeners.len(),
         4,
@@ -222,7 +213,7 @@ fn a_listener_of_the_agent_is_nobodys_application() {
     config.port_of("loop").unwrap().endpoints = listeners
         .into_iter()
         .map(|address| derny_tests::config::EndpointEntry {
-            address,
+            address: address.to_string(),
             ..Default::default()
         })
         .collect();
