@@ -46,9 +46,14 @@ pub struct Trigger {
 }
 
 impl Trigger {
+    /// Gives the signal.
+    pub fn signal(&self) {
+        self.signal.send_replace(Phase::Draining);
+    }
+
     /// Gives the signal, then waits until every [`Guard`] and [`Watch`] is gone, at most for `deadline`.
     pub async fn drain(mut self, deadline: Duration) -> Drained {
-        self.signal.send_replace(Phase::Draining);
+        self.signal();
         // Nothing is ever sent: `recv` returns when the last sender, which is a guard, is dropped.
         match tokio::time::timeout(deadline, self.all_dropped.recv()).await {
             Ok(_) => Drained::Finished,

@@ -8,6 +8,10 @@ pub mod config;
 
 /// The kernel's side door: eBPF programs, maps, network namespaces. The only room that knows aya and setns.
 pub mod intercept;
+/// What one pod may hold of the engine, and its turn at it.
+pub mod share;
+/// One TCP connection: what moves on it, and whether its peer is still there.
+pub mod transport;
 /// A connection comes in: listen inside a pod, decide the protocol.
 pub mod accept;
 /// A request and a service's routes → the rule, its backend, and what is changed on the way.
@@ -45,7 +49,12 @@ pub mod cli;
 pub mod drain;
 /// Ready when nothing is left to wait for.
 pub mod ready;
+/// Alive while everything runs that must.
+pub mod live;
 /// The agent's own log.
 pub mod telemetry;
+/// What reads bytes that others choose, for `tests/fuzz`.
+#[doc(hidden)]
+pub mod fuzz;
 /// The wiring.
 pub mod app;

@@ -12,7 +12,7 @@ use derny_ebpf_common::{AddressKey, MARK, NODE_COUNTERS, Path, Pod, Redirect, Re
 use crate::{
     count::{Decided, count_hit},
     hold,
-    maps::{DESTS, DIALLED, PODS, agent_is_alive},
+    maps::{DESTS, DIALLED, PODS, agent_is_alive, stands_aside},
 };
 
 const SOCK_STREAM: u32 = 1;
@@ -96,7 +96,7 @@ fn redirect(ctx: &SockAddrContext, dialled: &AddressKey) -> Option<Result<Redire
     let Some(destination) = DESTS.get_ptr_mut(dialled) else {
         return pass(Path::PassedUnknown);
     };
-    if !agent_is_alive() {
+    if !agent_is_alive() || stands_aside(slot) {
         return pass(Path::PassedStale);
     }
     if device != 0 {

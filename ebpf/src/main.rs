@@ -13,10 +13,14 @@ mod maps;
 mod count;
 /// cgroup connect4/6: a mesh address → the pod's own listener.
 mod connect;
+/// cgroup connect4/6 of the agent: not to itself.
+mod dial;
 /// Pods whose connections are refused until they are enrolled.
 mod hold;
 /// cgroup getpeername4/6: the address that the application dialled.
 mod peername;
+/// Which pod an sk_lookup program runs for.
+mod own;
 /// sk_lookup: which listener gets this SYN.
 mod steer;
 /// sock_ops: where connections come from.
@@ -28,6 +32,7 @@ use aya_ebpf::{
 };
 use count::Decided;
 use derny_ebpf_common::Path;
+use maps::STEERING;
 
 /// Verdict of the cgroup hooks: let the system call go on.
 const PROCEED: i32 = 1;
@@ -60,6 +65,18 @@ fn verdict(decided: Option<Decided>) -> i32 {
     }
 }
 
+/// For the agent's own cgroup.
+#[cgroup_sock_addr(connect4)]
+fn derny_dial4(ctx: SockAddrContext) -> i32 {
+    if dial::refuses4(&ctx) { REFUSE } else { PROCEED }
+}
+
+/// For the agent's own cgroup.
+#[cgroup_sock_addr(connect6)]
+fn derny_dial6(ctx: SockAddrContext) -> i32 {
+    if dial::refuses6(&ctx) { REFUSE } else { PROCEED }
+}
+
 #[cgroup_sock_addr(getpeername4)]
 fn derny_peername4(ctx: SockAddrContext) -> i32 {
     peername::try_getpeername4(&ctx);
@@ -72,6 +89,16 @@ fn derny_peername6(ctx: SockAddrContext) -> i32 {
     PROCEED
 }
 
+/// A copy for each pod.
+#[sk_lookup]
+fn derny_lookup(ctx: SkLookupContext) -> u32 {
+    own::Own::leave();
+    // SAFETY: nothing here is to be dropped.
+    unsafe { STEERING.tail_call(&ctx, 0) };
+    SK_PASS
+}
+
+/// Called by the copies.
 #[sk_lookup]
 fn derny_steer(ctx: SkLookupContext) -> u32 {
     count::count(steer::try_steer(&ctx));

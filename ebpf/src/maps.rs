@@ -3,13 +3,16 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage, SockMap},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, SkStorage, SockMap},
     helpers::bpf_ktime_get_ns,
     macros::btf_map,
 };
 use derny_ebpf_common::{
-    AddressKey, Beat, ConnectionKey, Counters, Destination, Held, NODE_COUNTERS, Pod, Remembered, SLOTS,
+    AddressKey, Beat, ConnectionKey, Counters, Destination, Held, NODE_COUNTERS, Pod, PodAddressKey,
+    Remembered, SLOTS,
 };
+
+use crate::own::Own;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 const PODS_CAPACITY: usize = SLOTS as usize;
@@ -32,9 +35,10 @@ pub(crate) static HELD: HashMap<u64, Held, PODS_CAPACITY, NO_PREALLOC> = HashMap
 #[btf_map(name = "DERNY_HELD_N")]
 pub(crate) static HELD_COUNT: Array<u32, 1> = Array::new();
 
-/// A pod's address and port that are steered to the agent → the pod's slot. Written by the agent.
+/// A pod's address and port that are steered to the agent → 1. Written by the agent. The capacity is set at load: the
+/// share of a pod, for every slot.
 #[btf_map(name = "DERNY_INBOUND")]
-pub(crate) static INBOUND: HashMap<AddressKey, u32, 65_536, NO_PREALLOC> = HashMap::new();
+pub(crate) static INBOUND: HashMap<PodAddressKey, u32, 131_072, NO_PREALLOC> = HashMap::new();
 
 /// Addresses of the node itself (port 0) → 1. Written by the agent.
 #[btf_map(name = "DERNY_NODE_ADDR")]
@@ -47,6 +51,10 @@ pub(crate) static LISTENERS: SockMap<4096> = SockMap::new();
 /// The one entry is the agent's sign of life. Written by the agent.
 #[btf_map(name = "DERNY_BEAT")]
 pub(crate) static BEAT: Array<Beat, 1> = Array::new();
+
+/// Slot → 1 while the agent cannot take the pod's connections, so that they are left alone. Written by the agent.
+#[btf_map(name = "DERNY_ASIDE")]
+pub(crate) static ASIDE: Array<u32, PODS_CAPACITY> = Array::new();
 
 /// Socket → what it dialled. Written by connect; gone with the socket.
 #[btf_map(name = "DERNY_DIALLED")]
@@ -63,6 +71,20 @@ pub(crate) static ORIGIN: LruHashMap<ConnectionKey, u64, 65_536> = LruHashMap::n
 /// Slot, or `NODE_COUNTERS` → counters. Counted up by connect and lookup, set to zero by the agent at enrolment.
 #[btf_map(name = "DERNY_COUNTERS")]
 pub(crate) static COUNTERS: PerCpuArray<Counters, { NODE_COUNTERS as usize + 1 }> = PerCpuArray::new();
+
+/// The one entry is the pod that the lookup on this CPU is for. Written by a copy of lookup, read by steer.
+#[btf_map(name = "DERNY_OWN")]
+pub(crate) static OWN: PerCpuArray<Own, 1> = PerCpuArray::new();
+
+/// The one entry is steer. Written by the agent.
+#[btf_map(name = "DERNY_STEERING")]
+pub(crate) static STEERING: ProgramArray<1> = ProgramArray::new();
+
+/// Are the connections of the pod in `slot` to be left alone, as if the agent hung?
+#[inline(always)]
+pub(crate) fn stands_aside(slot: u32) -> bool {
+    ASIDE.get(slot).is_some_and(|aside| *aside != 0)
+}
 
 /// Has the agent shown a sign of life lately?
 #[inline(always)]

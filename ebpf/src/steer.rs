@@ -6,11 +6,14 @@ use core::ptr;
 
 use aya_ebpf::{bindings::bpf_sk_lookup, helpers::bpf_ktime_get_ns, programs::SkLookupContext};
 use aya_log_ebpf::debug;
-use derny_ebpf_common::{AddressKey, ConnectionKey, Listener, ORIGIN_LIFETIME_NS, Path, Redirect};
+use derny_ebpf_common::{
+    AddressKey, ConnectionKey, Listener, ORIGIN_LIFETIME_NS, Path, PodAddressKey, Redirect,
+};
 
 use crate::{
     count::Decided,
-    maps::{INBOUND, LISTENERS, NODE_ADDRESSES, ORIGIN, agent_is_alive},
+    maps::{INBOUND, LISTENERS, NODE_ADDRESSES, ORIGIN, agent_is_alive, stands_aside},
+    own::Own,
 };
 
 const AF_INET: u32 = 2;
@@ -41,7 +44,7 @@ pub(crate) fn try_steer(ctx: &SkLookupContext) -> Option<Decided> {
         // SAFETY: as above.
         let local_ip_be = unsafe { (*ctx.lookup).local_ip4 };
         if let Some(redirect) = Redirect::decode(u32::from_be(local_ip_be), local_port) {
-            return Some(outbound(ctx, redirect));
+            return outbound(ctx, redirect);
         }
     } else if family != AF_INET6 {
         return None;
@@ -52,24 +55,28 @@ pub(crate) fn try_steer(ctx: &SkLookupContext) -> Option<Decided> {
 /// A redirected SYN. Nothing is asked any more: it was redirected because the agent was alive, and there is
 /// nobody else who could answer it.
 ///
-/// A pod that dials another slot's address by hand gets nowhere: the listener answers in its own namespace.
+/// A pod that dials another slot's address by hand gets nowhere: the other pod's listener is not given to it.
 #[inline(always)]
-fn outbound(ctx: &SkLookupContext, redirect: Redirect) -> Decided {
-    let slot = u32::from(redirect.slot);
-    let path = match LISTENERS.redirect_sk_lookup(ctx, Listener::Outbound.index(slot), 0) {
-        Ok(()) => Path::SteeredOutbound,
-        Err(_) => Path::NoListener,
+fn outbound(ctx: &SkLookupContext, redirect: Redirect) -> Option<Decided> {
+    let slot = Own::load()?.slot();
+    let listener = Listener::Outbound.index(slot);
+    let is_own = u32::from(redirect.slot) == slot;
+    let path = match is_own && LISTENERS.redirect_sk_lookup(ctx, listener, 0).is_ok() {
+        true => Path::SteeredOutbound,
+        false => Path::NoListener,
     };
-    Decided { slot, path }
+    Some(Decided { slot, path })
 }
 
 #[inline(always)]
 fn inbound(ctx: &SkLookupContext, local_port_be: u16, ifindex: u32) -> Option<Decided> {
     let (local, remote) = addresses(ctx.lookup, local_port_be);
+    let own = Own::load()?;
+    let (netns_cookie, slot) = (own.netns_cookie, own.slot());
     // SAFETY: entries of a map without preallocation are freed after a grace period, not reused.
-    let slot = *unsafe { INBOUND.get(local) }?;
+    unsafe { INBOUND.get(PodAddressKey::new(netns_cookie, local)) }?;
     let decided = |path| Some(Decided { slot, path });
-    if ifindex == LOOPBACK_IFINDEX || is_the_pod_itself(&local, &remote, slot) {
+    if ifindex == LOOPBACK_IFINDEX || is_the_pod_itself(&local, &remote, netns_cookie) {
         return decided(Path::SkippedLoopback);
     }
     // SAFETY: as above.
@@ -79,7 +86,7 @@ fn inbound(ctx: &SkLookupContext, local_port_be: u16, ifindex: u32) -> Option<De
     if comes_from_this_agent(&local, &remote) {
         return decided(Path::SkippedSameNode);
     }
-    if !agent_is_alive() {
+    if !agent_is_alive() || stands_aside(slot) {
         return decided(Path::SkippedStale);
     }
     let listener = if local.is_v4() {
@@ -102,19 +109,17 @@ fn inbound(ctx: &SkLookupContext, local_port_be: u16, ifindex: u32) -> Option<De
 /// address, the kernel names that device as the ingress. The kernel drops packets from outside that carry an
 /// address of the pod or the loopback's as their source, so the source tells.
 #[inline(always)]
-fn is_the_pod_itself(local: &AddressKey, remote: &AddressKey, slot: u32) -> bool {
+fn is_the_pod_itself(local: &AddressKey, remote: &AddressKey, netns_cookie: u64) -> bool {
     if remote.ip_be == local.ip_be || remote.is_loopback() {
         return true;
     }
     // Each address of the pod is there with each of its ports.
-    // SAFETY: as in `inbound`.
-    let owner = unsafe {
-        INBOUND.get(AddressKey {
-            port_be: local.port_be,
-            ..*remote
-        })
+    let own = AddressKey {
+        port_be: local.port_be,
+        ..*remote
     };
-    owner.is_some_and(|owner| *owner == slot)
+    // SAFETY: as in `inbound`.
+    unsafe { INBOUND.get(PodAddressKey::new(netns_cookie, own)) }.is_some()
 }
 
 /// Has this connection passed the agent on its client side?

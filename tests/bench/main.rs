@@ -4,6 +4,7 @@
 //! after the other. Figures are CPU time of the proxy's process (`/proc/PID/task/*/schedstat`, nanoseconds) over
 //! requests that h2load counted; compare them within a run and not between machines.
 
+mod fairness;
 mod proxies;
 mod relay;
 mod traffic;
@@ -33,6 +34,12 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.first().map(String::as_str) {
         Some("relay") => relay::run(&arguments[1..]).map(|()| ExitCode::SUCCESS),
+        Some("fairness") => {
+            fairness::run(arguments.iter().any(|a| a == "--quick")).map(|missed| match missed {
+                true => ExitCode::FAILURE,
+                false => ExitCode::SUCCESS,
+            })
+        }
         _ => bench(arguments.iter().any(|a| a == "--quick")),
     };
     result.unwrap_or_else(|error| {

@@ -2,7 +2,7 @@
 one before is there and a pause of --pause milliseconds, drawn at random between the two numbers, is over.
 
 Prints a JSON line per request, {"t": start in Unix seconds, "ms": duration, "ok": bool, "error": text,
-"endpoint": who answered, "request_id": what an engine added}, in order of their ends. A connection that ends after
+"endpoint": who answered, "peer": whom it saw, "request_id": what an engine added}, in order of their ends. A connection that ends after
 an answer is opened again; one that ends instead of an answer is a failure. Ends on SIGTERM.
 """
 
@@ -52,13 +52,14 @@ async def work(options, host, port, stop):
     while not stop.is_set():
         method = ("GET", "POST")[number % 2]
         number += 1
-        line = {"t": time.time(), "ms": 0.0, "ok": True, "error": "", "endpoint": "", "request_id": ""}
+        line = {"t": time.time(), "ms": 0.0, "ok": True, "error": "", "endpoint": "", "peer": "", "request_id": ""}
         begun = time.monotonic()
         try:
             status, body = await asyncio.wait_for(connection.ask(method, options.path), options.timeout)
             if status == "200":
                 answer = json.loads(body)
                 line["endpoint"] = answer["endpoint"]
+                line["peer"] = answer["peer"]
                 line["request_id"] = answer["headers"].get("x-request-id", "")
             else:
                 line["ok"], line["error"] = False, f"{method}: {status} {body.decode(errors='replace')}"
@@ -66,6 +67,8 @@ async def work(options, host, port, stop):
             line["ok"], line["error"] = False, f"{method}: {type(error).__name__}: {error}"
             connection.close()
         line["ms"] = round((time.monotonic() - begun) * 1000, 3)
+        if options.per_connection and number % options.per_connection == 0:
+            connection.close()
         sys.stdout.write(json.dumps(line) + "\n")
         await asyncio.sleep(random.uniform(float(low), float(high or low)) / 1000)
     connection.close()
@@ -76,6 +79,7 @@ async def main():
     arguments.add_argument("--target", required=True, help="HOST:PORT")
     arguments.add_argument("--path", default="/x")
     arguments.add_argument("--connections", type=int, default=4)
+    arguments.add_argument("--per-connection", type=int, default=0, help="requests; 0 for as many as it lasts")
     arguments.add_argument("--pause", default="2", help="milliseconds, or LOW-HIGH")
     arguments.add_argument("--timeout", type=float, default=2.0, help="seconds")
     options = arguments.parse_args()

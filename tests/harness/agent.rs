@@ -2,8 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     time::Duration,
@@ -14,13 +13,17 @@ use nix::sys::signal::Signal;
 
 use crate::{
     config::{self, Config},
+    http_get::http_get,
     node::{Host, Node},
-    observe::{Metrics, eventually_some, now},
+    observe::{Metrics, eventually_some},
     process::{Output, Process, capture, cpu_time},
 };
 
 /// Where the agent answers `/metrics`, `/livez` and `/readyz` in the node's network namespace.
 pub const HTTP_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15020);
+
+/// Where it answers `/livez` and `/readyz` alone.
+pub const PROBE_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 15021);
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 /// How long what has happened may take to show in the log and the metrics.
@@ -111,6 +114,7 @@ impl Agent {
             .arg("--admin-socket")
             .arg(self.socket_path())
             .args(["--http-address", &HTTP_ADDRESS.to_string()])
+            .args(["--probe-address", &PROBE_ADDRESS.to_string()])
             .args(["--workers", &self.options.workers.to_string()])
             .arg("--access-log")
             .arg(self.access_log_path())
@@ -214,6 +218,11 @@ impl Agent {
     /// Status and body of a GET on the agent's HTTP address.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         http_get(&self.host, HTTP_ADDRESS, path)
+    }
+
+    /// Status and body of a GET on the address of probes.
+    pub fn probe(&self, path: &str) -> Result<(u16, String)> {
+        http_get(&self.host, PROBE_ADDRESS, path)
     }
 
     /// All complete lines of the access log so far.
@@ -370,30 +379,4 @@ pub(crate) fn binary(variable: &str, name: &str) -> Result<PathBuf> {
                 running.display()
             )
         })
-}
-
-/// A GET from the node's network namespace, without a client library: the agent's own endpoints only.
-fn http_get(host: &Host, address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    const DEADLINE: Duration = Duration::from_secs(2);
-    let begun = now();
-    let answer = host.netns().run(|| -> Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
-        stream.set_read_timeout(Some(DEADLINE))?;
-        stream.write_all(
-            format!("GET {path} HTTP/1.0\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes(),
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    })?;
-    let answer = answer.with_context(|| format!("GET {path} after {:?}", begun.elapsed()))?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .context("an answer without a head")?;
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .context("no status")?;
-    Ok((status, body.to_owned()))
 }

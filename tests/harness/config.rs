@@ -27,6 +27,9 @@ pub struct PodEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
     pub netns: String,
+    /// Its interfaces' without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inbound: Vec<InboundEntry>,
 }
@@ -123,6 +126,7 @@ impl Config {
             namespace: NAMESPACE.to_owned(),
             workload: Some(workload.to_owned()),
             netns: pod.netns_path().display().to_string(),
+            addresses: None,
             inbound: Vec::new(),
         });
         self

@@ -21,6 +21,8 @@ mod cleanup;
 
 /// The agent's configuration file.
 pub mod config;
+/// One GET, with nothing but a socket.
+mod http_get;
 /// The agent under test.
 pub mod agent;
 /// What the agent says of pods.
@@ -29,6 +31,8 @@ mod shown;
 pub mod upstream;
 /// Real, unmodified clients.
 pub mod clients;
+/// Callers that do what no client would.
+pub mod wire;
 /// HTTP and gRPC calls from inside a pod.
 pub mod calls;
 /// Clients at work in the background, and what they report.
@@ -47,6 +51,9 @@ pub mod kube;
 /// A runtime on a thread of its own, for clients that are called from tests.
 #[cfg(feature = "servers")]
 mod background;
+/// The agent's sockets by network namespace.
+#[cfg(feature = "servers")]
+pub mod holdings;
 /// Waiting for a condition, and reading what is observed.
 pub mod observe;
 
@@ -65,4 +72,5 @@ pub use pod::Pod;
 pub use process::{Output, Process};
 pub use upstream::Testd;
 pub use vip::Vip;
+pub use wire::Wire;
 pub use world::World;

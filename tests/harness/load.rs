@@ -34,6 +34,9 @@ pub struct Call {
     #[serde(default)]
     pub error: String,
     pub endpoint: String,
+    /// Address and port from which the call came to the endpoint, as far as the client reports it.
+    #[serde(default)]
+    peer: String,
     /// What the engine added on the way to the endpoint; empty when no engine stood between.
     request_id: String,
 }
@@ -41,6 +44,14 @@ pub struct Call {
 impl Call {
     pub fn ended(&self) -> f64 {
         self.begun + self.took / 1000.0
+    }
+
+    /// Whom the endpoint saw.
+    pub fn peer_ip(&self) -> Option<std::net::IpAddr> {
+        self.peer
+            .parse::<std::net::SocketAddr>()
+            .ok()
+            .map(|peer| peer.ip())
     }
 
     pub fn by_derny(&self) -> bool {

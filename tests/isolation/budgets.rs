@@ -46,7 +46,10 @@ fn pod() -> Value {
 
 /// Whether `derny status` says that this was refused to the greedy namespace.
 fn is_refused(kubelet: &Kubelet, budget: &str) -> bool {
-    let status = kubelet.agent.cli_json(&["status"]).unwrap();
+    // An agent that has just been started is not ready, which is an error.
+    let Ok(status) = kubelet.agent.cli_json(&["status"]) else {
+        return false;
+    };
     let refused = status["refused"].as_array().unwrap();
     assert!(refused.iter().all(|of| of["namespace"] == GREEDY), "{refused:?}");
     refused.iter().any(|of| of["budget"] == budget)

@@ -7,7 +7,26 @@
 #[allow(dead_code, reason = "the target kube uses all of it")]
 mod kubelet;
 
+/// A pod with inbound ports, called by pods that Derny does not know.
+mod strangers;
+
+/// A node whose pods are enrolled and withdrawn.
+mod enrolling;
+/// Slots, network namespaces and withdrawal: no socket serves a pod from another's namespace.
+mod identity;
+/// The same under traffic, for pods that come and go by the thousand.
+mod churn;
+/// A pod's addresses are what the API server says, and only they are steered.
+mod addresses;
 /// What a pod or an object says of itself does not make it another.
 mod claims;
 /// Objects of a tenant that cost more than its share.
 mod budgets;
+/// Connections, descriptors, bytes and CPU by pod.
+mod shares;
+/// Callers that share a connection to an endpoint do not share a fate.
+mod shared_connections;
+/// What does not make progress ends.
+mod deadlines;
+/// Admin and metrics endpoints, the agent's log and the access log under attack.
+mod observability;

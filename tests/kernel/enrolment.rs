@@ -15,7 +15,7 @@ use crate::mesh::{APP, ID, Mesh, VIP, VIP6, address, app, dial, slot, word};
 
 #[test]
 fn every_program_passes_the_verifier_with_the_log_off_and_on() {
-    // `Kernel::load` loads all seven.
+    // `Kernel::load` loads all of them.
     Mesh::new();
     Mesh::with(|options| options.log_level = 4);
 }
@@ -169,22 +169,6 @@ fn what_cannot_be_enrolled_says_why_and_changes_nothing() {
     none.netns = "/run/netns/derny-none".into();
     assert!(enrol(2, none).contains("No such file"));
 
-    // The same address in two pods: the second fails when all but the last step is done.
-    b.netns()
-        .ip_batch(&format!("address add {}/32 dev eth0\n", a.ip()))
-        .unwrap();
-    let taken = enrol(2, word(&b, &[APP]));
-    assert_eq!(
-        taken,
-        format!(
-            "{} of shop/b is an inbound address of another pod",
-            a.address(APP)
-        )
-    );
-    b.netns()
-        .ip_batch(&format!("address del {}/32 dev eth0\n", a.ip()))
-        .unwrap();
-
     b.netns().ip_batch("address flush dev eth0\n").unwrap();
     assert_eq!(
         enrol(2, word(&b, &[APP])),
@@ -243,7 +227,7 @@ fn the_maps_tell_an_operator_what_is_redirected() {
     let pod = mesh.node.pod("client").unwrap();
     let enrolled = mesh.enrol(9, &pod, &[]);
     assert_eq!(
-        BTreeSet::from_iter(enrolled.addresses),
+        BTreeSet::from_iter(enrolled.addresses.own.clone()),
         BTreeSet::from([pod.ip().into(), pod.ip6().into()])
     );
     mesh.redirect(address(VIP));
@@ -296,4 +280,88 @@ fn a_namespace_is_entered_by_one_thread_for_a_moment() {
         panic!("opened")
     };
     assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
+}
+
+#[test]
+fn an_address_that_two_pods_have_is_steered_in_each() {
+    let mut mesh = Mesh::new();
+    let pods = ["a", "b"].map(|name| mesh.node.pod(name).unwrap());
+    let caller = mesh.node.pod("caller").unwrap();
+    for (number, pod) in (1..).zip(&pods) {
+        pod.netns()
+            .ip_batch("address add 10.0.2.1/32 dev eth0\n")
+            .unwrap();
+        mesh.enrol(number, pod, &[APP]);
+    }
+    for (number, pod) in (1..).zip(&pods) {
+        let host = mesh.node.host().netns();
+        let route = format!("route replace 10.0.2.1/32 via {}\n", pod.ip());
+        host.ip_batch(&route).unwrap();
+        let to = address(&format!("10.0.2.1:{APP}"));
+        assert_eq!(
+            dial(&caller, to, json!({})).said,
+            format!("inbound {to} from {}", caller.ip())
+        );
+        mesh.assert_counted(number, |counters| counters.steered_inbound = 1);
+    }
+}
+
+#[test]
+fn what_a_pod_has_steered_follows_its_addresses_within_its_share() {
+    let mut mesh = Mesh::with(|options| options.max_inbound = 3);
+    let pod = mesh.node.pod("a").unwrap();
+    let mut it = word(&pod, &[APP, APP + 1]);
+    let given = |addresses: &[&str]| {
+        let addresses = addresses.iter().map(|it| it.parse().unwrap());
+        derny::model::PodAddresses::Given(addresses.collect())
+    };
+    it.addresses = given(&[]);
+    let enrolled = mesh.kernel.enrol(slot(1), &it, 1).unwrap();
+    assert_eq!(
+        (enrolled.addresses.own, enrolled.addresses.over_share),
+        (vec![], 0)
+    );
+    let mut follow = |addresses: &[&str]| {
+        it.addresses = given(addresses);
+        let followed = mesh.kernel.follow_addresses(slot(1), &it).unwrap();
+        followed.map(|now| (now.own.len(), now.over_share))
+    };
+    assert_eq!(follow(&["10.0.0.9"]), Some((1, 0)));
+    assert_eq!(follow(&["10.0.0.9"]), None);
+    assert_eq!(follow(&["10.0.0.9", "10.0.0.8"]), Some((2, 1)));
+    assert_eq!(follow(&["10.0.0.8"]), Some((1, 0)));
+    assert_eq!(follow(&[]), Some((0, 0)));
+}
+
+#[test]
+fn a_change_of_a_pods_interfaces_is_heard_of() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("a").unwrap();
+    let it = word(&pod, &[APP]);
+    mesh.enrol(1, &pod, &[APP]);
+    assert_eq!(mesh.kernel.follow_addresses(slot(1), &it).unwrap(), None);
+    pod.netns()
+        .ip_batch("address add 10.9.9.9/32 dev eth0\n")
+        .unwrap();
+    let now = mesh.kernel.follow_addresses(slot(1), &it).unwrap().unwrap();
+    assert!(now.own.contains(&address("10.9.9.9:0").ip()), "{now:?}");
+    pod.netns()
+        .ip_batch("address del 10.9.9.9/32 dev eth0\n")
+        .unwrap();
+    let now = mesh.kernel.follow_addresses(slot(1), &it).unwrap().unwrap();
+    assert_eq!(now.own.len(), 2);
+}
+
+#[test]
+fn another_pods_redirected_address_reaches_nobody() {
+    let mut mesh = Mesh::new();
+    let (a, b) = (mesh.node.pod("a").unwrap(), mesh.node.pod("b").unwrap());
+    mesh.enrol(1, &a, &[]);
+    mesh.enrol(2, &b, &[]);
+    // By hand: slot 1, destination 0.
+    let dialled = |pod: &derny_tests::Pod| pod.inside(|| TcpStream::connect("127.192.16.0:32768").is_ok());
+    assert!(dialled(&a).unwrap());
+    assert!(!dialled(&b).unwrap());
+    mesh.assert_counted(1, |counters| counters.steered_outbound = 1);
+    mesh.assert_counted(2, |counters| counters.no_listener = 1);
 }

@@ -16,7 +16,7 @@ use std::{
 
 use derny::{
     intercept::{Enrolled, Kernel, Options, Origins, SlotCounters},
-    model::{DestinationId, InboundPort, Pod as PodWord, PodName, Protocol, Slot},
+    model::{DestinationId, InboundPort, Pod as PodWord, PodAddresses, PodName, Protocol, Slot},
 };
 use derny_tests::{Node, Pod, eventually};
 use serde_json::{Value, json};
@@ -70,6 +70,7 @@ impl Mesh {
             own_cgroup: Some(own_cgroup()),
             stale_after: STALE_AFTER,
             max_destinations: 1024,
+            max_inbound: 128,
             log_level: 0,
         };
         change(&mut options);
@@ -149,6 +150,7 @@ pub(crate) fn word(pod: &Pod, inbound: &[u16]) -> PodWord {
         },
         workload: pod.name().into(),
         netns: pod.netns_path().into(),
+        addresses: PodAddresses::default(),
         since: None,
         inbound: inbound
             .iter()

@@ -13,7 +13,7 @@ use derny_tests::{
     load::Load,
     upstream::HTTP_PORT,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How long what has happened may take to show.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -125,6 +125,15 @@ impl Kubelet {
             group,
             begun,
         }
+    }
+
+    /// Says to the API server that the pod runs and has this address, as a kubelet does some time after its start.
+    pub(crate) fn reports(&self, name: &str, address: &str) {
+        let reported = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE},
+            "status": {"podIP": address, "podIPs": [{"ip": address}], "phase": "Running"},
+        });
+        self.cluster.apply_status(&reported).unwrap();
     }
 
     pub(crate) fn shown(&self, pod: &str) -> Value {

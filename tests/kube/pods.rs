@@ -20,7 +20,13 @@ fn a_pod_is_enrolled_whoever_tells_of_it_first() {
         let running = kubelet.run(&early, &uid);
         let shown = kubelet.stands("early", "enrolled", "");
         assert_eq!(shown["workload"], "early");
-        assert_eq!(shown["addresses"][0], early.ip().to_string(), "{shown}");
+        // It does not wait for the kubelet to report the address.
+        assert_eq!(shown["addresses"], json!([]), "{shown}");
+        kubelet.reports("early", &early.ip().to_string());
+        eventually("its address is known", SOON, || {
+            kubelet.shown("early")["addresses"] == json!([early.ip().to_string()])
+        })
+        .unwrap();
         assert!(kubelet.is_redirected(&early));
         let line = kubelet
             .agent

@@ -1,4 +1,4 @@
-use derny_tests::load::{Call, unix_now};
+use derny_tests::load::{Call, Load, unix_now};
 
 use crate::{
     kubelet::{Kubelet, SOON, repeatable},
@@ -16,21 +16,21 @@ fn pods_come_are_relabelled_restarted_and_deleted_and_no_call_fails() {
     kubelet.is_enrolled(&client);
     let standing = client.grpc("standing", &kubelet.echo.address().to_string());
     let anew = client.connections("anew", &kubelet.web.address().to_string());
-    let reaches = |server: &RunningPod, since: f64| {
+    let reaches = |standing: &Load, server: &RunningPod, since: f64| {
         let name = server.name.clone();
         let wanted = move |call: &Call| call.by_derny() && call.endpoint == name;
         standing.wait_for(&server.name, 20, since, SOON, &wanted).unwrap();
         anew.wait_for(&server.name, 5, since, SOON, wanted).unwrap();
     };
-    reaches(&first, 0.0);
-    reaches(&second, 0.0);
+    reaches(&standing, &first, 0.0);
+    reaches(&standing, &second, 0.0);
 
     // Created.
     let third = kubelet.server(FIRST, 3);
     kubelet.endpoints(&[&first, &second, &third], &[]);
-    reaches(&third, 0.0);
+    reaches(&standing, &third, 0.0);
 
-    // Relabelled: connections that stand go on as they began.
+    // Relabelled: connections that stand are finished, and the next ones go direct.
     kubelet.label(&client, "disabled");
     let label = "label derny.dev/mesh: disabled";
     kubelet
@@ -41,10 +41,13 @@ fn pods_come_are_relabelled_restarted_and_deleted_and_no_call_fails() {
     anew.wait_for("direct connections", 20, out, SOON, Call::directly)
         .unwrap();
     standing
-        .wait_for("calls", 100, out, SOON, Call::by_derny)
+        .wait_for("direct calls", 100, out, SOON, Call::directly)
         .unwrap();
     kubelet.label(&client, "enabled");
     kubelet.is_enrolled(&client);
+    // A channel that has gone direct stays so.
+    standing.end_unharmed().unwrap();
+    let standing = client.grpc("standing again", &kubelet.echo.address().to_string());
     let back = unix_now();
     anew.wait_for("redirected connections", 20, back, SOON, Call::by_derny)
         .unwrap();
@@ -56,7 +59,7 @@ fn pods_come_are_relabelled_restarted_and_deleted_and_no_call_fails() {
     second.start_again(&kubelet.cluster);
     kubelet.probe(&second);
     kubelet.endpoints(&[&first, &second, &third], &[]);
-    reaches(&second, unix_now());
+    reaches(&standing, &second, unix_now());
     assert_eq!(kubelet.is_enrolled(&second)["enrolledAtMs"], enrolled);
     let new = client.grpc_calls("new", &kubelet.echo.address().to_string(), 30);
     let new = new.finish(SOON).unwrap();
@@ -64,7 +67,7 @@ fn pods_come_are_relabelled_restarted_and_deleted_and_no_call_fails() {
 
     // Deleted.
     kubelet.delete(first, &[&second, &third]);
-    reaches(&second, unix_now());
+    reaches(&standing, &second, unix_now());
     standing.end_unharmed().unwrap();
     anew.end_unharmed().unwrap();
     let pods = kubelet.agent.cli_json(&["pods"]).unwrap();

@@ -1,20 +1,26 @@
-//! CPU per request of Derny beside a bare relay and Envoy.
+//! CPU per request of Derny beside a bare relay and Envoy, and what a pod's flood does to another's calls.
 
 use anyhow::Result;
+use clap::ValueEnum;
 use derny_tests::clients;
 
 use crate::{build, shell};
 
+/// What there is to measure beside CPU per request.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum What {
+    Fairness,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Rounds {
-    /// The median of three counts.
+    /// The median of three counts; of fairness, one round with a rest after each flood.
     Three,
     One,
 }
 
-pub(crate) fn run(rounds: Rounds) -> Result<()> {
+pub(crate) fn run(what: Option<What>, rounds: Rounds) -> Result<()> {
     build::run()?;
-    let envoy = clients::envoy()?;
     let mut cargo = shell::cargo();
     // The release profile, in which everything is built already.
     cargo.args([
@@ -27,8 +33,12 @@ pub(crate) fn run(rounds: Rounds) -> Result<()> {
         "relay",
         "--",
     ]);
+    match what {
+        Some(What::Fairness) => drop(cargo.arg("fairness")),
+        None => drop(cargo.env("ENVOY_BIN", clients::envoy()?)),
+    }
     if let Rounds::One = rounds {
         cargo.arg("--quick");
     }
-    shell::run(cargo.env("ENVOY_BIN", envoy))
+    shell::run(&mut cargo)
 }

@@ -11,6 +11,8 @@ mod setup;
 mod build;
 /// Unit and end-to-end tests.
 mod test;
+/// What dependencies must keep to.
+mod deny;
 /// CPU per request.
 mod bench;
 /// The repository's own rules.
@@ -56,8 +58,27 @@ enum Task {
     Down { node: Option<String> },
     /// Runs all tests, or those whose names contain a word
     Test { filter: Option<String> },
+    /// Gives all parsers and the engine many inputs that nobody would send
+    Fuzz {
+        /// Those whose names contain this word [default: all]
+        target: Option<String>,
+        /// For each; the engine gets a tenth
+        #[arg(long, default_value_t = 20_000)]
+        inputs: u64,
+        /// At most so long for each
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// The same seed gives the same inputs
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Checks licenses, sources and bans of what the workspace depends on
+    Deny,
     /// Compares CPU per request with a bare hyper relay and with Envoy, on the same traffic
     Bench {
+        /// Measures what one pod's flood does to another pod's calls instead
+        #[arg(value_enum)]
+        what: Option<bench::What>,
         /// One round instead of three
         #[arg(long)]
         quick: bool,
@@ -93,8 +114,21 @@ fn main() -> ExitCode {
         Task::Exec { pod, command } => demo::kept::exec(&pod, &command),
         Task::Down { node } => demo::kept::down(node.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Test { filter } => test::run(filter.as_deref()),
-        Task::Bench { quick: true } => bench::run(bench::Rounds::One).map(|()| ExitCode::SUCCESS),
-        Task::Bench { quick: false } => bench::run(bench::Rounds::Three).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz {
+            target,
+            inputs,
+            seconds,
+            seed,
+        } => test::fuzz(target.as_deref(), &[inputs, seconds, seed]).map(|()| ExitCode::SUCCESS),
+        Task::Deny => deny::run().map(|()| ExitCode::SUCCESS),
+        Task::Bench { what, quick } => {
+            let rounds = if quick {
+                bench::Rounds::One
+            } else {
+                bench::Rounds::Three
+            };
+            bench::run(what, rounds).map(|()| ExitCode::SUCCESS)
+        }
         Task::Image {
             program,
             output,

@@ -61,6 +61,35 @@ pub(crate) fn run() -> Result<()> {
     clients::install().context("installing the test clients from PyPI and npm")
 }
 
+const DENY_VERSION: &str = "0.18.9";
+
+/// The program of `cargo deny`, built when it is not there. Without optimization: it reads a few hundred manifests.
+pub(crate) fn deny() -> Result<PathBuf> {
+    let program = cargo_bin("cargo-deny");
+    let said = Command::new(&program).arg("--version").output();
+    let is_there = said.is_ok_and(|said| {
+        String::from_utf8_lossy(&said.stdout)
+            .trim()
+            .ends_with(DENY_VERSION)
+    });
+    if !is_there {
+        println!("setup: building cargo-deny {DENY_VERSION}, which takes some minutes");
+        let mut cargo = cargo();
+        cargo
+            .args(["install", "cargo-deny", "--version", DENY_VERSION])
+            .args(["--locked", "--debug", "--force"]);
+        run_command(&mut cargo)?;
+    }
+    Ok(program)
+}
+
+/// For programs that are not of this workspace, and not to be built into its directory.
+fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.env_remove("CARGO_TARGET_DIR");
+    cargo
+}
+
 impl Missing {
     fn look() -> Self {
         let mut packages: Vec<&str> = PROGRAMS
@@ -108,11 +137,9 @@ impl Missing {
                 Path::new(LLVM_PREFIX).is_dir(),
                 "{LLVM_PREFIX} is missing although llvm-22-dev is installed"
             );
-            let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+            let mut cargo = cargo();
             cargo
                 .env("LLVM_PREFIX", LLVM_PREFIX)
-                // Else it would be built into this workspace's directory.
-                .env_remove("CARGO_TARGET_DIR")
                 .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION])
                 .args(["--no-default-features", "--features", "llvm-22"]);
             run_command(&mut cargo)?;

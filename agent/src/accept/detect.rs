@@ -43,13 +43,15 @@ pub enum Detected {
 }
 
 /// Reads first bytes until they say what they are, at most until `deadline` once the first have come; returns them
-/// with the answer.
+/// with the answer. Once the first have come the others may take `rest`.
 pub async fn detect<S: AsyncRead + Unpin>(
     stream: &mut S,
     expecting: Expecting,
-    deadline: Instant,
+    mut deadline: Instant,
+    rest: Duration,
 ) -> (Detected, Bytes) {
     let mut first = BytesMut::with_capacity(4096);
+    let mut begun = false;
     loop {
         let read = timeout_at(deadline, stream.read_buf(&mut first)).await;
         let ended = !matches!(read, Ok(Ok(n)) if n > 0);
@@ -57,7 +59,12 @@ pub async fn detect<S: AsyncRead + Unpin>(
             Some(detected) => detected,
             None if ended && first.is_empty() && read.is_ok() => Detected::Closed,
             None if ended || first.len() >= MAX_FIRST_BYTES => Detected::Opaque,
-            None => continue,
+            None => {
+                if !std::mem::replace(&mut begun, true) {
+                    deadline = deadline.min(Instant::now() + rest);
+                }
+                continue;
+            }
         };
         return (detected, first.freeze());
     }
@@ -151,7 +158,8 @@ mod tests {
     async fn time_running_out_is_an_answer() {
         let (mut near, _far) = tokio::io::duplex(64);
         let deadline = Instant::now() + Duration::from_secs(5);
-        let (detected, first) = detect(&mut near, Expecting::Anything, deadline).await;
+        let (detected, first) =
+            detect(&mut near, Expecting::Anything, deadline, Duration::from_secs(60)).await;
         assert_eq!((detected, first.len()), (Detected::Opaque, 0));
         assert_eq!(Instant::now(), deadline);
     }
@@ -161,7 +169,8 @@ mod tests {
         let text = b"GET /path HTTP/1.1\r\nhost: a\r\n\r\n";
         let mut slow = tokio_test_reader(text);
         let deadline = Instant::now() + Duration::from_secs(5);
-        let (detected, first) = detect(&mut slow, Expecting::Anything, deadline).await;
+        let (detected, first) =
+            detect(&mut slow, Expecting::Anything, deadline, Duration::from_secs(60)).await;
         assert_eq!(detected, Detected::Http1);
         assert!(text.starts_with(&first) && first.len() >= 18, "{first:?}");
     }

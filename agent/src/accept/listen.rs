@@ -1,68 +1,173 @@
-//! Taking connections off a listener: a permit first, then accept, and a pause after an error of the system.
+//! Taking connections off a listener. Whoever knocks is taken or refused at once: nobody is left in the backlog.
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
-
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+use std::{
+    cell::RefCell,
+    fs::File,
+    io,
+    os::fd::AsFd,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-use crate::record::Recorder;
+use socket2::SockRef;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 
-/// Pauses after errors such as EMFILE: the backlog keeps the callers meanwhile.
+use crate::{
+    record::Recorder,
+    share::{self, Holding, Local, Share},
+    transport::keep_alive,
+};
+
+/// Pause after an error of the system such as EMFILE.
 const PAUSE: Duration = Duration::from_millis(20);
+/// What an accepted connection costs before it is known what it speaks: its task, its socket's state and the first
+/// bytes. In bytes.
+const COST: u64 = 16 * 1024;
 
-/// One worker's right to accept: so many connections at a time.
+/// Takes one worker's connections.
 #[derive(Debug)]
 pub struct Acceptor {
-    permits: Arc<Semaphore>,
+    /// A silent caller that has gone is found out within this.
+    dead_peer: Option<Duration>,
     recorder: Rc<Recorder>,
+    ability: Ability,
+    /// Let go of when there is no other descriptor, to take and refuse what waits.
+    spare: RefCell<Option<File>>,
 }
 
-/// Held for as long as a connection is open.
+/// What a connection takes up of its pod's share for as long as it is open.
 #[derive(Debug)]
-pub struct Permit(#[expect(dead_code, reason = "dropped, it gives the place back")] OwnedSemaphorePermit);
+pub struct Place(#[expect(dead_code, reason = "held for its drop")] [Holding; 3]);
 
-impl Acceptor {
-    pub fn new(max_connections: usize, recorder: Rc<Recorder>) -> Self {
+/// Whether a worker can accept at all. Cloned, it is the same.
+#[derive(Clone, Debug)]
+pub struct Ability {
+    start: Instant,
+    /// Milliseconds from the start when it first could not; 0 when it can.
+    not_since: Arc<AtomicU64>,
+}
+
+impl Ability {
+    pub fn new(now: Instant) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(max_connections)),
-            recorder,
+            start: now,
+            not_since: Arc::default(),
         }
     }
 
-    /// The next connection. Pauses, and counts it, while as many as allowed are open or accept(2) fails.
-    pub async fn accept(&self, listener: &TcpListener) -> (TcpStream, Permit) {
-        let permit = self.permit().await;
+    fn lost(&self) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let _ = self
+            .not_since
+            .compare_exchange(0, millis.max(1), Relaxed, Relaxed);
+    }
+
+    /// For how long the worker has not been able to accept.
+    pub fn lost_for(&self, now: Instant) -> Option<Duration> {
+        match self.not_since.load(Relaxed) {
+            0 => None,
+            since => Some(now.saturating_duration_since(self.start + Duration::from_millis(since))),
+        }
+    }
+}
+
+impl Acceptor {
+    pub fn new(ability: Ability, dead_peer: Option<Duration>, recorder: Rc<Recorder>) -> Self {
+        Self {
+            dead_peer,
+            recorder,
+            ability,
+            spare: RefCell::new(spare().ok()),
+        }
+    }
+
+    /// The next connection, with its place in the share of `pod`. One for which the pod has no place is refused and
+    /// counted.
+    pub async fn accept(&self, listener: &TcpListener, pod: &Rc<Local>) -> (TcpStream, Place) {
         loop {
+            share::breathe().await;
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    // Small messages go out at once; a caller that has gone already shows at the first read.
-                    let _ = stream.set_nodelay(true);
-                    return (stream, permit);
-                }
+                Ok((stream, _)) => match Place::of(pod) {
+                    Some(place) => {
+                        pod.connected();
+                        // Small messages go out at once; a caller that has gone already shows at the first read.
+                        let _ = stream.set_nodelay(true);
+                        if let Some(limit) = self.dead_peer {
+                            keep_alive(&stream, limit);
+                        }
+                        return (stream, place);
+                    }
+                    None => {
+                        pod.refused();
+                        self.recorder.counters.accept_limited();
+                        refuse(&stream);
+                    }
+                },
                 Err(error) => {
                     self.recorder.counters.accept_error();
                     if !of_one_connection(&error) {
-                        tracing::warn!(%error, "accept failed");
-                        tokio::time::sleep(PAUSE).await;
+                        self.ability.lost();
+                        self.refuse_with_spare(listener).await;
                     }
                 }
             }
         }
     }
 
-    async fn permit(&self) -> Permit {
-        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
-            return Permit(permit);
-        }
-        self.recorder.counters.accept_limited();
-        match self.permits.clone().acquire_owned().await {
-            Ok(permit) => Permit(permit),
-            // The semaphore is never closed.
-            Err(_) => std::future::pending().await,
+    /// There is no descriptor for what waits at `listener`: refuses it, so that its callers need not wait for nothing.
+    async fn refuse_with_spare(&self, listener: &TcpListener) {
+        let has_spare = self.spare.borrow_mut().take().is_some();
+        if has_spare {
+            // A connection that cannot be taken now is met again.
+            if let Ok(Ok((stream, _))) = tokio::time::timeout(PAUSE, listener.accept()).await {
+                refuse(&stream);
+            }
+            *self.spare.borrow_mut() = spare().ok();
+        } else {
+            tokio::time::sleep(PAUSE).await;
         }
     }
+
+    /// Finds out whether there are descriptors again. Asked from time to time: no connection comes to find it out by,
+    /// once the kernel has been told to leave them alone.
+    pub fn try_again(&self) {
+        if self.ability.not_since.load(Relaxed) == 0 {
+            return;
+        }
+        if self.spare.borrow().is_none() {
+            *self.spare.borrow_mut() = spare().ok();
+        }
+        if self.spare.borrow().is_some() && spare().is_ok() {
+            self.ability.not_since.store(0, Relaxed);
+        }
+    }
+}
+
+impl Place {
+    fn of(pod: &Rc<Local>) -> Option<Self> {
+        Some(Self([
+            pod.take(Share::Connections, 1)?,
+            pod.take(Share::Descriptors, 1)?,
+            pod.take(Share::Memory, COST)?,
+        ]))
+    }
+}
+
+fn spare() -> io::Result<File> {
+    File::open("/dev/null")
+}
+
+/// To the caller it is as if nobody were there. A FIN would say that there was nothing to tell.
+pub fn refuse(stream: &impl AsFd) {
+    // A connection that is closed otherwise is closed all the same.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Errors that say something of the connection that was about to be accepted (accept(2), "Error handling"), so

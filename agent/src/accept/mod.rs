@@ -4,7 +4,10 @@ mod listen;
 mod detect;
 mod client_hello;
 mod replay;
+mod frames;
+mod framed;
 
 pub use detect::{Detected, Expecting, detect, silent, spoke};
-pub use listen::{Acceptor, Permit};
+pub use framed::{Framed, Reading};
+pub use listen::{Ability, Acceptor, Place, refuse};
 pub use replay::{Ending, Replay};

@@ -18,11 +18,16 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::{
+    share::Paced,
+    transport::{Pulse, Socket},
+};
+
 /// Gives `first` before what follows on the stream.
 #[derive(Debug)]
 pub struct Replay {
     first: Bytes,
-    stream: TcpStream,
+    stream: Paced<Socket>,
     ending: Ending,
 }
 
@@ -47,9 +52,17 @@ impl Replay {
     pub fn new(first: Bytes, stream: TcpStream) -> Self {
         Self {
             first,
-            stream,
+            stream: Paced(Socket::new(stream)),
             ending: Ending::default(),
         }
+    }
+
+    pub fn socket(&self) -> &TcpStream {
+        self.stream.0.stream()
+    }
+
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        self.stream.0.pulse()
     }
 
     pub fn ending(&self) -> Ending {
@@ -61,7 +74,7 @@ impl Drop for Replay {
     fn drop(&mut self) {
         if self.ending.0.load(Relaxed) {
             // A connection that is closed otherwise is closed all the same.
-            let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.stream.0.stream()).set_linger(Some(Duration::ZERO));
         }
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Nothing here knows what it shows: it is given a [`View`].
 
+mod places;
 mod serve;
 mod unix;
+mod pages;
 mod http;
 mod rpc;
 mod client;
@@ -11,7 +13,9 @@ mod client;
 use std::{io, net::SocketAddr, path::PathBuf};
 
 pub use client::{Client, ClientError};
-pub use http::HttpWindow;
+pub use http::{HttpWindow, Shows};
+pub use places::Bounds;
+pub use serve::Displaced;
 pub use unix::UnixWindow;
 
 /// The messages of `proto/admin.proto`, with client and server.
@@ -93,8 +97,8 @@ pub enum Unanswered {
     Invalid(String),
 }
 
-/// What the windows show. Called on the control runtime, never on a worker; each call should take no longer than
-/// some milliseconds.
+/// What the windows show. Called on the windows' own thread, never on a worker; each call should take no longer than
+/// some milliseconds, but for [`View::metrics`], which is called on a thread where it may take its time.
 pub trait View: Send + Sync + 'static {
     fn status(&self) -> proto::Status;
     /// In order of name.
@@ -122,8 +126,12 @@ pub enum Error {
     InUse { path: PathBuf },
     #[error("{} is there and is no socket: remove it, or choose another --admin-socket", path.display())]
     NoSocket { path: PathBuf },
-    #[error("cannot listen on {address} for metrics and probes (--http-address): {source}")]
-    Http { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on {address} for metrics and probes ({flag}): {source}")]
+    Http {
+        address: SocketAddr,
+        flag: &'static str,
+        source: io::Error,
+    },
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -20,6 +23,8 @@ use crate::drain;
 struct Still {
     awaited: Mutex<Vec<String>>,
     stuck: Mutex<Option<String>>,
+    rendering: Duration,
+    rendered: AtomicU32,
 }
 
 impl View for Still {
@@ -78,7 +83,13 @@ impl View for Still {
         })
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a page that takes its time on its thread"
+    )]
     fn metrics(&self) -> String {
+        std::thread::sleep(self.rendering);
+        self.rendered.fetch_add(1, Relaxed);
         "# EOF\n".to_owned()
     }
 
@@ -101,9 +112,17 @@ async fn http(address: std::net::SocketAddr, request_line: &str) -> String {
     answer
 }
 
+const BOUNDS: Bounds = Bounds { all: 8, of_peer: 4 };
+
+async fn window(shows: Shows) -> HttpWindow {
+    HttpWindow::bind(([127, 0, 0, 1], 0).into(), shows, BOUNDS, Displaced::default())
+        .await
+        .unwrap()
+}
+
 #[tokio::test]
 async fn http_shows_metrics_and_probes() {
-    let window = HttpWindow::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let window = window(Shows::Everything).await;
     let address = window.address();
     let view = Arc::new(Still::default());
     let (trigger, watch) = drain::channel();
@@ -142,13 +161,70 @@ async fn http_shows_metrics_and_probes() {
 }
 
 #[tokio::test]
+async fn probes_have_an_address_without_metrics() {
+    let window = window(Shows::Probes).await;
+    let address = window.address();
+    let (_trigger, watch) = drain::channel();
+    tokio::spawn(window.serve(Arc::new(Still::default()), watch));
+    assert!(http(address, "GET /livez").await.starts_with("HTTP/1.1 200"));
+    assert!(http(address, "GET /readyz").await.starts_with("HTTP/1.1 200"));
+    assert!(http(address, "GET /metrics").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_make_way() {
+    let displaced = Displaced::default();
+    let local = ([127, 0, 0, 1], 0).into();
+    let window = HttpWindow::bind(local, Shows::Everything, BOUNDS, displaced.clone()).await;
+    let window = window.unwrap();
+    let address = window.address();
+    let (_trigger, watch) = drain::channel();
+    tokio::spawn(window.serve(Arc::new(Still::default()), watch));
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    assert!(http(address, "GET /livez").await.starts_with("HTTP/1.1 200"));
+    let of_peer = BOUNDS.of_peer as u64;
+    assert!(displaced.count() > 20 - of_peer, "{}", displaced.count());
+}
+
+#[tokio::test]
+async fn readers_share_pages_and_a_page_takes_a_fifth_of_the_time() {
+    let window = window(Shows::Everything).await;
+    let address = window.address();
+    let view = Arc::new(Still {
+        rendering: Duration::from_millis(20),
+        ..Still::default()
+    });
+    let (_trigger, watch) = drain::channel();
+    tokio::spawn(window.serve(view.clone(), watch));
+    let begun = tokio::time::Instant::now();
+    for _ in 0..4 {
+        let all = [(); 4].map(|()| http(address, "GET /metrics"));
+        let [a, b, c, d] = all;
+        let answers = tokio::join!(a, b, c, d);
+        assert!(answers.0.ends_with("# EOF\n") && answers.3.ends_with("# EOF\n"));
+    }
+    let rendered = view.rendered.load(Relaxed);
+    let most = begun.elapsed().as_millis() / 100 + 1;
+    assert!(
+        u128::from(rendered) <= most,
+        "{rendered} pages in {:?}",
+        begun.elapsed()
+    );
+    assert!(rendered < 16, "{rendered}");
+}
+
+#[tokio::test]
 async fn the_socket_answers_its_owner_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run").join("admin.sock");
     let window = UnixWindow::bind(&path).await.unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let (trigger, watch) = drain::channel();
-    let serving = tokio::spawn(window.serve(Arc::new(Still::default()), watch));
+    let still = Arc::new(Still::default());
+    let serving = tokio::spawn(window.serve(still, BOUNDS, Displaced::default(), watch));
 
     let mut client = Client::connect(&path).await.unwrap();
     assert_eq!(client.status().await.unwrap().pid, 7);

@@ -8,15 +8,27 @@ use std::{
     time::Duration,
 };
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tonic::codegen::Service as _;
 
-use super::{Error, View, proto::admin_server::AdminServer, rpc::Rpc, serve::serve};
+use super::{
+    Bounds, Displaced, Error, View, places::Peer, proto::admin_server::AdminServer, rpc::Rpc, serve::serve,
+};
 use crate::drain;
 
 /// How long the owner of a socket file that is there may take to accept.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// How long one connection may take. A command asks once, and is answered at once.
+const LIFE: Duration = Duration::from_secs(30);
+/// Questions that one connection may ask at a time.
+const STREAMS: u32 = 4;
+/// Of a question.
+const MESSAGE_BYTES: usize = 64 * 1024;
+const HEAD_BYTES: u32 = 16 * 1024;
+/// Of an answer that is not read.
+const SEND_BYTES: usize = 256 * 1024;
 
 /// A bound Unix socket, mode 0600. Its file is removed when this is dropped.
 #[derive(Debug)]
@@ -60,25 +72,34 @@ impl UnixWindow {
     }
 
     /// Answers until the drain begins, then removes the file.
-    pub async fn serve(self, view: Arc<dyn View>, drain: drain::Watch) {
+    pub async fn serve(self, view: Arc<dyn View>, bounds: Bounds, displaced: Displaced, drain: drain::Watch) {
         let Self {
             listener,
             file: _file,
         } = self;
-        let server = AdminServer::new(Rpc::new(view));
-        let accept = async || listener.accept().await.map(|(stream, _)| stream);
+        let server = AdminServer::new(Rpc::new(view)).max_decoding_message_size(MESSAGE_BYTES);
+        let accept = async || {
+            let (stream, _) = listener.accept().await?;
+            let process = stream.peer_cred()?.pid().unwrap_or_default();
+            Ok((stream, Peer::Process(process)))
+        };
         let connection = |stream| connection(stream, server.clone());
-        serve(accept, connection, "admin socket", drain).await;
+        serve(accept, connection, "admin socket", bounds, displaced, drain).await;
     }
 }
 
 async fn connection(stream: UnixStream, server: AdminServer<Rpc>) {
     let service = hyper::service::service_fn(move |request| server.clone().call(request));
     let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "admin connection broke");
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD_BYTES)
+        .max_send_buf_size(SEND_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(LIFE, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "admin connection broke"),
+        Err(_) => tracing::debug!("admin connection took too long"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A request as an endpoint would get it, without sending it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, Version, header, request::Parts};
 
@@ -63,11 +63,10 @@ impl Sender<'_> {
     }
 
     /// Where the pod calls from.
-    fn address(self) -> IpAddr {
-        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    fn address(self) -> Option<IpAddr> {
         match &self.pod.state {
-            PodState::Enrolled { addresses, .. } => addresses.first().copied().unwrap_or(unknown),
-            PodState::Waiting { .. } => unknown,
+            PodState::Enrolled { addresses, .. } => addresses.first().copied(),
+            PodState::Waiting { .. } => None,
         }
     }
 }

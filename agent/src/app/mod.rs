@@ -1,11 +1,18 @@
 //! The wiring: which room gets which end of what. The only place that imports everything.
 
+mod successor;
 mod threads;
+mod limits;
+mod memory;
 mod cluster;
+mod bounds;
+mod liveness;
+mod opened;
 mod windows;
 mod guarded;
 mod endpoints;
 mod pods;
+mod shares;
 mod order;
 mod explain;
 mod forwarded;
@@ -21,13 +28,14 @@ use tokio::{
 };
 
 use crate::{
-    admin::{HttpWindow, UnixWindow},
     cli::{AccessLog, KernelLog, RunArgs},
     discover::{FileSource, Names, Servers, kube},
     drain, health, intercept,
+    live::Live,
     model::Refusals,
     proxy, publish, ready,
     record::{Hub, Sink, Writer},
+    share::Ledger,
     snapshot::Snapshot,
 };
 
@@ -35,10 +43,8 @@ use crate::{
 const UPDATES: usize = 16;
 /// Addresses that the kernel can redirect.
 const MAX_DESTINATIONS: u32 = 131_072;
-/// Connections that one worker holds open.
-const MAX_CONNECTIONS: usize = 65_536;
-/// How long connections in hand may go on once the agent has been told to end.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long enrolling pods may keep the publisher from anything else.
+const ENROLMENTS: Duration = Duration::from_secs(60);
 
 /// Runs the agent until SIGTERM or SIGINT. Everything is opened before anything is served, so that a bad port or
 /// a bad file fails the start.
@@ -49,34 +55,40 @@ pub fn run(args: RunArgs) -> Result<()> {
         .as_deref()
         .map(|path| FileSource::open(path, zone))
         .transpose()?;
-    threads::raise_file_limit();
+    let descriptors = threads::raise_file_limit();
     let cgroup = match &args.cgroup {
         Some(path) => path.clone(),
         None => intercept::find_pods_cgroup()?,
     };
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("control runtime")?;
+    control.block_on(successor::wait_for_other(&cgroup, args.wait_for_other))?;
     let kernel = intercept::Kernel::load(&intercept::Options {
         cgroup: cgroup.clone(),
         own_cgroup: None,
         stale_after: args.stale_after,
         max_destinations: MAX_DESTINATIONS,
+        max_inbound: args.max_inbound,
         log_level: match args.kernel_log {
             KernelLog::Off => 0,
             KernelLog::Debug => 4,
         },
     })?;
-    let writer = Writer::start(match &args.access_log {
+    successor::alone(&kernel)?;
+    let live = Live::new(Instant::now());
+    let sink = match &args.access_log {
         AccessLog::Off => Sink::Off,
         AccessLog::Stdout => Sink::Stdout,
         AccessLog::File(path) => Sink::File(path.clone()),
-    })
-    .context("access log")?;
+    };
+    let writing = live.part("the access log", None);
+    let writer = Writer::start(sink, bounds::log(&args.bounds), writing).context("access log")?;
 
-    let control = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("control runtime")?;
-    let http = control.block_on(HttpWindow::bind(args.http_address))?;
-    let unix = control.block_on(UnixWindow::bind(&args.admin_socket))?;
+    let window_thread = threads::WindowThread::new()?;
+    let displaced = opened::AllDisplaced::default();
+    let opened = window_thread.block_on(opened::open(&args, &displaced))?;
 
     let cluster = match args.kubernetes.enabled {
         true => Some(control.block_on(kube::Cluster::connect(args.kubernetes.kubeconfig.as_deref()))?),
@@ -99,8 +111,10 @@ pub fn run(args: RunArgs) -> Result<()> {
     };
 
     let started = Instant::now();
+    let standstill = liveness::standstill(args.stale_after);
     let workers = args.worker_count().get();
-    let hub = Hub::default();
+    let hub = Hub::new(bounds::series(&args.bounds));
+    let ledger = Ledger::new(limits::limits(&args.shares, &limits::System::read(descriptors)));
     let ready = ready::Ready::new();
     let (trigger, drain) = drain::channel();
     let (snapshot, _) = watch::channel(Arc::new(Snapshot::default()));
@@ -125,7 +139,9 @@ pub fn run(args: RunArgs) -> Result<()> {
                 None => Arc::new(()),
             },
             endpoints_wait: args.kubernetes.endpoints_wait,
-            max_connections: MAX_CONNECTIONS,
+            drain_timeout: args.drain_timeout,
+            workers,
+            limits: args.connections.limits(),
         })?;
     }
     let progress = threads.progress();
@@ -133,6 +149,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         kernel.heartbeat()?,
         progress.clone(),
         args.stale_after,
+        live.part("the heartbeat", Some(standstill)),
         drain.clone(),
     )?;
 
@@ -153,7 +170,14 @@ pub fn run(args: RunArgs) -> Result<()> {
     let order = order::Watcher::start(kernel.program_order()?);
     let following = snapshot.subscribe();
     let followed = snapshot.subscribe();
-    let publisher = publish::Publisher::new(kernel, threads.handles(), workers, snapshot);
+    let publisher = publish::Publisher::new(
+        kernel,
+        threads.handles(ledger.clone(), args.stale_after),
+        workers,
+        args.drain_timeout,
+        snapshot,
+        ready.clone(),
+    );
     let (updates, receive) = mpsc::channel(UPDATES);
     // An empty configuration is in force at once: discovery has nothing to send.
     let current = source.as_ref().map(FileSource::current);
@@ -186,33 +210,44 @@ pub fn run(args: RunArgs) -> Result<()> {
         health: prober.board(),
         dns: names.board(),
         hub,
+        ledger,
         observer,
         order: order.board(),
         registry: registry.clone(),
         refusals,
         progress,
+        writer: writer.clone(),
+        displaced,
+        live: live.clone(),
         ready: ready.clone(),
         stale_after: args.stale_after,
         started_at: std::time::SystemTime::now(),
     });
-    let publisher = threads::publisher(publisher, receive, first, drain.clone())?;
+    let publishing = live.part("the publisher", Some(standstill.max(ENROLMENTS)));
+    let publisher = threads::publisher(publisher, receive, first, publishing, drain.clone())?;
 
     let reload = Arc::new(Notify::new());
-    control.spawn(http.serve(windows.clone(), drain.clone()));
-    control.spawn(unix.serve(windows, drain.clone()));
+    window_thread.serve(opened.serve(windows, drain.clone()))?;
+    let must_run = |name: &str| live.part(name, None);
+    control.spawn(threads::beating(live.part("discovery", Some(standstill))));
     control.spawn(order.run(drain.clone()));
-    control.spawn(threads::look_after(registry, following, drain.clone()));
-    control.spawn(prober.run(followed, updates.clone(), Arc::new(node), drain.clone()));
+    let looking_after = threads::look_after(registry, following, drain.clone());
+    control.spawn(must_run("outlier detection").of(looking_after));
+    let probing = prober.run(followed, updates.clone(), Arc::new(node), drain.clone());
+    control.spawn(must_run("the prober").of(probing));
     if let Some(kube) = kube {
         let first = ready.task("the services of the API server");
-        control.spawn(kube.run(updates.clone(), first, drain.clone()));
+        let run = kube.run(updates.clone(), first, drain.clone());
+        control.spawn(must_run("discovery of services").of(run));
     }
     if let Some(pods) = pods {
         let first = ready.task("the pods of this node in the API");
-        control.spawn(pods.run(updates.clone(), first, drain.clone()));
+        let run = pods.run(updates.clone(), first, drain.clone());
+        control.spawn(must_run("discovery of pods").of(run));
     }
     if let Some(source) = source {
-        control.spawn(source.run(names, updates, reload.clone(), drain.clone()));
+        let run = source.run(names, updates, reload.clone(), drain.clone());
+        control.spawn(must_run("the configuration file's source").of(run));
     }
     tracing::info!(workers, cgroup = %cgroup.display(), http = %args.http_address, "derny runs");
 
@@ -230,9 +265,9 @@ pub fn run(args: RunArgs) -> Result<()> {
                 }
             }
         }
-        tracing::info!(seconds = DRAIN.as_secs(), "draining");
+        tracing::info!(seconds = args.drain_timeout.as_secs_f64(), "draining");
         drop(drain);
-        let drained = trigger.drain(DRAIN).await;
+        let drained = trigger.drain(args.drain_timeout).await;
         tracing::info!(?drained, "drained");
         anyhow::Ok(())
     })?;

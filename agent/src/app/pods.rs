@@ -52,18 +52,20 @@ pub(super) fn list(
             workload: pod.workload.to_string(),
             slot: Some(status.slot.get().into()),
             netns: pod.netns.path().display().to_string(),
-            open_connections: hub.open_connections(status.slot),
             held: held.contains(&pod.name),
             note: board.and_then(|board| board.note(&pod.name)).unwrap_or_default(),
             ..proto::Pod::default()
         };
         match &status.state {
             PodState::Enrolled {
-                netns_cookie,
+                id,
                 addresses,
+                over_share,
                 at,
             } => proto::Pod {
-                netns_cookie: Some(*netns_cookie),
+                note: noted(&shown.note, *over_share),
+                netns_cookie: Some(id.netns_cookie),
+                open_connections: hub.open_connections(*id),
                 addresses: addresses.iter().map(ToString::to_string).collect(),
                 state: proto::PodState::Enrolled.into(),
                 enrolled_at_ms: Some(unix_ms(*at)),
@@ -93,6 +95,18 @@ pub(super) fn list(
     let mut all: Vec<proto::Pod> = placed.chain(beside).collect();
     all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     all
+}
+
+/// `over_share` is how many pairs of address and port are left alone.
+fn noted(note: &str, over_share: usize) -> String {
+    let refused = format!(
+        "calls to {over_share} of its addresses and ports are left alone: more than its share (--max-inbound)"
+    );
+    match (note, over_share) {
+        (note, 0) => note.to_owned(),
+        ("", _) => refused,
+        (note, _) => format!("{note}; {refused}"),
+    }
 }
 
 /// (namespace, name) by slot.

@@ -1,8 +1,11 @@
-//! The process's threads: workers, heartbeat, publisher.
+//! The process's threads: workers, heartbeat, publisher, windows.
 
 use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -10,22 +13,26 @@ use std::{
 
 use anyhow::{Context, Result};
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, Runtime},
     sync::{mpsc, watch},
     task::LocalSet,
     time::Instant,
 };
 
+use super::memory;
 use crate::{
     drain,
     intercept::{Enrolled, Heartbeat, Netns, Origins},
-    model::{self, Demand, DestinationId, Pod, Slot, Update},
+    live::Pulse,
+    model::{self, Demand, DestinationId, Ending, EnrolmentId, Pod, Slot, Update},
     pool::Sockets,
     proxy::{self, Command, EnrolledPod, Progress, Registry, Setup},
     publish::{self, Publisher},
     ready,
     record::{Hub, Writer},
+    share::{Account, Ledger},
     snapshot::Snapshot,
+    transport::Limits,
 };
 
 /// The engine's threads.
@@ -47,7 +54,9 @@ pub(super) struct WorkerParts<'a> {
     pub(super) drain: &'a drain::Watch,
     pub(super) demand: Arc<dyn Demand>,
     pub(super) endpoints_wait: Duration,
-    pub(super) max_connections: usize,
+    pub(super) drain_timeout: Duration,
+    pub(super) workers: usize,
+    pub(super) limits: Limits,
 }
 
 impl Workers {
@@ -68,7 +77,10 @@ impl Workers {
             drain: parts.drain.clone(),
             demand: parts.demand,
             endpoints_wait: parts.endpoints_wait,
-            max_connections: parts.max_connections,
+            drain_timeout: parts.drain_timeout,
+            workers: parts.workers,
+            give_memory_back: memory::give_back,
+            limits: parts.limits,
         };
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -91,31 +103,64 @@ impl Workers {
     }
 
     /// What the publisher tells the workers by.
-    pub(super) fn handles(self) -> Handles {
-        Handles(self.commands)
+    pub(super) fn handles(self, ledger: Ledger, stale_after: Duration) -> Handles {
+        Handles {
+            workers: self.commands,
+            ledger,
+            accounts: RefCell::default(),
+            stale_after,
+        }
     }
 }
 
-pub(super) struct Handles(Vec<mpsc::UnboundedSender<Command>>);
+pub(super) struct Handles {
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+    ledger: Ledger,
+    accounts: RefCell<BTreeMap<Slot, Arc<Account>>>,
+    stale_after: Duration,
+}
 
 impl publish::Workers for Handles {
     fn enrol(&self, slot: Slot, pod: &Arc<Pod>, enrolled: Enrolled) {
-        for (worker, listeners) in self.0.iter().zip(enrolled.listeners) {
+        let account = self.ledger.open(pod.name.clone());
+        self.accounts.borrow_mut().insert(slot, account.clone());
+        for (worker, listeners) in self.workers.iter().zip(enrolled.listeners) {
             // A worker that has ended is being drained.
             let _ = worker.send(Command::Enrol(EnrolledPod {
-                slot,
+                id: enrolled.id,
                 pod: pod.clone(),
-                addresses: enrolled.addresses.clone(),
+                addresses: enrolled.addresses.own.clone(),
                 sockets: enrolled.netns.clone(),
+                account: account.clone(),
                 outbound: listeners.outbound,
                 inbound: listeners.inbound,
             }));
         }
     }
 
-    fn withdraw(&self, slot: Slot) {
-        for worker in &self.0 {
-            let _ = worker.send(Command::Withdraw(slot));
+    fn overloaded(&self) -> BTreeSet<Slot> {
+        let accounts = self.accounts.borrow();
+        let overloaded = accounts
+            .iter()
+            .filter(|(_, account)| account.is_overloaded(self.stale_after));
+        overloaded.map(|(slot, _)| *slot).collect()
+    }
+
+    fn addresses(&self, id: EnrolmentId, own: &[IpAddr]) {
+        let own: Arc<[IpAddr]> = own.into();
+        for worker in &self.workers {
+            let _ = worker.send(Command::Addresses(id, own.clone()));
+        }
+    }
+
+    fn withdraw(&self, slot: Slot, id: EnrolmentId, ending: Ending) {
+        self.accounts.borrow_mut().remove(&slot);
+        self.end(id, ending);
+    }
+
+    fn end(&self, id: EnrolmentId, ending: Ending) {
+        for worker in &self.workers {
+            let _ = worker.send(Command::Withdraw(id, ending));
         }
     }
 }
@@ -160,12 +205,16 @@ pub(super) fn heartbeat(
     heartbeat: Heartbeat,
     workers: Vec<Progress>,
     stale_after: Duration,
+    pulse: Pulse,
     drain: drain::Watch,
 ) -> Result<()> {
+    let mut stood_aside = false;
     let beat = move || {
         while !drain.is_signaled() {
+            pulse.beat();
             let now = Instant::now();
             if workers.iter().all(|worker| worker.age(now) < stale_after / 2)
+                && !aside(&workers, stale_after, now, &mut stood_aside)
                 && let Err(error) = heartbeat.beat()
             {
                 tracing::error!(%error, "heartbeat not written");
@@ -180,26 +229,88 @@ pub(super) fn heartbeat(
     Ok(())
 }
 
+/// Whether a worker has not been able to accept connections for so long that the kernel is to leave all connections
+/// alone, as if the agent hung. Says it once.
+fn aside(workers: &[Progress], stale_after: Duration, now: Instant, stood_aside: &mut bool) -> bool {
+    let aside = (workers.iter()).any(|w| w.cannot_accept_for(now).is_some_and(|since| since > stale_after));
+    if aside != *stood_aside {
+        *stood_aside = aside;
+        match aside {
+            true => tracing::error!("a worker cannot accept connections: new ones pass the agent by"),
+            false => tracing::info!("connections can be accepted again"),
+        }
+    }
+    aside
+}
+
 /// The publisher's thread: entering a pod's network namespace takes its time, and must not hold up a scrape.
 pub(super) fn publisher(
     publisher: Publisher<Handles>,
     updates: mpsc::Receiver<Vec<Update>>,
     first: Option<ready::Guard>,
+    pulse: Pulse,
     drain: drain::Watch,
 ) -> Result<JoinHandle<()>> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .context("publisher runtime")?;
-    let run = move || runtime.block_on(publisher.run(updates, first, drain));
+    let run = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = publisher.run(updates, first, drain) => {}
+                () = beating(pulse) => {}
+            }
+        });
+    };
     thread::Builder::new()
         .name("derny-publish".into())
         .spawn(run)
         .context("publisher thread")
 }
 
-/// Allows as many open files as the system lets this process have: each connection is one, each pod several.
-pub(super) fn raise_file_limit() {
+/// How often a thread of tasks shows that they get their turn.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Shows progress for as long as this thread's tasks get their turn.
+pub(super) async fn beating(pulse: Pulse) {
+    let mut beats = tokio::time::interval(BEAT);
+    loop {
+        beats.tick().await;
+        pulse.beat();
+    }
+}
+
+/// The windows' runtime and thread: who asks takes nothing from discovery and health checks.
+pub(super) struct WindowThread(Runtime);
+
+impl WindowThread {
+    pub(super) fn new() -> Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(2)
+            .build()
+            .context("runtime of the windows")?;
+        Ok(Self(runtime))
+    }
+
+    /// Where sockets are opened that [`WindowThread::serve`] serves.
+    pub(super) fn block_on<T>(&self, open: impl Future<Output = T>) -> T {
+        self.0.block_on(open)
+    }
+
+    pub(super) fn serve(self, windows: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        thread::Builder::new()
+            .name("derny-windows".into())
+            .spawn(move || self.0.block_on(windows))
+            .context("windows thread")?;
+        Ok(())
+    }
+}
+
+/// Allows as many open files as the system lets this process have, and says how many: each connection is one, each
+/// pod several.
+pub(super) fn raise_file_limit() -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -214,4 +325,5 @@ pub(super) fn raise_file_limit() {
     if !raised {
         tracing::warn!(error = %io::Error::last_os_error(), "limit of open files not raised");
     }
+    limit.rlim_cur
 }

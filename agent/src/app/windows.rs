@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::atomic::Ordering::Relaxed,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,15 +17,21 @@ use crate::{
     },
     health::Board,
     intercept::{InterceptError, Observer, SlotCounters},
+    live::Live,
     model::{EndpointState, GroupId, PodName, Refusals, ServicePort, ServicePortName},
     proxy::{Progress, Registry},
     publish::Published,
     ready::Ready,
-    record::{self, Hub, NodeSample, Rejected},
+    record::{self, Hub, NodeSample, OwnLog, Rejected, Writer},
+    share::{self, Ledger},
     snapshot::Target,
+    telemetry,
 };
 
-use super::{cluster, endpoints, explain, guarded, order::OrderBoard, pods, policy_words};
+use super::{
+    cluster, endpoints, explain, guarded, liveness, opened::AllDisplaced, order::OrderBoard, pods,
+    policy_words, shares,
+};
 
 pub(super) struct Windows {
     pub(super) config_path: PathBuf,
@@ -38,11 +45,15 @@ pub(super) struct Windows {
     pub(super) health: Board,
     pub(super) dns: DnsBoard,
     pub(super) hub: Hub,
+    pub(super) ledger: Ledger,
     pub(super) observer: Observer,
     pub(super) registry: Registry,
     pub(super) refusals: Refusals,
     pub(super) order: OrderBoard,
     pub(super) progress: Vec<Progress>,
+    pub(super) writer: Writer,
+    pub(super) displaced: AllDisplaced,
+    pub(super) live: Live,
     pub(super) ready: Ready,
     pub(super) stale_after: Duration,
     pub(super) started_at: SystemTime,
@@ -50,12 +61,7 @@ pub(super) struct Windows {
 
 impl Windows {
     fn slowest_worker(&self) -> Duration {
-        let now = Instant::now();
-        self.progress
-            .iter()
-            .map(|worker| worker.age(now))
-            .max()
-            .unwrap_or_default()
+        liveness::slowest(&self.progress, Instant::now())
     }
 
     fn kernel(&self) -> Result<explain::Kernel, InterceptError> {
@@ -73,20 +79,21 @@ impl Windows {
     }
 
     fn pod_counts(&self) -> pods::Counts {
-        pods::counts(&self.published.pods.borrow(), self.pods.as_ref())
+        pods::counts(&self.published.pods.borrow().clone(), self.pods.as_ref())
     }
 
     /// Pods whose connections the kernel refuses.
     fn held(&self) -> BTreeSet<PodName> {
         let held = self.observer.held().unwrap_or_default();
         let held: BTreeSet<GroupId> = held.into_iter().map(|held| held.group).collect();
-        let snapshot = self.published.snapshot.borrow();
+        let snapshot = self.published.snapshot.borrow().clone();
         let strict = snapshot.strict.iter().filter(|(_, group)| held.contains(group));
         strict.map(|(pod, _)| pod.clone()).collect()
     }
 
     fn destinations(&self) -> usize {
-        let snapshot = self.published.snapshot.borrow();
+        // Cloned: a worker that comes for the next snapshot waits for whoever holds this one borrowed.
+        let snapshot = self.published.snapshot.borrow().clone();
         snapshot
             .destinations
             .values()
@@ -121,6 +128,10 @@ impl Windows {
         known.flat_map(|port| of_port(port)).collect()
     }
 
+    fn accounts(&self) -> Vec<share::Sample> {
+        self.ledger.samples(Instant::now().into_std())
+    }
+
     fn config_rejected(&self) -> Rejected {
         match &self.source {
             Some(source) if source.borrow().last_error.is_some() => Rejected::Yes,
@@ -136,6 +147,7 @@ impl Windows {
 impl View for Windows {
     fn status(&self) -> proto::Status {
         let pods = self.pod_counts();
+        let accounts = self.accounts();
         let snapshot = self.published.snapshot.borrow().clone();
         let source = self.source.as_ref().map(|source| source.borrow().clone());
         proto::Status {
@@ -168,6 +180,12 @@ impl View for Windows {
             zone: snapshot.zone.as_deref().unwrap_or_default().to_owned(),
             kubernetes: self.kube.as_ref().map(cluster::status),
             other_programs: self.order.all(),
+            heaviest: shares::heaviest(&accounts),
+            pods_aside: shares::aside(&accounts),
+            cannot_accept: self
+                .progress
+                .iter()
+                .any(|p| p.cannot_accept_for(Instant::now()).is_some()),
             contested: self.contested(),
             refused: (self.refusals.all().into_iter())
                 .map(|refused| proto::RefusedBudget {
@@ -181,7 +199,9 @@ impl View for Windows {
 
     fn pods(&self) -> Vec<proto::Pod> {
         let placed = self.published.pods.borrow().clone();
-        pods::list(&placed, self.pods.as_ref(), &self.hub, &self.held())
+        let mut pods = pods::list(&placed, self.pods.as_ref(), &self.hub, &self.held());
+        shares::add_costs(&mut pods, &self.accounts());
+        pods
     }
 
     fn services(&self) -> Vec<proto::Service> {
@@ -260,9 +280,10 @@ impl View for Windows {
 
     fn metrics(&self) -> String {
         let pods = self.pod_counts();
-        let names = pods::names(&self.published.pods.borrow());
+        let names = pods::names(&self.published.pods.borrow().clone());
         // Each look at a channel ends with its line: two at once can lock out the publisher, and it the second.
         let snapshot_version = self.published.snapshot.borrow().version;
+        let unwritten = telemetry::unwritten();
         let mut sample = NodeSample {
             pods_enrolled: pods.enrolled,
             pods_waiting: pods.waiting,
@@ -270,6 +291,8 @@ impl View for Windows {
             pods_held: self.held().len() as u64,
             other_programs: self.order.counts(),
             enrolments: (self.pods.as_ref()).map(|_| pods::histogram(&self.published.enrolments)),
+            inbound_over_share: self.published.over_share.load(Relaxed),
+            group_losses: self.published.group_losses.load(Relaxed),
             destinations: self.destinations() as u64,
             destinations_contested: self.contested().len() as u64,
             snapshot_version,
@@ -282,9 +305,16 @@ impl View for Windows {
             dns_lookups: self.dns.lookups(),
             endpoints: self.endpoint_states(),
             guards: guarded::samples(&self.registry),
+            access_log: self.writer.sample(),
+            own_log: OwnLog {
+                dropped: unwritten.dropped,
+                suppressed: unwritten.suppressed,
+            },
+            displaced: self.displaced.counts(),
             refused: (self.refusals.all().into_iter())
                 .map(|refused| (refused.budget.as_str(), refused.namespace, refused.times))
                 .collect(),
+            accounts: self.accounts(),
             ..NodeSample::default()
         };
         for counters in self.observer.counters().unwrap_or_default() {
@@ -306,16 +336,7 @@ impl View for Windows {
     }
 
     fn live(&self) -> Result<(), String> {
-        let slowest = self.slowest_worker();
-        // Ten times what makes the kernel stand aside: restarting is worse than that.
-        if slowest < self.stale_after * 10 {
-            Ok(())
-        } else {
-            Err(format!(
-                "a worker has made no progress for {} s",
-                slowest.as_secs()
-            ))
-        }
+        liveness::check(&self.live, &self.progress, self.stale_after)
     }
 }
 

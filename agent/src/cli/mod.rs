@@ -1,6 +1,9 @@
 //! The command line. One file per subcommand; what they share is here.
 
 mod run;
+mod shares;
+mod connections;
+mod bounds;
 mod status;
 mod pods;
 mod services;
@@ -16,7 +19,9 @@ use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+pub use bounds::BoundArgs;
 pub use run::{AccessLog, KernelLog, KubernetesArgs, RunArgs};
+pub use shares::ShareArgs;
 
 use crate::admin::{Client, ClientError};
 use output::Output;

@@ -20,7 +20,7 @@ pub(super) enum Output {
 }
 
 /// Columns of a terminal that nobody has to widen. Longer cells are wrapped.
-const WIDTH: u16 = 100;
+const WIDTH: u16 = 120;
 
 /// Prints `value` as JSON, or the text that `table` makes of it.
 pub(super) fn print<T: Serialize + ?Sized>(

@@ -19,18 +19,23 @@ fn table(pods: &[Pod], now: u64) -> String {
         "SLOT",
         "ADDRESSES",
         "CONNECTIONS",
+        "CPU",
+        "MEMORY",
         "STATE",
     ];
     output::table(header, pods.iter().map(|pod| row(pod, now)))
 }
 
-fn row(pod: &Pod, now: u64) -> [String; 7] {
+fn row(pod: &Pod, now: u64) -> [String; 9] {
     let mut state = pod.state().word().to_owned();
     if let Some(at) = pod.enrolled_at_ms {
         state = format!("{state} for {}", age(now.saturating_sub(at)));
     }
     if pod.held {
         state.push_str(" (strict: what it dials is refused)");
+    }
+    if pod.aside {
+        state.push_str(" (share used up: new connections pass the agent by)");
     }
     for said in [&pod.reason, &pod.note]
         .into_iter()
@@ -45,6 +50,8 @@ fn row(pod: &Pod, now: u64) -> [String; 7] {
         or_dash(pod.slot.map(|slot| slot.to_string()).unwrap_or_default()),
         or_dash(pod.addresses.join(" ")),
         pod.open_connections.to_string(),
+        age(pod.cpu_ms),
+        format!("{} KiB", pod.memory_bytes >> 10),
         state,
     ]
 }
@@ -88,10 +95,10 @@ mod tests {
         let text = table(&[pod, enrolled, alone], 61_000);
         assert_eq!(
             text,
-            "NAMESPACE  NAME    WORKLOAD  SLOT  ADDRESSES  CONNECTIONS  STATE\n\
-             demo       echo-1  echo      4     -          0            waiting: no such file\n\
-             demo       echo-2  echo      5     -          0            enrolled for 1m: odd\n\
-             demo       echo-3  echo      -     -          0            left alone: it has finished"
+            "NAMESPACE  NAME    WORKLOAD  SLOT  ADDRESSES  CONNECTIONS  CPU  MEMORY  STATE\n\
+             demo       echo-1  echo      4     -          0            0s   0 KiB   waiting: no such file\n\
+             demo       echo-2  echo      5     -          0            0s   0 KiB   enrolled for 1m: odd\n\
+             demo       echo-3  echo      -     -          0            0s   0 KiB   left alone: it has finished"
         );
         let [.., state] = row(&held, 61_000);
         assert_eq!(state, "waiting (strict: what it dials is refused): no such file");

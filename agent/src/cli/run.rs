@@ -12,7 +12,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::Failure;
+use super::{BoundArgs, Failure, ShareArgs, connections::ConnectionArgs};
 use crate::{
     config::{self, duration},
     telemetry,
@@ -33,11 +33,14 @@ pub struct RunArgs {
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
 
+    #[command(flatten)]
+    pub shares: ShareArgs,
+
     /// The lowest cgroup (v2) that holds all pods [default: the kubelet's kubepods]
     #[arg(long, value_name = "PATH", env = "DERNY_CGROUP")]
     pub cgroup: Option<PathBuf>,
 
-    /// Where to answer /metrics, /livez and /readyz
+    /// Where to answer /metrics, and /livez and /readyz
     #[arg(
         long,
         value_name = "IP:PORT",
@@ -89,6 +92,20 @@ pub struct RunArgs {
     )]
     pub max_hash_table_bytes: usize,
 
+    /// Pairs of address and port that are steered to the engine for one pod, 1 to 1024
+    #[arg(
+        long,
+        value_name = "N",
+        env = "DERNY_MAX_INBOUND",
+        default_value_t = 128,
+        value_parser = clap::value_parser!(u32).range(1..=1024)
+    )]
+    pub max_inbound: u32,
+
+    /// How long to wait at the start for another agent on the same control groups to end, 0s to 10m
+    #[arg(long, value_name = "DURATION", env = "DERNY_WAIT_FOR_OTHER", default_value = "30s", value_parser = wait_for_other)]
+    pub wait_for_other: Duration,
+
     /// Worker threads [default: one for each core that this process may use]
     #[arg(long, value_name = "N", env = "DERNY_WORKERS")]
     pub workers: Option<NonZeroUsize>,
@@ -106,13 +123,23 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", env = "DERNY_STALE_AFTER", default_value = "1s", value_parser = stale_after)]
     pub stale_after: Duration,
 
+    /// How long what is in flight may take when a pod leaves the mesh or the agent ends, 0s to 1h
+    #[arg(long, value_name = "DURATION", env = "DERNY_DRAIN_TIMEOUT", default_value = "10s", value_parser = drain_timeout)]
+    pub drain_timeout: Duration,
+
     /// The agent's own log: a level, or levels by part (info,derny::pool=debug)
     #[arg(long, value_name = "FILTER", env = "DERNY_LOG", default_value = "info")]
     pub log: String,
 
+    #[command(flatten)]
+    pub connections: ConnectionArgs,
+
     /// What the kernel programs log; `debug` costs every connection a line
     #[arg(long, value_enum, env = "DERNY_KERNEL_LOG", default_value_t)]
     pub kernel_log: KernelLog,
+
+    #[command(flatten)]
+    pub bounds: BoundArgs,
 
     /// The global flag of the same name.
     #[arg(skip)]
@@ -217,6 +244,10 @@ fn dns_server(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "not an address: write it as 10.0.0.53, 10.0.0.53:53 or [fd00::53]:53".to_owned())
 }
 
+fn wait_for_other(text: &str) -> Result<Duration, String> {
+    within(text, Duration::ZERO..=Duration::from_secs(600), "0s to 10m")
+}
+
 /// Below a tenth of a second a busy machine's scheduling would pass for a dead agent.
 fn stale_after(text: &str) -> Result<Duration, String> {
     within(
@@ -234,11 +265,15 @@ fn endpoints_idle(text: &str) -> Result<Duration, String> {
     )
 }
 
+fn drain_timeout(text: &str) -> Result<Duration, String> {
+    within(text, Duration::ZERO..=Duration::from_secs(3600), "0s to 1h")
+}
+
 fn endpoints_wait(text: &str) -> Result<Duration, String> {
     within(text, Duration::ZERO..=Duration::from_secs(60), "0s to 1m")
 }
 
-fn within(text: &str, range: RangeInclusive<Duration>, words: &str) -> Result<Duration, String> {
+pub(super) fn within(text: &str, range: RangeInclusive<Duration>, words: &str) -> Result<Duration, String> {
     let value = duration::parse(text).map_err(|error| error.to_string())?;
     match range.contains(&value) {
         true => Ok(value),
@@ -246,9 +281,14 @@ fn within(text: &str, range: RangeInclusive<Duration>, words: &str) -> Result<Du
     }
 }
 
+/// How long the agent's last words may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 pub(super) fn run(args: RunArgs) -> Result<(), Failure> {
-    telemetry::init(&args.log).map_err(|error| Failure::Usage(error.into()))?;
-    Ok(crate::app::run(args)?)
+    telemetry::init(&args.log, args.bounds.log_limit).map_err(|error| Failure::Usage(error.into()))?;
+    let ended = crate::app::run(args);
+    telemetry::flush(LAST_WORDS);
+    Ok(ended?)
 }
 
 #[cfg(test)]
@@ -276,6 +316,7 @@ mod tests {
         assert_eq!(args.http_address, SocketAddr::from(([0, 0, 0, 0], 15090)));
         assert_eq!(args.access_log, AccessLog::Stdout);
         assert_eq!(args.stale_after, Duration::from_secs(1));
+        assert_eq!(args.drain_timeout, Duration::from_secs(10));
         assert_eq!((args.log.as_str(), args.kernel_log), ("info", KernelLog::Off));
         assert!(args.dns_servers.is_empty());
         assert_eq!((args.cgroup, args.workers, args.zone), (None, None, None));

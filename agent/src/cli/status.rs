@@ -4,7 +4,7 @@ use super::{
     Failure,
     output::{self, Output, age},
 };
-use crate::admin::proto::{ContestedAddress, Kubernetes, OtherProgram, RefusedBudget, Status};
+use crate::admin::proto::{ContestedAddress, Kubernetes, OtherProgram, PodCost, RefusedBudget, Status};
 
 /// Lines about others' programs. A balancer in each pod's group would fill the screen.
 const SHOWN: usize = 6;
@@ -57,6 +57,13 @@ fn table(status: &Status, now: u64) -> String {
                 age(status.slowest_worker_ms)
             ),
         ),
+        (
+            "accepting",
+            match status.cannot_accept {
+                true => "NO: a worker cannot take connections".to_owned(),
+                false => "yes".to_owned(),
+            },
+        ),
         ("heartbeat", heartbeat),
         ("pods", pods(status)),
         (
@@ -80,6 +87,7 @@ fn table(status: &Status, now: u64) -> String {
     ];
     facts.extend(contested(&status.contested));
     facts.extend(refused(&status.refused));
+    facts.extend(shares(status));
     facts.extend(order(&status.other_programs));
     if let Some(error) = &status.config_error {
         let when = format!(
@@ -142,6 +150,18 @@ fn refused(budgets: &[RefusedBudget]) -> Vec<(&'static str, String)> {
     }
     let names = std::iter::once("over budget").chain(std::iter::repeat(""));
     names.zip(lines).collect()
+}
+
+/// The most costly pods, and those that the agent cannot serve.
+fn shares(status: &Status) -> Vec<(&'static str, String)> {
+    let cost = |cost: &PodCost| {
+        let (cpu, memory) = (age(cost.cpu_ms), cost.memory_bytes >> 10);
+        format!("{}: {cpu} of CPU, {memory} KiB set aside", cost.pod)
+    };
+    let aside = |pod: &String| format!("{pod} has used up its share: its new connections PASS THE AGENT BY");
+    let heaviest = status.heaviest.iter().map(|one| ("heaviest", cost(one)));
+    let aside = (status.pods_aside.iter()).map(|pod| ("stands aside", aside(pod)));
+    heaviest.chain(aside).collect()
 }
 
 /// One line for each program that an operator should know of, and how many there are besides.

@@ -40,6 +40,8 @@ pub(super) struct Pod {
     pub(super) namespace: String,
     pub(super) workload: Option<String>,
     pub(super) netns: String,
+    /// Its interfaces' when it is not given.
+    pub(super) addresses: Option<Vec<String>>,
     #[serde(default)]
     pub(super) inbound: Vec<Inbound>,
 }

@@ -51,7 +51,9 @@ mod tests {
     use proptest::{collection::btree_map, prelude::*};
 
     use super::*;
-    use crate::model::{Pod, PodName, Protocol, Service, ServiceName, ServicePort, ServicePortName};
+    use crate::model::{
+        Pod, PodAddresses, PodName, Protocol, Service, ServiceName, ServicePort, ServicePortName,
+    };
 
     fn pod(name: u8, version: u8) -> Arc<Pod> {
         Arc::new(Pod {
@@ -61,6 +63,7 @@ mod tests {
             },
             workload: "w".into(),
             netns: format!("/run/netns/{name}-{version}").into(),
+            addresses: PodAddresses::default(),
             since: None,
             inbound: Vec::new(),
         })

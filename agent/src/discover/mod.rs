@@ -7,6 +7,7 @@ mod merge;
 mod file;
 mod node;
 pub mod kube;
+pub(crate) mod fuzz;
 
 pub use diff::diff;
 pub use dns::{DnsBoard, NameState, Names};

@@ -3,30 +3,28 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     sync::Arc,
 };
 
-use aya::{
-    maps::{MapError, PerCpuValues},
-    programs::{ProgramError, sk_lookup::SkLookupLink},
-    util::nr_cpus,
-};
-use derny_ebpf_common::{AddressKey, Counters, Listener, PATHS, Pod as PodEntry};
+use aya::{maps::PerCpuValues, util::nr_cpus};
+use derny_ebpf_common::{Counters, Listener, PATHS, Pod as PodEntry, PodAddressKey};
 
 use super::{
-    EnrolError, InterceptError, Kernel, Listeners, Netns,
+    Addresses, EnrolError, InterceptError, Kernel, Listeners, NamedNetns, Netns,
+    addresses::{Watch, steer},
     listen::{self, Opened},
     netns::{Interfaces, identity_of, identity_of_this_thread, interfaces},
-    tables::{address_key, full_or, to_label},
+    tables::{address_key, to_label},
 };
-use crate::model::{Pod, PodName, PodNetns, Slot};
+use crate::model::{EnrolmentId, Pod, PodAddresses, PodName, PodNetns, Slot};
 
 /// What workers need of an enrolled pod.
 #[derive(Debug)]
 pub struct Enrolled {
+    pub id: EnrolmentId,
     pub netns: Arc<Netns>,
-    /// The pod's addresses, without the loopback's and link-local ones.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Addresses,
     /// One per worker.
     pub listeners: Vec<Listeners>,
 }
@@ -35,16 +33,20 @@ pub struct Enrolled {
 pub(super) struct Enrolment {
     name: PodName,
     found: PodNetns,
-    netns: Arc<Netns>,
-    v6_port: Option<u16>,
+    pub(super) netns: Arc<Netns>,
+    pub(super) v6_port: Option<u16>,
     listeners: Vec<u32>,
-    link: Option<SkLookupLink>,
-    inbound: Vec<AddressKey>,
+    /// The pod's copy of `derny_lookup`; closed, it is detached.
+    link: Option<OwnedFd>,
+    /// Ports that are steered on each of the addresses, as far as the pod's share goes.
+    pub(super) ports: Vec<u16>,
+    /// What is steered.
+    pub(super) inbound: BTreeSet<SocketAddr>,
+    /// The pod's own, as they were seen last.
+    pub(super) addresses: Vec<IpAddr>,
+    /// For a pod whose addresses are those of its interfaces.
+    pub(super) watch: Option<Watch>,
 }
-
-const INBOUND_CAPACITY: u32 = 65_536;
-/// `bpf_map_update_elem`: only when the key is new.
-const BPF_NOEXIST: u64 = 1;
 
 impl Kernel {
     /// Opens `workers` sets of listeners inside the pod, and only then lets the kernel redirect its connections
@@ -88,19 +90,27 @@ impl Kernel {
         }
 
         let v6_ports: BTreeSet<u16> = self.enrolled.values().filter_map(|it| it.v6_port).collect();
-        let (interfaces, opened) = netns
-            .enter(|| (interfaces(), listen::open(workers, &v6_ports)))
+        let by_interfaces = pod.addresses == PodAddresses::Interfaces;
+        let (watch, interfaces, opened) = netns
+            .enter(|| {
+                let watch = by_interfaces.then(Watch::open);
+                (watch, interfaces(), listen::open(workers, &v6_ports))
+            })
             .map_err(netns_error)?;
         let Interfaces {
             loopback_is_up,
-            addresses,
+            addresses: found,
         } = interfaces.map_err(netns_error)?;
         if !loopback_is_up {
             return Err(EnrolError::LoopbackDown { pod: name() });
         }
-        if addresses.is_empty() && !pod.inbound.is_empty() {
-            return Err(EnrolError::NoAddress { pod: name() });
-        }
+        let addresses = match &pod.addresses {
+            PodAddresses::Given(addresses) => addresses.clone(),
+            PodAddresses::Interfaces if found.is_empty() && !pod.inbound.is_empty() => {
+                return Err(EnrolError::NoAddress { pod: name() });
+            }
+            PodAddresses::Interfaces => found,
+        };
         let opened = opened.map_err(|source| EnrolError::Listen { pod: name(), source })?;
 
         let mut enrolment = Enrolment {
@@ -110,27 +120,45 @@ impl Kernel {
             v6_port: opened.v6_port,
             listeners: Vec::new(),
             link: None,
-            inbound: Vec::new(),
+            ports: pod.inbound.iter().map(|inbound| inbound.port).collect(),
+            inbound: BTreeSet::new(),
+            addresses,
+            watch: watch.transpose().map_err(netns_error)?,
         };
-        if let Err(error) = self.publish(slot, pod, &addresses, &opened, &mut enrolment) {
-            self.retract(enrolment);
-            return Err(error);
-        }
+        let over_share = match self.publish(slot, pod, &opened, &mut enrolment) {
+            Ok(over_share) => over_share,
+            Err(error) => {
+                self.retract(enrolment);
+                return Err(error);
+            }
+        };
         let netns = Arc::clone(&enrolment.netns);
+        let own = enrolment.addresses.clone();
+        self.generation += 1;
+        let id = EnrolmentId {
+            netns_cookie: netns.cookie(),
+            generation: self.generation,
+        };
         self.enrolled.insert(slot, enrolment);
         Ok(Enrolled {
+            id,
             netns,
-            addresses,
+            addresses: Addresses { own, over_share },
             listeners: opened.workers,
         })
     }
 
     /// The pod's new connections go direct, and calls to it arrive unsteered. Connections that the agent has
-    /// accepted go on. Withdrawing an empty slot does nothing.
-    pub fn withdraw(&mut self, slot: Slot) {
-        if let Some(enrolment) = self.enrolled.remove(&slot) {
-            self.retract(enrolment);
-        }
+    /// accepted are not the kernel's matter. Withdrawing an empty slot does nothing; else the network namespace is
+    /// returned by name.
+    pub fn withdraw(&mut self, slot: Slot) -> Option<NamedNetns> {
+        let enrolment = self.enrolled.remove(&slot)?;
+        let named = NamedNetns {
+            path: enrolment.found.path().to_owned(),
+            identity: enrolment.netns.identity(),
+        };
+        self.retract(enrolment);
+        Some(named)
     }
 
     /// Does the pod's path name nothing, or another namespace than the one that was enrolled? `false` for an
@@ -144,21 +172,22 @@ impl Kernel {
             })
     }
 
-    /// Tells the kernel. `enrolment` records each step as soon as it is done.
+    /// Tells the kernel. `enrolment` records each step as soon as it is done. Gives how many of its addresses and ports
+    /// are over the pod's share.
     fn publish(
         &mut self,
         slot: Slot,
         pod: &Pod,
-        addresses: &[IpAddr],
         opened: &Opened,
         enrolment: &mut Enrolment,
-    ) -> Result<(), EnrolError> {
+    ) -> Result<usize, EnrolError> {
         let kernel = |source| EnrolError::Kernel {
             pod: pod.name.clone(),
             source: Box::new(source),
         };
         let slot_number = u32::from(slot.get());
         self.zero_counters(slot_number).map_err(kernel)?;
+        self.set_aside(slot, false).map_err(kernel)?;
         if let Some(first) = opened.workers.first() {
             // One of a group stands for all of it.
             let placed = [
@@ -172,42 +201,25 @@ impl Kernel {
                 enrolment.listeners.push(kind.index(slot_number));
             }
         }
-        enrolment.link = Some(self.attach_steer(&enrolment.netns).map_err(kernel)?);
-
-        let has_ipv6 = opened.v6_port.is_some();
-        for ip in addresses.iter().filter(|ip| ip.is_ipv4() || has_ipv6) {
-            for inbound in &pod.inbound {
-                let address = SocketAddr::new(*ip, inbound.port);
-                let key = address_key(address);
-                let inserted = self.tables.inbound.insert(key, slot_number, BPF_NOEXIST);
-                inserted.map_err(|source| match source {
-                    source if is_taken(&source) => EnrolError::AddressTaken {
-                        pod: pod.name.clone(),
-                        address,
-                    },
-                    source => kernel(full_or(
-                        source,
-                        "DERNY_INBOUND",
-                        INBOUND_CAPACITY,
-                        address.to_string(),
-                    )),
-                })?;
-                enrolment.inbound.push(key);
-            }
-        }
+        let link = self.steering.attach(&enrolment.netns, slot_number);
+        enrolment.link = Some(link.map_err(kernel)?);
+        let (share, addresses) = (self.inbound_share(), enrolment.addresses.clone());
+        let over_share = steer(&mut self.tables.inbound, enrolment, &addresses, share).map_err(kernel)?;
 
         let cookie = enrolment.netns.cookie();
         let entry = PodEntry {
             netns_cookie: cookie,
             slot: slot_number,
             v6_port_be: opened.v6_port.unwrap_or(0).to_be(),
+            ports_be: opened.ports().map(u16::to_be),
             zero: 0,
             label: to_label(&pod.name.to_string()),
         };
         let inserted = self.tables.pods.insert(cookie, entry, 0);
         inserted
             .map_err(InterceptError::map("DERNY_PODS"))
-            .map_err(kernel)
+            .map_err(kernel)?;
+        Ok(over_share)
     }
 
     /// Takes back what [`Self::publish`] did, first that which makes new connections come. A step that fails has
@@ -221,13 +233,25 @@ impl Kernel {
             ..
         } = enrolment;
         let _ = self.tables.pods.remove(&netns.cookie());
-        for key in &inbound {
-            let _ = self.tables.inbound.remove(key);
+        for address in inbound {
+            let key = PodAddressKey::new(netns.cookie(), address_key(address));
+            let _ = self.tables.inbound.remove(&key);
         }
         drop(link);
         for index in &listeners {
             let _ = self.tables.listeners.clear_index(index);
         }
+    }
+
+    /// Whether new connections from and to the pod in `slot` are left alone, as if the agent hung.
+    ///
+    /// # Errors
+    /// The map cannot be written, which does not happen to a loaded one.
+    pub fn set_aside(&mut self, slot: Slot, aside: bool) -> Result<(), InterceptError> {
+        let entry = u32::from(slot.get());
+        (self.tables.aside)
+            .set(entry, u32::from(aside), 0)
+            .map_err(InterceptError::map("DERNY_ASIDE"))
     }
 
     fn zero_counters(&mut self, slot: u32) -> Result<(), InterceptError> {
@@ -255,15 +279,4 @@ impl Kernel {
             .set(index, listener, 0)
             .map_err(InterceptError::map("DERNY_LISTENERS"))
     }
-
-    fn attach_steer(&mut self, netns: &Netns) -> Result<SkLookupLink, InterceptError> {
-        let steer = self.steer()?;
-        let attached: Result<SkLookupLink, ProgramError> =
-            steer.attach(netns).and_then(|link| steer.take_link(link));
-        attached.map_err(InterceptError::program("derny_steer"))
-    }
-}
-
-fn is_taken(error: &MapError) -> bool {
-    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::EEXIST))
 }

@@ -1,6 +1,6 @@
 //! What can go wrong at the kernel's door.
 
-use std::{error::Error, io, net::SocketAddr, path::PathBuf};
+use std::{error::Error, io, path::PathBuf};
 
 use aya::{maps::MapError, programs::ProgramError};
 
@@ -34,6 +34,10 @@ pub enum InterceptError {
         name: &'static str,
         source: ProgramError,
     },
+    #[error("kernel program derny_lookup cannot be copied: {reason}")]
+    Copy { reason: String },
+    #[error("kernel program derny_lookup cannot be attached to a pod's network namespace: {source}")]
+    Steer { source: io::Error },
     #[error("the kernel does not tell of its program {name}: {}", chain(source))]
     Asked { name: String, source: ProgramError },
     #[error("map {name} is not in the object")]
@@ -69,8 +73,6 @@ pub enum EnrolError {
         other: PodName,
         path: PathBuf,
     },
-    #[error("{address} of {pod} is an inbound address of another pod")]
-    AddressTaken { pod: PodName, address: SocketAddr },
     #[error(
         "{path} of {pod} is the agent's own network namespace; pods in the host's network are not enrolled"
     )]

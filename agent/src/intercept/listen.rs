@@ -30,6 +30,23 @@ pub(super) struct Opened {
     pub(super) v6_port: Option<u16>,
 }
 
+impl Opened {
+    /// Of the listeners that `v6_port` does not name, 0 for those that are not there: outbound and inbound on 127.0.0.1,
+    /// inbound on `[::1]`.
+    pub(super) fn ports(&self) -> [u16; 3] {
+        let first = self.workers.first();
+        let port = |listener: Option<&TcpListener>| {
+            let address = listener.and_then(|listener| listener.local_addr().ok());
+            address.map_or(0, |address| address.port())
+        };
+        [
+            port(first.and_then(|worker| worker.outbound.first())),
+            port(first.and_then(|worker| worker.inbound.first())),
+            port(first.and_then(|worker| worker.inbound.get(1))),
+        ]
+    }
+}
+
 /// Opens the listeners in the network namespace of this thread, on ports that the kernel chooses, so that none
 /// of the pod's is taken. The listeners of one kind share a port and form a reuseport group, over which the
 /// kernel spreads the connections.

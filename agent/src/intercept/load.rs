@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     path::PathBuf,
     time::Duration,
 };
@@ -10,13 +9,18 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap},
-    programs::{CgroupAttachMode, CgroupSockAddr, Program, ProgramError, SkLookup, SockOps},
+    programs::{Program, ProgramError},
 };
-use derny_ebpf_common::{AddressKey, Beat, ConnectionKey, Counters, Destination, Pod};
+use derny_ebpf_common::{AddressKey, Beat, ConnectionKey, Counters, Destination, Pod, PodAddressKey, SLOTS};
 
 use super::{
-    Heartbeat, InterceptError, Observer, Origins, ProgramOrder, cgroup, enrol::Enrolment, hold::Holding,
+    Heartbeat, InterceptError, Observer, Origins, ProgramOrder,
+    attach::{self, Attached, AttachedOwn},
+    cgroup,
+    enrol::Enrolment,
+    hold::Holding,
     log::KernelLog,
+    steer::{self, Steering},
 };
 use crate::model::Slot;
 
@@ -31,16 +35,26 @@ pub struct Options {
     pub stale_after: Duration,
     /// Capacity of the table of destinations.
     pub max_destinations: u32,
+    /// How many pairs of address and port are steered for one pod.
+    pub max_inbound: u32,
     /// What the programs write to the agent's log: 0 nothing, 1 errors … 4 every redirected connection.
     pub log_level: u32,
 }
 
 /// The loaded programs and their maps. Dropping it detaches everything.
 pub struct Kernel {
-    programs: Ebpf,
+    pub(super) programs: Ebpf,
+    /// `None` when the pods' control group is not there.
+    pub(super) attached: Option<Attached>,
+    _own: AttachedOwn,
+    pub(super) steering: Steering,
+    /// Closed after what is attached: the kernel closes what a process leaves in the order of the numbers.
+    _steer: MapData,
     pub(super) tables: Tables,
     pub(super) enrolled: BTreeMap<Slot, Enrolment>,
-    options: Options,
+    /// Of the last enrolment.
+    pub(super) generation: u64,
+    pub(super) options: Options,
     /// Ends with the kernel's programs.
     _log: Option<KernelLog>,
 }
@@ -49,10 +63,11 @@ pub struct Kernel {
 pub(super) struct Tables {
     pub(super) pods: HashMap<MapData, u64, Pod>,
     pub(super) destinations: HashMap<MapData, AddressKey, Destination>,
-    pub(super) inbound: HashMap<MapData, AddressKey, u32>,
+    pub(super) inbound: HashMap<MapData, PodAddressKey, u32>,
     pub(super) node_addresses: HashMap<MapData, AddressKey, u32>,
     pub(super) listeners: SockMap<MapData>,
     pub(super) counters: PerCpuArray<MapData, Counters>,
+    pub(super) aside: Array<MapData, u32>,
     pub(super) holding: Holding,
     beat_id: u32,
     tuples_id: u32,
@@ -83,36 +98,37 @@ impl Kernel {
         let mut programs = EbpfLoader::new()
             .override_global(aya_log::LEVEL, &log_level, true)
             .map_max_entries("DERNY_DESTS", options.max_destinations)
+            // The share of every slot, so that no pod can take another's.
+            .map_max_entries("DERNY_INBOUND", options.max_inbound.saturating_mul(SLOTS.into()))
             .load(OBJECT)
             .map_err(|source| InterceptError::Object { source })?;
+        let steering = Steering::prepare(OBJECT, &programs)?;
         let log = (log_level > 0)
             .then(|| KernelLog::start(&mut programs))
             .transpose()?;
         let tables = Tables::take(&mut programs)?;
 
-        let pods = cgroup::open(&options.cgroup)?;
         let own = cgroup::open(&match &options.own_cgroup {
             Some(path) => path.clone(),
             None => cgroup::find_own()?,
         })?;
-        // The origins first: without them, a redirected connection within the node would be steered twice.
-        attach_sock_ops(&mut programs, "derny_origin", &own)?;
-        attach_sock_ops(&mut programs, "derny_tuple", &pods)?;
-        for name in [
-            "derny_peername4",
-            "derny_peername6",
-            "derny_connect4",
-            "derny_connect6",
-        ] {
-            attach_sock_addr(&mut programs, name, &pods)?;
-        }
-        let steer: &mut SkLookup = program(&mut programs, STEER)?;
-        steer.load().map_err(InterceptError::program(STEER))?;
+        attach::load(&mut programs)?;
+        let steering_id = id(&programs, steer::STEERING)?;
+        let first_held = steer::load_steering(&mut programs)?;
+        let at_own = attach::attach_own(&mut programs, &own)?;
+        let attached = attach::attach(&mut programs, &options.cgroup)?;
+        let last_held = open_again(steer::STEERING, steering_id)?;
+        drop(first_held);
 
         Ok(Self {
             programs,
+            attached: Some(attached),
+            _own: at_own,
+            steering,
+            _steer: last_held,
             tables,
             enrolled: BTreeMap::new(),
+            generation: 0,
             options: options.clone(),
             _log: log,
         })
@@ -167,12 +183,10 @@ impl Kernel {
         self.options.max_destinations
     }
 
-    pub(super) fn steer(&mut self) -> Result<&mut SkLookup, InterceptError> {
-        program(&mut self.programs, STEER)
+    pub(super) fn inbound_share(&self) -> u32 {
+        self.options.max_inbound
     }
 }
-
-const STEER: &str = "derny_steer";
 
 impl Tables {
     fn take(programs: &mut Ebpf) -> Result<Self, InterceptError> {
@@ -194,6 +208,7 @@ impl Tables {
             node_addresses: take(programs, "DERNY_NODE_ADDR")?,
             listeners: take(programs, "DERNY_LISTENERS")?,
             counters: take(programs, "DERNY_COUNTERS")?,
+            aside: take(programs, "DERNY_ASIDE")?,
             holding: Holding {
                 held: take(programs, "DERNY_HELD")?,
                 count: take(programs, "DERNY_HELD_N")?,
@@ -203,7 +218,7 @@ impl Tables {
     }
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
     programs: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, InterceptError> {
@@ -214,7 +229,13 @@ fn take<T: TryFrom<Map, Error = MapError>>(
 /// The kernel's number of a map.
 fn id(programs: &Ebpf, name: &'static str) -> Result<u32, InterceptError> {
     let map = match programs.map(name) {
-        Some(Map::Array(map) | Map::HashMap(map) | Map::LruHashMap(map) | Map::PerCpuArray(map)) => map,
+        Some(
+            Map::Array(map)
+            | Map::HashMap(map)
+            | Map::LruHashMap(map)
+            | Map::PerCpuArray(map)
+            | Map::ProgramArray(map),
+        ) => map,
         _ => return Err(InterceptError::NoMap { name }),
     };
     Ok(map.info().map_err(InterceptError::map(name))?.id())
@@ -224,7 +245,7 @@ pub(super) fn open_again(name: &'static str, id: u32) -> Result<MapData, Interce
     MapData::from_id(id).map_err(InterceptError::map(name))
 }
 
-fn program<'a, T>(programs: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, InterceptError>
+pub(super) fn program<'a, T>(programs: &'a mut Ebpf, name: &'static str) -> Result<&'a mut T, InterceptError>
 where
     &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
 {
@@ -232,24 +253,4 @@ where
         .program_mut(name)
         .ok_or(InterceptError::NoProgram { name })?;
     program.try_into().map_err(InterceptError::program(name))
-}
-
-// `Single` is the only mode that a link takes, and for links it means that other programs stay and run too.
-
-fn attach_sock_ops(programs: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<(), InterceptError> {
-    let program: &mut SockOps = program(programs, name)?;
-    program.load().map_err(InterceptError::program(name))?;
-    program
-        .attach(cgroup, CgroupAttachMode::Single)
-        .map_err(InterceptError::program(name))?;
-    Ok(())
-}
-
-fn attach_sock_addr(programs: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<(), InterceptError> {
-    let program: &mut CgroupSockAddr = program(programs, name)?;
-    program.load().map_err(InterceptError::program(name))?;
-    program
-        .attach(cgroup, CgroupAttachMode::Single)
-        .map_err(InterceptError::program(name))?;
-    Ok(())
 }

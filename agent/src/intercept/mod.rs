@@ -6,9 +6,13 @@
 
 mod cgroup;
 mod load;
+mod attach;
+mod rival;
 mod tables;
 mod netns;
 mod listen;
+mod steer;
+mod addresses;
 mod enrol;
 mod hold;
 mod heartbeat;
@@ -18,6 +22,8 @@ mod order;
 mod log;
 mod error;
 
+pub use addresses::Addresses;
+pub use attach::PodsGroup;
 pub use cgroup::find_pods_cgroup;
 pub use derny_ebpf_common::MARK;
 pub use enrol::Enrolled;
@@ -25,10 +31,11 @@ pub use error::{EnrolError, InterceptError};
 pub use heartbeat::Heartbeat;
 pub use listen::Listeners;
 pub use load::{Kernel, Options};
-pub use netns::Netns;
+pub use netns::{NamedNetns, Netns};
 pub use observe::{ObservedDestination, ObservedHeld, ObservedPod, Observer, SlotCounters};
 pub use order::{Hook, Order, OtherProgram, ProgramOrder};
 pub use origins::Origins;
+pub use rival::{Rival, find_rival};
 
 /// The addresses of this thread's network namespace, which is the node's: connections from them are not steered,
 /// so that a kubelet's probes reach a pod whatever state the agent is in.

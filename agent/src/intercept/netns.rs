@@ -8,7 +8,7 @@ use std::{
         fd::{AsFd, AsRawFd as _, BorrowedFd},
         unix::fs::MetadataExt as _,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process,
 };
 
@@ -33,6 +33,20 @@ pub struct Netns {
     file: File,
     identity: NetnsIdentity,
     cookie: u64,
+}
+
+/// A network namespace by its name, which does not keep it alive.
+#[derive(Clone, Debug)]
+pub struct NamedNetns {
+    pub(super) path: PathBuf,
+    pub(super) identity: NetnsIdentity,
+}
+
+impl NamedNetns {
+    /// Does its name stand for nothing, or for another one?
+    pub fn is_gone(&self) -> bool {
+        identity_of(&self.path).ok() != Some(self.identity)
+    }
 }
 
 /// Of the namespace that `path` names at this moment.
@@ -174,6 +188,7 @@ pub(super) fn interfaces() -> io::Result<Interfaces> {
             .map(|it| it.ip())
             .filter(|ip| !ip.is_unicast_link_local());
         if let Some(ip) = v4.or(v6.map(IpAddr::V6))
+            && !ip.is_loopback()
             && !found.addresses.contains(&ip)
         {
             found.addresses.push(ip);

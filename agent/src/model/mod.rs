@@ -24,8 +24,8 @@ pub use health_check::{HealthCheck, Probe};
 pub use origin::Origins;
 pub use pattern::{Pattern, PatternError, PatternShare};
 pub use pod::{
-    Bystander, GroupId, InboundPort, NetnsIdentity, OpenNetns, Pod, PodName, PodNetns, PodState, PodStatus,
-    Standing,
+    Bystander, Ending, EnrolmentId, GroupId, InboundPort, NetnsIdentity, OpenNetns, Pod, PodAddresses,
+    PodName, PodNetns, PodState, PodStatus, Standing,
 };
 pub use policy::{
     Algorithm, Backoff, CircuitBreaking, ConnectionPool, FailurePercentage, HashKey, InboundLimits,

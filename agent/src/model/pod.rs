@@ -29,11 +29,23 @@ pub struct Pod {
     /// What the pod is a replica of; the label of its metrics.
     pub workload: Arc<str>,
     pub netns: PodNetns,
+    pub addresses: PodAddresses,
     /// Ports on which calls to this pod pass the engine, in ascending order, each once.
     pub inbound: Vec<InboundPort>,
     /// Since when there is a pod that is to be enrolled like this, where somebody watched it come. Enrolment is
     /// timed from here.
     pub since: Option<Instant>,
+}
+
+/// Which addresses are a pod's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PodAddresses {
+    /// Those of its interfaces, without the loopback's and link-local ones: nobody says anything else. Whoever may
+    /// configure the pod's network says so.
+    #[default]
+    Interfaces,
+    /// These, whatever its interfaces have; none so long as whoever knows has not said.
+    Given(Vec<IpAddr>),
 }
 
 /// How a pod's network namespace is found.
@@ -98,6 +110,38 @@ pub struct InboundPort {
     pub limits: InboundLimits,
 }
 
+/// One enrolment of a pod: from when the kernel redirects its connections until it is withdrawn and all that was made
+/// for it has ended.
+///
+/// It is the identity by which everything of a pod is kept, in the agent and in the kernel. A [`Slot`] is a place, and
+/// the next pod gets it; a name comes back with the next pod of a StatefulSet. This is never given out twice: the kernel
+/// does not use a cookie of a network namespace again, and the generation tells enrolments of one namespace apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EnrolmentId {
+    /// Of the network namespace, as the kernel programs know it.
+    pub netns_cookie: u64,
+    /// Counts the enrolments of this agent.
+    pub generation: u64,
+}
+
+impl fmt::Display for EnrolmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.netns_cookie, self.generation)
+    }
+}
+
+/// How an enrolment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The pod is enrolled anew in the same network namespace. Requests are finished, and connections that are relayed go
+    /// on, until the pod is withdrawn.
+    Replaced,
+    /// The pod leaves the mesh and may live on: what is in flight has some time to be finished.
+    Drained,
+    /// Its network namespace has gone: there is nobody left to finish anything for.
+    Gone,
+}
+
 /// What has become of a pod that the configuration names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodStatus {
@@ -110,8 +154,11 @@ pub struct PodStatus {
 pub enum PodState {
     /// The kernel redirects its connections.
     Enrolled {
-        netns_cookie: u64,
+        id: EnrolmentId,
+        /// The pod's own.
         addresses: Vec<IpAddr>,
+        /// Pairs of address and port that are not steered, because they are over the pod's share.
+        over_share: usize,
         at: SystemTime,
     },
     /// It is left alone; enrolment is tried again. The reason is a sentence for an operator.

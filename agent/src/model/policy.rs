@@ -151,7 +151,7 @@ pub struct ConnectionPool {
     pub max_requests_per_connection: Option<u32>,
     /// A connection of this age takes no new request. Shortened at random by up to a tenth. `None`: no bound.
     pub max_connection_lifetime: Option<Duration>,
-    /// First probe after this time of silence. `None`: off.
+    /// First probe after this time of silence; a peer that has gone is given up after two thirds more. `None`: off.
     pub tcp_keepalive: Option<Duration>,
     /// HTTP/2 flow-control window of a stream, in bytes. A connection's window is four times that.
     pub window_size: u32,
@@ -166,7 +166,7 @@ impl Default for ConnectionPool {
             idle_timeout: Duration::from_secs(60),
             max_requests_per_connection: None,
             max_connection_lifetime: None,
-            tcp_keepalive: None,
+            tcp_keepalive: Some(Duration::from_secs(9)),
             window_size: 256 * 1024,
             http2_keepalive: None,
         }

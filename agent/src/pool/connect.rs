@@ -2,12 +2,12 @@
 
 use std::{fmt, io, net::SocketAddr, rc::Rc, time::Duration};
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
     model::ConnectionPool,
     record::{Scope, TimeLimit},
+    transport::keep_alive,
 };
 
 /// Makes sockets where a pod's traffic comes from.
@@ -28,6 +28,9 @@ pub enum ConnectError {
     /// The policy's `circuitBreaking.maxPendingRequests`.
     #[error("as many requests as allowed wait for a connection")]
     TooManyPending,
+    /// The calling pod has used up its share of something.
+    #[error("the pod has used up its share of {0}")]
+    Share(&'static str),
 }
 
 /// Connects within the pool's `connectTimeout`; a failure is counted in `scope`.
@@ -43,9 +46,8 @@ pub async fn connect(
     };
     let result = match tokio::time::timeout(settings.connect_timeout, connected).await {
         Ok(Ok(stream)) => {
-            if let Some(silence) = settings.tcp_keepalive {
-                // A connection without probes is still a connection.
-                let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(silence));
+            if let Some(limit) = dead_peer(settings) {
+                keep_alive(&stream, limit);
             }
             return Ok(stream);
         }
@@ -57,6 +59,11 @@ pub async fn connect(
     };
     scope.upstream_failed();
     result
+}
+
+/// An endpoint whose host acknowledges nothing for so long has gone. The keepalive probes are laid out for it.
+pub fn dead_peer(settings: &ConnectionPool) -> Option<Duration> {
+    settings.tcp_keepalive.map(|silence| silence * 5 / 3)
 }
 
 /// Sockets of the network namespace that a test runs in.

@@ -2,15 +2,24 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::{
-    ConnectError, Open, Opening, Pool, RequestBody, connect, idle_too_long,
+    ConnectError, Open, Opening, Paid, Pool, RequestBody, connect, dead_peer, idle_too_long,
     life::Life,
     watched::{End, Watched},
 };
+use crate::{
+    share::{Paced, Part},
+    transport::Peers,
+};
+
+/// What a connection may hold of a response that the caller does not read yet, and of its head. In bytes.
+const MAX_BUFFER: u64 = 64 * 1024;
+/// hyper takes no less.
+const MIN_BUFFER: u64 = 8 * 1024;
 
 /// A connection that waits for its next request.
 #[derive(Debug)]
@@ -77,16 +86,30 @@ impl<B: RequestBody> Pool<B> {
         held: Option<super::Held>,
     ) -> Result<Http1<B>, ConnectError> {
         let settings = opening.settings;
-        let open = Open::new(&self.room, opening.scope, held);
+        let paid = Paid::new(&self.share, MAX_BUFFER, MIN_BUFFER, Part::OfHttp1)?;
+        let buffer = usize::try_from(paid.bytes()).unwrap_or(usize::MAX);
+        let open = Open::new(&self.room, opening.scope, held, paid);
         let stream = connect(&*self.sockets, self.endpoint, settings, opening.scope).await?;
         let (stream, end) = Watched::new(stream);
-        let handshake = handshake(TokioIo::new(stream)).await;
+        let pulse = stream.pulse().clone();
+        let peers = || Peers::new([(pulse.clone(), dead_peer(settings))]);
+        let (beside, after) = (peers().beside(), peers());
+        let handshake = http1::Builder::new()
+            .max_buf_size(buffer)
+            .handshake(TokioIo::new(Paced(stream)))
+            .await;
         let (sender, connection) = handshake.map_err(|e| ConnectError::Handshake(e.to_string()))?;
         let endpoint = self.endpoint;
-        tokio::task::spawn_local(async move {
+        self.share.spawn(async move {
             let _open = open;
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%endpoint, %error, "upstream connection ended");
+            let ended = tokio::select! {
+                ended = connection.with_upgrades() => ended,
+                () = beside => Ok(()),
+            };
+            match ended {
+                // Where the protocol was switched the connection goes on elsewhere.
+                Ok(()) => after.watch().await,
+                Err(error) => tracing::debug!(%endpoint, %error, "upstream connection ended"),
             }
         });
         let life = Life::new(settings, Instant::now(), fastrand::f64());

@@ -3,8 +3,6 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    future::poll_fn,
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -12,22 +10,44 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    net::TcpStream,
     sync::Notify,
     time::{Instant, timeout},
 };
 
-use super::{ConnectError, Held, Open, Opening, Pool, RequestBody, Room, connect, idle_too_long, life::Life};
-use crate::{model::ConnectionPool, record::Scope};
+use super::{
+    Caller, ConnectError, Held, Open, Opening, Paid, Pool, RequestBody, Room,
+    cancels::{Cancels, MAX_REMEMBERED_STREAMS},
+    company::Company,
+    connect, dead_peer,
+    drive::{drive, handshake},
+    idle_too_long,
+    life::Life,
+    uploads::{Upload, Uploading, Uploads},
+    window::{self, Window},
+};
+use crate::{
+    model::ConnectionPool,
+    record::Scope,
+    share::Part,
+    transport::{Peers, Socket},
+};
 
-/// Response headers that one stream may bring, in bytes.
-const MAX_HEADER_LIST: u32 = 64 * 1024;
+/// A connection's window cannot be smaller (RFC 9113 section 6.9.2).
+const MIN_WINDOW: u64 = 65_535;
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+
+fn connection_window(settings: &ConnectionPool) -> u64 {
+    u64::from(window::least(settings.window_size))
+}
 
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: RefCell<h2::client::SendRequest<Bytes>>,
-    /// Requests that hold it.
-    active: Cell<usize>,
+    /// Requests that hold it, by caller.
+    company: RefCell<Company>,
+    cancels: RefCell<Cancels>,
+    uploads: Rc<Uploads>,
+    window: Rc<Window>,
     idle_since: Cell<Instant>,
     idle_timeout: Duration,
     life: Life,
@@ -43,8 +63,8 @@ enum State {
 }
 
 impl Connection {
-    /// Whether one more request may start on it.
-    fn has_room(&self, now: Instant) -> bool {
+    /// Whether one more request may start on it. Its window has grown for it then.
+    fn has_room(&self, wanted: Wanted, now: Instant) -> bool {
         if self.state.get() == State::Gone {
             return false;
         }
@@ -58,39 +78,105 @@ impl Connection {
             self.state.set(State::Gone);
             return false;
         }
-        self.active.get() < sender.current_max_send_streams()
+        let company = self.company.borrow();
+        let open = company.active();
+        let fits = open < sender.current_max_send_streams()
+            && open + self.cancels.borrow().remembered() < MAX_REMEMBERED_STREAMS;
+        let apart = match wanted.company {
+            Sharing::Fair => {
+                company.admits(wanted.caller, self.window.shared_streams())
+                    && self.uploads.admits(wanted.caller, wanted.uploads, now)
+                    && fits
+                    && self.window.cover(company.sharing_with(wanted.caller))
+            }
+            Sharing::Forced => true,
+        };
+        fits && apart
     }
 
     pub(super) fn worth_keeping(&self, now: Instant) -> bool {
-        let idle = self.active.get() == 0 && idle_too_long(self.idle_since.get(), self.idle_timeout, now);
+        let idle = self.company.borrow().active() == 0
+            && idle_too_long(self.idle_since.get(), self.idle_timeout, now);
         self.state.get() == State::Open && self.life.goes_on(now) && !idle
     }
+
+    pub(super) fn sweep(&self, now: Instant) {
+        self.cancels.borrow_mut().sweep(now);
+    }
+}
+
+/// Who asks for a place, and for what.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    caller: Caller,
+    uploads: Uploading,
+    company: Sharing,
+}
+
+/// Whether callers are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    Fair,
+    /// No other connection may be opened: sharing all there is goes before not being served.
+    Forced,
 }
 
 /// A place on a connection, for one request.
 #[derive(Debug)]
-pub struct Http2(Rc<Connection>);
+pub struct Http2 {
+    connection: Rc<Connection>,
+    caller: Caller,
+    end: End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// What stands until the answer is whole: dropped before that, the stream is cancelled.
+    Cancelled,
+    Whole,
+}
 
 impl Http2 {
-    fn on(connection: &Rc<Connection>) -> Self {
-        connection.active.set(connection.active.get() + 1);
+    fn on(connection: &Rc<Connection>, caller: Caller) -> Self {
+        let mut company = connection.company.borrow_mut();
+        company.enter(caller);
         connection.life.serve();
-        Self(connection.clone())
+        Self {
+            connection: connection.clone(),
+            caller,
+            end: End::Cancelled,
+        }
     }
 
     /// A handle that can send one request.
     pub fn sender(&self) -> h2::client::SendRequest<Bytes> {
-        self.0.sender.borrow().clone()
+        self.connection.sender.borrow().clone()
+    }
+
+    /// The request's body, which tells whether it moves.
+    pub fn upload(&self, uploading: Uploading) -> Upload {
+        Upload::new(&self.connection.uploads, self.caller, uploading)
+    }
+
+    /// The answer has been read to its end.
+    pub fn give_back(mut self) {
+        self.end = End::Whole;
     }
 }
 
 impl Drop for Http2 {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
-        if self.0.active.get() == 0 {
-            self.0.idle_since.set(Instant::now());
+        let connection = &self.connection;
+        let mut company = connection.company.borrow_mut();
+        company.leave(self.caller);
+        if self.end == End::Cancelled {
+            connection.cancels.borrow_mut().add();
         }
-        self.0.room.freed.notify_one();
+        if company.active() == 0 {
+            connection.idle_since.set(Instant::now());
+            connection.window.lower();
+        }
+        connection.room.freed.notify_one();
     }
 }
 
@@ -105,8 +191,17 @@ pub(super) struct Connecting {
 impl<B: RequestBody> Pool<B> {
     /// A place for one request: on a new connection when all are full, or, where no more are allowed, the next
     /// that becomes free.
-    pub async fn http2(self: &Rc<Self>, opening: Opening<'_>) -> Result<Http2, ConnectError> {
-        if let Some(place) = self.place() {
+    pub async fn http2(
+        self: &Rc<Self>,
+        opening: Opening<'_>,
+        uploads: Uploading,
+    ) -> Result<Http2, ConnectError> {
+        let mut wanted = Wanted {
+            caller: opening.caller,
+            uploads,
+            company: Sharing::Fair,
+        };
+        if let Some(place) = self.place(wanted) {
             return Ok(place);
         }
         let _pending = opening.bounds.pending().ok_or(ConnectError::TooManyPending)?;
@@ -129,18 +224,20 @@ impl<B: RequestBody> Pool<B> {
                         return Err(error.clone());
                     }
                 }
+                None if wanted.company == Sharing::Fair => wanted.company = Sharing::Forced,
                 None => freed.await,
             }
-            if let Some(place) = self.place() {
+            if let Some(place) = self.place(wanted) {
                 return Ok(place);
             }
         }
     }
 
-    fn place(&self) -> Option<Http2> {
+    fn place(&self, wanted: Wanted) -> Option<Http2> {
         let now = Instant::now();
         let mut connections = self.http2.borrow_mut();
-        let place = connections.iter().find(|c| c.has_room(now)).map(Http2::on);
+        let with_room = connections.iter().find(|c| c.has_room(wanted, now));
+        let place = with_room.map(|connection| Http2::on(connection, wanted.caller));
         if place.is_none() {
             connections.retain(|c| c.state.get() == State::Open);
         }
@@ -154,7 +251,7 @@ impl<B: RequestBody> Pool<B> {
         *self.connecting.borrow_mut() = Some(connecting.clone());
         let (pool, settings, scope) = (self.clone(), opening.settings.clone(), opening.scope.clone());
         let this = connecting.clone();
-        tokio::task::spawn_local(async move {
+        self.share.spawn(async move {
             let result = pool.connect_http2(&settings, &scope, held).await;
             *pool.connecting.borrow_mut() = None;
             let result = result.map(|connection| pool.http2.borrow_mut().push(connection));
@@ -170,16 +267,30 @@ impl<B: RequestBody> Pool<B> {
         scope: &Rc<Scope>,
         held: Option<Held>,
     ) -> Result<Rc<Connection>, ConnectError> {
-        let open = Open::new(&self.room, scope, held);
+        let paid = Paid::new(
+            &self.share,
+            connection_window(settings),
+            MIN_WINDOW,
+            Part::OfHttp2,
+        )?;
+        let window = u32::try_from(paid.bytes()).unwrap_or(MAX_WINDOW);
+        let open = Open::new(&self.room, scope, held, paid);
         let stream = connect(&*self.sockets, self.endpoint, settings, scope).await?;
-        let handshake = timeout(settings.connect_timeout, handshake(stream, settings)).await;
+        let stream = Socket::new(stream);
+        let peers = Peers::new([(stream.pulse().clone(), dead_peer(settings))]);
+        let handshake = timeout(settings.connect_timeout, handshake(stream, settings, window)).await;
         let (sender, driver) = handshake
             .map_err(|_| ConnectError::Timeout(settings.connect_timeout))?
             .map_err(ConnectError::Handshake)?;
         let now = Instant::now();
+        let stream_window = settings.window_size.min(window);
+        let window = Rc::new(Window::new(stream_window, window, &self.share));
         let connection = Rc::new(Connection {
             sender: RefCell::new(sender),
-            active: Cell::new(0),
+            company: RefCell::default(),
+            cancels: RefCell::new(Cancels::new(now)),
+            uploads: Rc::default(),
+            window: window.clone(),
             idle_since: Cell::new(now),
             idle_timeout: settings.idle_timeout,
             life: Life::new(settings, now, fastrand::f64()),
@@ -192,9 +303,9 @@ impl<B: RequestBody> Pool<B> {
             self.endpoint,
             settings.http2_keepalive,
         );
-        tokio::task::spawn_local(async move {
+        self.share.spawn(async move {
             let _open = open;
-            if let Err(error) = drive(driver, keepalive).await {
+            if let Err(error) = drive(driver, peers, &window, keepalive).await {
                 tracing::debug!(%endpoint, error, "upstream connection ended");
             }
             if let Some(connection) = weak.upgrade() {
@@ -202,57 +313,5 @@ impl<B: RequestBody> Pool<B> {
             }
         });
         Ok(connection)
-    }
-}
-
-type Driver = h2::client::Connection<TcpStream, Bytes>;
-
-/// Ends when the endpoint's SETTINGS are here. More streams than it allows would be refused, and a burst of
-/// requests on a new connection would use its attempts up.
-async fn handshake(
-    stream: TcpStream,
-    settings: &ConnectionPool,
-) -> Result<(h2::client::SendRequest<Bytes>, Driver), String> {
-    let mut builder = h2::client::Builder::new();
-    builder
-        .initial_window_size(settings.window_size)
-        .initial_connection_window_size(settings.window_size.saturating_mul(4))
-        .max_header_list_size(MAX_HEADER_LIST)
-        // None until the endpoint has said how many.
-        .initial_max_send_streams(0)
-        .enable_push(false);
-    let handshake = builder.handshake::<_, Bytes>(stream).await;
-    let (sender, mut driver) = handshake.map_err(|error| error.to_string())?;
-    poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
-        Poll::Ready(Ok(())) => Poll::Ready(Err("the endpoint closed the connection".to_owned())),
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error.to_string())),
-        Poll::Pending if driver.max_concurrent_send_streams() > 0 => Poll::Ready(Ok(())),
-        Poll::Pending => Poll::Pending,
-    })
-    .await?;
-    Ok((sender, driver))
-}
-
-/// Runs a connection to its end. With `keepalive` it is asked for a sign of life so often, and given up when none
-/// comes by the next time (RFC 9113 section 6.7).
-async fn drive(mut driver: Driver, keepalive: Option<Duration>) -> Result<(), String> {
-    let pings = driver.ping_pong();
-    let (Some(every), Some(mut pings)) = (keepalive, pings) else {
-        return driver.await.map_err(|error| error.to_string());
-    };
-    let silent = async {
-        loop {
-            tokio::time::sleep(every).await;
-            match timeout(every, pings.ping(h2::Ping::opaque())).await {
-                Ok(Ok(_)) => {}
-                // The driver says why it ended.
-                Ok(Err(_)) => std::future::pending().await,
-                Err(_) => return,
-            }
-        }
-    };
-    tokio::select! {
-        ended = &mut driver => ended.map_err(|error| error.to_string()),
-        () = silent => Err(format!("no answer to a ping within {every:?}")),
     }
 }

@@ -1,10 +1,15 @@
-//! (source pod, endpoint) → a usable connection. One worker's connections; nothing is shared between threads.
+//! An endpoint → a usable connection, for one pod. One worker's connections; nothing is shared between threads.
 
 mod bounds;
 mod connect;
 mod life;
 mod watched;
 mod http1;
+mod company;
+mod cancels;
+mod uploads;
+mod window;
+mod drive;
 mod http2;
 
 use std::{
@@ -17,17 +22,20 @@ use std::{
 
 pub use bounds::{Bounds, Held, Unbounded};
 use bytes::Bytes;
+pub use company::Caller;
 #[cfg(test)]
 pub(crate) use connect::Here;
-pub use connect::{ConnectError, Sockets, connect};
+pub use connect::{ConnectError, Sockets, connect, dead_peer};
 use http_body::Body;
 pub use http1::Http1;
 pub use http2::Http2;
 use tokio::{sync::Notify, time::Instant};
+pub use uploads::{SMALL_UPLOAD, Upload, Uploading};
 
 use crate::{
-    model::{ConnectionPool, Slot},
+    model::ConnectionPool,
     record::{OpenConnection, Scope},
+    share::{Holding, Local, Part, Share},
 };
 
 /// What a request body must be to go to an endpoint.
@@ -40,31 +48,32 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
 {
 }
 
-/// The pod that calls, and the endpoint.
-type Key = (Slot, SocketAddr);
-
-/// All pools of one worker.
+/// The pools of one enrolment of a pod. They are the pod's own value and go with it, so that no request of another pod
+/// can meet its connections.
 #[derive(Debug)]
 pub struct Pools<B> {
-    pools: RefCell<HashMap<Key, Rc<Pool<B>>>>,
-}
-
-impl<B> Default for Pools<B> {
-    fn default() -> Self {
-        Self {
-            pools: RefCell::default(),
-        }
-    }
+    sockets: Rc<dyn Sockets>,
+    share: Rc<Local>,
+    pools: RefCell<HashMap<SocketAddr, Rc<Pool<B>>>>,
 }
 
 impl<B: RequestBody> Pools<B> {
-    /// The pool of `slot`'s connections to `endpoint`. `sockets` makes sockets in the pod's network namespace,
-    /// so that the endpoint sees the pod's own address.
-    pub fn pool(&self, slot: Slot, endpoint: SocketAddr, sockets: &Rc<dyn Sockets>) -> Rc<Pool<B>> {
+    /// `sockets` makes sockets in the pod's network namespace, so that the endpoint sees the pod's own address; `share` is
+    /// what the pod pays with, and the connections end with it.
+    pub fn new(sockets: Rc<dyn Sockets>, share: Rc<Local>) -> Self {
+        Self {
+            sockets,
+            share,
+            pools: RefCell::default(),
+        }
+    }
+
+    /// The pool of the pod's connections to `endpoint`.
+    pub fn pool(&self, endpoint: SocketAddr) -> Rc<Pool<B>> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools
-            .entry((slot, endpoint))
-            .or_insert_with(|| Rc::new(Pool::new(endpoint, sockets.clone())));
+            .entry(endpoint)
+            .or_insert_with(|| Rc::new(Pool::new(endpoint, self.sockets.clone(), self.share.clone())));
         pool.clone()
     }
 
@@ -75,12 +84,6 @@ impl<B: RequestBody> Pools<B> {
             Rc::strong_count(pool) > 1 || !pool.is_empty()
         });
     }
-
-    /// The pod has gone: its connections close, those in use when their requests end, because a request holds
-    /// its pool.
-    pub fn forget(&self, slot: Slot) {
-        self.pools.borrow_mut().retain(|(of, _), _| *of != slot);
-    }
 }
 
 /// One pod's connections to one endpoint.
@@ -88,6 +91,7 @@ impl<B: RequestBody> Pools<B> {
 pub struct Pool<B> {
     endpoint: SocketAddr,
     sockets: Rc<dyn Sockets>,
+    share: Rc<Local>,
     /// Last in, first out: the most recently used is the least likely to have been closed by the other end.
     http1: RefCell<Vec<http1::Idle<B>>>,
     http2: RefCell<Vec<Rc<http2::Connection>>>,
@@ -111,6 +115,8 @@ pub struct Opening<'a> {
     pub scope: &'a Rc<Scope>,
     /// How many there may be.
     pub bounds: &'a Rc<dyn Bounds>,
+    /// Who sends the request.
+    pub caller: Caller,
 }
 
 /// Held by an open connection.
@@ -119,15 +125,45 @@ struct Open {
     room: Rc<Room>,
     _counted: OpenConnection,
     _held: Option<Held>,
+    _paid: Paid,
+}
+
+/// What a dialled connection takes up of its pod's share.
+#[derive(Debug)]
+struct Paid {
+    _descriptor: Holding,
+    memory: Holding,
+}
+
+/// What a dialled connection costs beside its buffers, in bytes.
+const COST: u64 = 8 * 1024;
+
+impl Paid {
+    /// With buffers of `wanted` bytes, or of fewer, `floor` at least, when the pod has not much left.
+    fn new(share: &Rc<Local>, wanted: u64, floor: u64, part: Part) -> Result<Self, ConnectError> {
+        let over = |share: Share| ConnectError::Share(share.as_str());
+        Ok(Self {
+            _descriptor: share
+                .take(Share::Descriptors, 1)
+                .ok_or(over(Share::Descriptors))?,
+            memory: (share.take_part(COST + wanted, COST + floor, part)).ok_or(over(Share::Memory))?,
+        })
+    }
+
+    /// Of the buffers.
+    fn bytes(&self) -> u64 {
+        self.memory.amount() - COST
+    }
 }
 
 impl Open {
-    fn new(room: &Rc<Room>, scope: &Rc<Scope>, held: Option<Held>) -> Self {
+    fn new(room: &Rc<Room>, scope: &Rc<Scope>, held: Option<Held>, paid: Paid) -> Self {
         room.open.set(room.open.get() + 1);
         Self {
             room: room.clone(),
             _counted: scope.upstream_connection(),
             _held: held,
+            _paid: paid,
         }
     }
 }
@@ -140,10 +176,11 @@ impl Drop for Open {
 }
 
 impl<B: RequestBody> Pool<B> {
-    fn new(endpoint: SocketAddr, sockets: Rc<dyn Sockets>) -> Self {
+    fn new(endpoint: SocketAddr, sockets: Rc<dyn Sockets>, share: Rc<Local>) -> Self {
         Self {
             endpoint,
             sockets,
+            share,
             http1: RefCell::default(),
             http2: RefCell::default(),
             connecting: RefCell::default(),
@@ -170,9 +207,12 @@ impl<B: RequestBody> Pool<B> {
 
     fn sweep(&self, now: Instant) {
         self.http1.borrow_mut().retain(|idle| !idle.expired(now));
-        self.http2
-            .borrow_mut()
-            .retain(|connection| connection.worth_keeping(now));
+        self.http2.borrow_mut().retain(|connection| {
+            connection.sweep(now);
+            connection.worth_keeping(now)
+        });
+        // Room may have come with the time.
+        self.room.freed.notify_one();
     }
 }
 

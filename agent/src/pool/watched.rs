@@ -22,10 +22,12 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::transport::{Pulse, Socket};
+
 /// A connection that notes how it ends.
 #[derive(Debug)]
 pub(super) struct Watched {
-    stream: TcpStream,
+    stream: Socket,
     end: Arc<End>,
 }
 
@@ -59,10 +61,14 @@ impl Watched {
             left: AtomicU64::new(OPEN),
         });
         let watched = Self {
-            stream,
+            stream: Socket::new(stream),
             end: end.clone(),
         };
         (watched, end)
+    }
+
+    pub(super) fn pulse(&self) -> &Arc<Pulse> {
+        self.stream.pulse()
     }
 
     fn wrote(&self, result: io::Result<usize>) -> io::Result<usize> {
@@ -81,7 +87,7 @@ impl Watched {
     /// The endpoint's FIN has been seen.
     fn closed(&self) {
         if self.end.left.load(Relaxed) == OPEN
-            && let Ok(left) = unacknowledged(&self.stream)
+            && let Ok(left) = unacknowledged(self.stream.stream())
         {
             self.end.left.store(left, Relaxed);
         }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     deadline::Limit,
-    forward::{self, Failed},
+    forward::{self, Blame, Failed},
     inlet::Inlet,
     judged::Judged,
     outcome::{Answer, Chance, Held, Next, Outcome, broken_off},
@@ -107,20 +107,25 @@ impl Attempts<'_> {
         };
         x.attempt(endpoint.address());
         let mut judged = Judged::new(self.inlet, upstream, in_flight, place);
-        let pool =
-            self.inlet
-                .worker
-                .pools
-                .pool(self.inlet.pod.slot, endpoint.address(), &self.inlet.pod.sockets);
+        let pod = &self.inlet.pod;
+        let pool = pod.pools.pool(endpoint.address());
         let settings = &upstream.port.policy.connection_pool;
         let opening = Opening {
             settings,
             scope: x.scope(),
             bounds,
+            caller: self.inlet.sharer,
         };
         let started = Instant::now();
         let again = || Some(Request::from_parts(head.clone(), body.attempt()?));
-        let sending = forward::attempt(&pool, opening, self.via, head.clone(), attempt_body, again);
+        let sending = forward::attempt(
+            &pool,
+            opening,
+            self.via,
+            Request::from_parts(head.clone(), attempt_body),
+            &pod.share,
+            again,
+        );
         let sent = match self.plan.deadlines.of_attempt(started) {
             Some((at, limit)) => match timeout_at(at, sending).await {
                 Ok(sent) => sent,
@@ -159,12 +164,14 @@ impl Attempts<'_> {
                 if failed.failure == Failure::Overflow {
                     return Err(LocalError::Overload {
                         service: self.inlet.service(),
-                        bound: "maxPendingRequests",
+                        bound: failed.bound,
                     });
                 }
-                // A quick refusal must not make it look fast.
-                endpoint.observe_failure(took.max(settings.connect_timeout), now.into_std());
-                judged.verdict(Verdict::LocalError);
+                if failed.blame == Blame::Endpoint {
+                    // A quick refusal must not make it look fast.
+                    endpoint.observe_failure(took.max(settings.connect_timeout), now.into_std());
+                    judged.verdict(Verdict::LocalError);
+                }
                 tracing::debug!(endpoint = %endpoint.address(), reason = failed.reason, "attempt failed");
                 self.tried.push(endpoint.address());
                 let failure = failed.failure.after(body.sent());

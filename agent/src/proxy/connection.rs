@@ -7,13 +7,15 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     inlet::Inlet,
+    local_pod::LocalPod,
     serve_http1, serve_http2,
     tunnel::{self, Opaque},
-    worker::{LocalPod, Worker},
+    worker::Worker,
 };
 use crate::{
-    accept::{Detected, Expecting, Permit, Replay, detect, silent, spoke},
+    accept::{self, Detected, Expecting, Place, Replay, detect, silent, spoke},
     model::Protocol,
+    share::Share,
 };
 
 /// A caller that speaks first does so within this; after that the server is given the chance to.
@@ -22,7 +24,7 @@ const GRACE: Duration = Duration::from_millis(20);
 const HTTP_SILENCE: Duration = Duration::from_secs(300);
 
 /// A pod of this node called somebody.
-pub(super) async fn outbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpStream, permit: Permit) {
+pub(super) async fn outbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpStream, place: Place) {
     worker.view.follow(&mut worker.rng.borrow_mut());
     let destination = match addresses(&stream) {
         Ok((local, peer)) => {
@@ -34,7 +36,7 @@ pub(super) async fn outbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpS
         Err(_) => return,
     };
     match destination {
-        Ok(destination) => serve(Inlet::outbound(&worker, &pod, &destination, permit), stream).await,
+        Ok(destination) => serve(Inlet::outbound(&worker, &pod, &destination, place), stream).await,
         Err(local) => {
             tracing::warn!(pod = %pod.pod.name, %local, "a connection for no known destination was closed")
         }
@@ -42,13 +44,21 @@ pub(super) async fn outbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpS
 }
 
 /// Somebody called a pod of this node.
-pub(super) async fn inbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpStream, permit: Permit) {
+pub(super) async fn inbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpStream, place: Place) {
     let Ok((local, peer)) = addresses(&stream) else {
         return;
     };
-    let port = pod.pod.inbound.iter().find(|p| p.port == local.port()).copied();
+    let left = pod.share.account().left(Share::Connections) / worker.workers;
+    let Some(of_peer) = pod.peers.place(peer.ip(), left) else {
+        pod.share.account().exceeded(Share::Connections);
+        return accept::refuse(&stream);
+    };
+    // The listener itself stands on the loopback, where it is nobody's destination: a connection to it is none that the
+    // kernel steered, and to dial its address would be to call oneself.
+    let is_own = !local.ip().to_canonical().is_loopback();
+    let port = pod.inbound(local.port()).filter(|_| is_own);
     match port {
-        Some(port) => match Inlet::inbound(&worker, &pod, (local, peer), port, permit) {
+        Some(port) => match Inlet::inbound(&worker, &pod, (local, peer), port, (place, of_peer)) {
             Some(inlet) => serve(inlet, stream).await,
             // Closed without a word, as Envoy's connection limit does.
             None => tracing::debug!(pod = %pod.pod.name, %local, %peer, "maxConnections is reached"),
@@ -62,17 +72,18 @@ fn addresses(stream: &TcpStream) -> io::Result<(std::net::SocketAddr, std::net::
 }
 
 async fn serve(inlet: Rc<Inlet>, mut stream: TcpStream) {
+    let head = inlet.worker.limits.head;
     let protocol = inlet.upstream().map_or(Protocol::Tcp, |u| u.port.protocol);
     match protocol {
         Protocol::Tcp => tunnel::relay(&inlet, Bytes::new(), stream, Opaque::TCP, None).await,
         Protocol::Tls => {
             let deadline = Instant::now() + detect_timeout(&inlet);
-            let (detected, first) = detect(&mut stream, Expecting::Tls, deadline).await;
+            let (detected, first) = detect(&mut stream, Expecting::Tls, deadline, head).await;
             by_detection(inlet, detected, first, stream).await;
         }
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
             let deadline = Instant::now() + HTTP_SILENCE;
-            let (detected, first) = detect(&mut stream, Expecting::Http, deadline).await;
+            let (detected, first) = detect(&mut stream, Expecting::Http, deadline, head).await;
             match detected {
                 Detected::Http2 => serve_http2::serve(inlet, Replay::new(first, stream)).await,
                 Detected::Http1 => serve_http1::serve(inlet, Replay::new(first, stream)).await,
@@ -92,6 +103,7 @@ fn detect_timeout(inlet: &Inlet) -> Duration {
 /// Nobody said what this port speaks. Most callers speak first, and at once; for one that does not, the endpoint
 /// is connected to, and if that speaks first the port is opaque.
 async fn whoever_speaks_first(inlet: Rc<Inlet>, mut stream: TcpStream) {
+    let head = inlet.worker.limits.head;
     let deadline = Instant::now() + detect_timeout(&inlet);
     let mut upstream = None;
     if silent(&stream, GRACE).await {
@@ -112,7 +124,7 @@ async fn whoever_speaks_first(inlet: Rc<Inlet>, mut stream: TcpStream) {
         }
         upstream = Some(connected);
     }
-    let (detected, first) = detect(&mut stream, Expecting::Anything, deadline).await;
+    let (detected, first) = detect(&mut stream, Expecting::Anything, deadline, head).await;
     match (detected, upstream) {
         (Detected::Opaque, upstream) => {
             if Instant::now() >= deadline {

@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     respond::Body,
     retry::{AttemptBody, RequestBody},
+    share::unbounded,
 };
 
 /// A request's bytes, of which the first `head` are no body.
@@ -88,7 +89,7 @@ async fn ends(upload: &Upload, cut: usize, then: Then, frames: &[usize], bound: 
     };
     let reading = async {
         let Ok(incoming) = take.await else { return false };
-        let body = RequestBody::new(Body::Http1(incoming), bound);
+        let body = RequestBody::new(Body::Http1(incoming), bound, &unbounded());
         let mut ended = false;
         for most in frames.iter().copied().chain([usize::MAX]) {
             let Some(mut attempt) = body.attempt() else { break };

@@ -34,7 +34,9 @@ struct Refused {
 /// Answers one request, with an endpoint's response or with an error of the engine's own. Dropped, the request is
 /// cancelled at the endpoint.
 pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Response<ResponseBody> {
-    answer(inlet, request).await.unwrap_or_else(refuse)
+    answer(inlet, request)
+        .await
+        .unwrap_or_else(|refused| refuse(inlet, refused))
 }
 
 /// The same for a stream of HTTP/2, which may also be reset.
@@ -53,23 +55,32 @@ pub(super) async fn exchange_of_stream(
             exchange.refused(error.flag());
             return Err(h2::Reason::REFUSED_STREAM);
         }
-        Ok(refuse(refused))
+        Ok(refuse(inlet, refused))
     })
 }
 
-async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<ResponseBody>, Refused> {
-    let (head, body) = request.into_parts();
+/// A request that its caller cancelled before it was looked at: recorded, and nobody else hears of it.
+pub(super) fn cancelled(inlet: &Rc<Inlet>, request: Request<Body>) {
+    drop(begin(inlet, &request.into_parts().0));
+}
+
+fn begin(inlet: &Inlet, head: &request::Parts) -> Box<Exchange> {
     let spoken = match head.version {
         Version::HTTP_2 if is_grpc(&head.headers) => Spoken::Grpc,
         Version::HTTP_2 => Spoken::Http2,
         _ => Spoken::Http1,
     };
-    let mut x = Exchange::begin(inlet.worker.recorder.clone(), inlet.line.clone(), spoken, &head);
+    Exchange::begin(inlet.worker.recorder.clone(), inlet.line.clone(), spoken, head)
+}
+
+async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<ResponseBody>, Refused> {
+    let (head, body) = request.into_parts();
+    let mut x = begin(inlet, &head);
     let dialled = inlet.upstream();
     let bound = dialled
         .as_ref()
         .map_or(0, |u| u.port.policy.retry.body_buffer_bytes);
-    let body = RequestBody::new(body, bound);
+    let body = RequestBody::new(body, bound, &inlet.pod.share);
     let refused = |exchange, body, error| {
         Err(Refused {
             exchange,
@@ -115,7 +126,7 @@ async fn send(
         _ if head.version == Version::HTTP_2 => Via::Http2,
         _ => Via::Http1,
     };
-    prepare_request(&mut head, inlet.caller, via)?;
+    prepare_request(&mut head, inlet.caller(), via)?;
     x.identified(request_id(inlet, &mut head));
     let mirrored = (!plan.mirrors.is_empty()).then(|| head.clone());
     let answer = attempts::run(inlet, plan, via, x, head, body).await?;
@@ -166,14 +177,14 @@ fn redirect(mut x: Box<Exchange>, body: RequestBody, response: Response<()>) -> 
 
 /// Answers with an error of the engine's own. What the caller still sends is read for a while: some clients take an
 /// answer that comes before their request has ended for a failure of the stream.
-fn refuse(refused: Refused) -> Response<ResponseBody> {
+fn refuse(inlet: &Inlet, refused: Refused) -> Response<ResponseBody> {
     let Refused {
         exchange: mut x,
         body,
         error,
     } = refused;
     if let Some(rest) = body.rest() {
-        tokio::task::spawn_local(read_away(rest));
+        inlet.pod.share.spawn(read_away(rest));
     }
     let (head, text) = error.response(x.spoken()).into_parts();
     x.answered(head.status.as_u16(), &head.headers);

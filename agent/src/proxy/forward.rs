@@ -2,28 +2,30 @@
 
 use std::{future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
-use http::{Request, Response, request};
+use http::{HeaderMap, Request, Response, header::CONTENT_LENGTH};
 use http_body::Body as _;
 
 use super::pump::Pump;
 use crate::{
-    pool::{ConnectError, Http1, Http2, Opening, Pool},
-    respond::{Body, BodyError, LocalError, Via},
+    pool::{ConnectError, Http1, Http2, Opening, Pool, SMALL_UPLOAD, Uploading},
+    respond::{Body, BodyError, LocalError, Via, is_grpc},
     retry::{AttemptBody, Failure, Sent},
+    share::Local,
 };
 
 /// What the response came by; held until its body has been read.
 #[derive(Debug)]
 pub(super) enum Lease {
     Http1(Rc<Pool<AttemptBody>>, Http1<AttemptBody>),
-    Http2(#[expect(dead_code, reason = "dropped, it gives the place back")] Http2),
+    Http2(Http2),
 }
 
 impl Lease {
     /// The body has been read to its end.
     pub(super) fn give_back(self) {
-        if let Self::Http1(pool, connection) = self {
-            pool.put_back(connection);
+        match self {
+            Self::Http1(pool, connection) => pool.put_back(connection),
+            Self::Http2(place) => place.give_back(),
         }
     }
 }
@@ -33,6 +35,17 @@ impl Lease {
 pub(super) struct Failed {
     pub(super) failure: Failure,
     pub(super) reason: String,
+    /// Which bound was reached, when the failure is an overflow.
+    pub(super) bound: &'static str,
+    /// Whether the endpoint is judged by it.
+    pub(super) blame: Blame,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    Endpoint,
+    /// It ended its connection as an endpoint may.
+    Nobody,
 }
 
 impl Failed {
@@ -86,38 +99,44 @@ impl Failed {
     }
 
     fn connect(error: &ConnectError) -> Self {
-        let overflow = matches!(error, ConnectError::TooManyPending);
-        Self::new(
-            if overflow {
-                Failure::Overflow
-            } else {
-                Failure::Connect
-            },
-            error,
-        )
+        let bound = match error {
+            ConnectError::TooManyPending => "maxPendingRequests",
+            ConnectError::Share(_) => "the pod's share",
+            ConnectError::Io(_) | ConnectError::Timeout(_) | ConnectError::Handshake(_) => "",
+        };
+        let failure = match bound {
+            "" => Failure::Connect,
+            _ => Failure::Overflow,
+        };
+        Self {
+            bound,
+            ..Self::new(failure, error)
+        }
     }
 
     fn new(failure: Failure, reason: impl ToString) -> Self {
         Self {
             failure,
             reason: reason.to_string(),
+            bound: "",
+            blame: Blame::Endpoint,
         }
     }
 }
 
-/// `again` gives the same request once more, as long as it can be had. It is asked where an idle connection turns out
-/// to have been closed before the request reached the endpoint: that is no attempt.
+/// `again` gives the same request once more, as long as it can be had. It is asked where a connection turns out to have
+/// been ended before the request reached the endpoint: that is no attempt.
 pub(super) async fn attempt(
     pool: &Rc<Pool<AttemptBody>>,
     opening: Opening<'_>,
     via: Via,
-    head: request::Parts,
-    body: AttemptBody,
+    request: Request<AttemptBody>,
+    share: &Rc<Local>,
     again: impl Fn() -> Option<Request<AttemptBody>>,
 ) -> Result<(Response<Body>, Lease), Failed> {
     match via {
-        Via::Http1 => over_http1(pool, opening, Request::from_parts(head, body), again).await,
-        Via::Http2 => over_http2(pool, opening, head, body).await,
+        Via::Http1 => over_http1(pool, opening, request, again).await,
+        Via::Http2 => over_http2(pool, opening, request, share, again).await,
     }
 }
 
@@ -164,14 +183,65 @@ fn of_http1(error: &hyper::Error) -> Failed {
 async fn over_http2(
     pool: &Rc<Pool<AttemptBody>>,
     opening: Opening<'_>,
-    head: request::Parts,
-    body: AttemptBody,
+    request: Request<AttemptBody>,
+    share: &Rc<Local>,
+    again: impl Fn() -> Option<Request<AttemptBody>>,
 ) -> Result<(Response<Body>, Lease), Failed> {
-    let place = pool.http2(opening).await.map_err(|e| Failed::connect(&e))?;
+    match once_over_http2(pool, opening, request, share).await {
+        // The connection was just being ended: not the request's fault and not the endpoint's, and no attempt. Where the
+        // next one ends as well it is one, or an endpoint could keep a request for ever.
+        Err(NotAnswered::Stream(error)) if ended_before_it_took(&error) => {
+            let Some(same) = again() else {
+                return Err(of_http2(error));
+            };
+            let sent = once_over_http2(pool, opening, same, share).await;
+            sent.map_err(NotAnswered::failed)
+        }
+        sent => sent.map_err(NotAnswered::failed),
+    }
+}
+
+/// Why a stream has no response.
+enum NotAnswered {
+    Connection(ConnectError),
+    Stream(h2::Error),
+}
+
+impl NotAnswered {
+    fn failed(self) -> Failed {
+        match self {
+            Self::Connection(error) => Failed::connect(&error),
+            Self::Stream(error) => of_http2(error),
+        }
+    }
+}
+
+/// Whether the endpoint ends the connection in an orderly way and has done nothing for the stream: it is above the last
+/// one that GOAWAY names (RFC 9113 section 6.8).
+fn ended_before_it_took(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+}
+
+async fn once_over_http2(
+    pool: &Rc<Pool<AttemptBody>>,
+    opening: Opening<'_>,
+    request: Request<AttemptBody>,
+    share: &Rc<Local>,
+) -> Result<(Response<Body>, Lease), NotAnswered> {
+    let (head, body) = request.into_parts();
     let end = body.is_end_stream();
+    let uploads = if end {
+        Uploading::No
+    } else {
+        uploading(&head.headers)
+    };
+    let place = pool
+        .http2(opening, uploads)
+        .await
+        .map_err(NotAnswered::Connection)?;
     let sent = place.sender().send_request(Request::from_parts(head, ()), end);
-    let (mut response, stream) = sent.map_err(of_http2)?;
-    let mut upload = (!end).then(|| Pump::new(body, stream));
+    let (mut response, stream) = sent.map_err(NotAnswered::Stream)?;
+    let mut upload = (!end).then(|| Pump::up(body, stream, place.upload(uploads)));
     let response = poll_fn(|cx| {
         if let Some(pump) = &mut upload
             && Pin::new(pump).poll(cx).is_ready()
@@ -181,20 +251,28 @@ async fn over_http2(
         Pin::new(&mut response).poll(cx)
     })
     .await
-    .map_err(of_http2)?;
+    .map_err(NotAnswered::Stream)?;
     if let Some(rest) = upload {
         // The answer begins before the request ends, as in a bidirectional stream. Each side now goes at its own
         // pace; when the caller goes away the body breaks off and the stream is reset.
-        tokio::task::spawn_local(rest);
+        share.spawn(async move {
+            // Broken says that one side has gone, which that side's exchange records.
+            let _ = rest.await;
+        });
     }
-    let response = response.map(|stream| {
-        if stream.is_end_stream() {
-            Body::Empty
-        } else {
-            Body::Http2(stream)
-        }
-    });
-    Ok((response, Lease::Http2(place)))
+    Ok((response.map(Body::of_stream), Lease::Http2(place)))
+}
+
+/// A gRPC call says nothing of its length, and most are small. What else says nothing may be of any length.
+fn uploading(headers: &HeaderMap) -> Uploading {
+    if is_grpc(headers) {
+        return Uploading::Small;
+    }
+    let length = headers.get(CONTENT_LENGTH).and_then(|it| it.to_str().ok());
+    match length.and_then(|it| it.parse::<u64>().ok()) {
+        Some(..=SMALL_UPLOAD) => Uploading::Small,
+        _ => Uploading::Large,
+    }
 }
 
 /// How much had been sent is not known here; the caller, who has the body, sets it right.
@@ -209,5 +287,13 @@ fn of_http2(error: h2::Error) -> Failed {
         () if error.is_io() => Failure::Lost { sent },
         () => Failure::Protocol,
     };
-    Failed::new(failure, error)
+    let blame = if ended_before_it_took(&error) {
+        Blame::Nobody
+    } else {
+        Blame::Endpoint
+    };
+    Failed {
+        blame,
+        ..Failed::new(failure, error)
+    }
 }

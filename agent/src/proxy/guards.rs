@@ -6,7 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
@@ -15,7 +15,7 @@ use std::{
 use super::hash_tables::HashTables;
 use crate::{
     balance::{Breaker, EjectReason, Event, EventKind, Levels, Outliers},
-    model::{InboundLimits, Pod, PodName, ServicePort, ServicePortName},
+    model::{EnrolmentId, InboundLimits, ServicePort, ServicePortName},
     record::{Direction, ScopeKey, Source},
     snapshot::Snapshot,
 };
@@ -94,12 +94,22 @@ impl Guards {
 /// All guards of the node.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    inner: Arc<Mutex<Inner>>,
+    shared: Arc<Shared>,
     tables: HashTables,
 }
 
 #[derive(Debug, Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// What the windows look at, apart from what workers lock: no worker waits for somebody who looks. Weak, since
+    /// guards that are only looked at are not held.
+    shown: Mutex<Vec<(ScopeKey, Weak<Guards>)>>,
+}
+
+#[derive(Debug, Default)]
 struct Inner {
+    /// Whether `shown` lacks some of these.
+    unshown: bool,
     guards: HashMap<Key, Arc<Guards>>,
     /// The snapshot that the guards follow.
     followed: u64,
@@ -109,8 +119,8 @@ struct Inner {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     scope: ScopeKey,
-    /// The called pod of an inbound port: its bounds protect that pod, and not its workload.
-    pod: Option<PodName>,
+    /// The called pod of an inbound port: its bounds protect that pod, and not its workload nor its successor.
+    pod: Option<EnrolmentId>,
 }
 
 /// One entry of the registry, for the windows. Pods of one workload have an entry each for the same inbound port.
@@ -128,12 +138,12 @@ impl Guarded {
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn new(tables: HashTables) -> Self {
         Self {
-            inner: Arc::default(),
+            shared: Arc::default(),
             tables,
         }
     }
@@ -141,6 +151,30 @@ impl Registry {
     /// Where the tables of hashing load balancers are made.
     pub(super) fn tables(&self) -> &HashTables {
         &self.tables
+    }
+
+    /// The guards of `key`, made when they are new.
+    fn of(&self, key: Key, made: impl FnOnce() -> Guards) -> Arc<Guards> {
+        let mut inner = self.lock();
+        if let Some(guards) = inner.guards.get(&key) {
+            return guards.clone();
+        }
+        let guards = Arc::new(made());
+        match self.shared.shown.try_lock() {
+            Ok(mut shown) => shown.push((key.scope.clone(), Arc::downgrade(&guards))),
+            // Somebody looks; `look_after` comes within a tenth of a second.
+            Err(_) => inner.unshown = true,
+        }
+        inner.guards.insert(key, guards.clone());
+        guards
+    }
+
+    fn show(&self, inner: &mut Inner) {
+        if let Ok(mut shown) = self.shared.shown.try_lock() {
+            let weak = |(key, guards): (&Key, &Arc<Guards>)| (key.scope.clone(), Arc::downgrade(guards));
+            *shown = inner.guards.iter().map(weak).collect();
+            inner.unshown = false;
+        }
     }
 
     /// The guards of calls from `source` to `port`.
@@ -153,24 +187,19 @@ impl Registry {
             },
             pod: None,
         };
-        self.lock()
-            .guards
-            .entry(key)
-            .or_insert_with(|| Arc::new(Guards::new(port)))
-            .clone()
+        self.of(key, || Guards::new(port))
     }
 
-    /// The guards of calls to an inbound port of `pod`, whoever calls.
-    pub(super) fn inbound(&self, scope: ScopeKey, pod: PodName, limits: &InboundLimits) -> Arc<Guards> {
+    /// The guards of calls to an inbound port of `pod`, whoever calls. They stay for as long as somebody holds them, as
+    /// each worker does that knows the pod.
+    pub(super) fn inbound(&self, scope: ScopeKey, pod: EnrolmentId, limits: &InboundLimits) -> Arc<Guards> {
         // The one endpoint is the pod itself, and is never ejected.
-        let made = || Arc::new(Guards::of(Outliers::new(None), Breaker::inbound(limits)));
+        let made = || Guards::of(Outliers::new(None), Breaker::inbound(limits));
         let key = Key {
             scope,
             pod: Some(pod),
         };
-        let guards = self.lock().guards.entry(key).or_insert_with(made).clone();
-        guards.breaker.follow_inbound(limits);
-        guards
+        self.of(key, made)
     }
 
     /// Guards that nobody shares, for a connection of no service.
@@ -181,24 +210,19 @@ impl Registry {
     /// Everything that time and configuration do to guards: to be called by one task, every 100 ms.
     pub fn look_after(&self, snapshot: &Snapshot, now: Instant, rng: &mut fastrand::Rng) {
         let mut inner = self.lock();
+        // Pods go without a new snapshot, when the last of their connections has ended.
+        let held = |key: &Key, guards: &mut Arc<Guards>| key.pod.is_none() || Arc::strong_count(guards) > 1;
+        inner.guards.retain(held);
         if inner.followed != snapshot.version {
             inner.followed = snapshot.version;
-            let pods: HashMap<&PodName, &Arc<Pod>> =
-                snapshot.pods.values().map(|pod| (&pod.name, pod)).collect();
             let callers: HashSet<(&str, &str)> = (snapshot.pods.values())
                 .map(|pod| (&*pod.name.namespace, &*pod.workload))
                 .collect();
             inner.guards.retain(|Key { scope, pod }, guards| {
                 // Whoever holds them must meet the same ones again when the caller comes back.
                 let held = Arc::strong_count(guards) > 1;
-                if let Some(name) = pod {
-                    let pod = pods.get(name);
-                    let port =
-                        pod.and_then(|pod| pod.inbound.iter().find(|p| p.port == scope.destination.port));
-                    if let Some(port) = port {
-                        guards.breaker.follow_inbound(&port.limits);
-                    }
-                    return held || port.is_some();
+                if pod.is_some() {
+                    return true;
                 }
                 let caller = (&*scope.source.namespace, &*scope.source.workload);
                 match snapshot.ports.get(&scope.destination) {
@@ -209,6 +233,10 @@ impl Registry {
                     _ => false,
                 }
             });
+            inner.unshown = true;
+        }
+        if inner.unshown {
+            self.show(&mut inner);
         }
         for (key, guards) in &inner.guards {
             for event in guards.outliers.sweep(now, rng) {
@@ -232,27 +260,26 @@ impl Registry {
     }
 
     pub fn all(&self) -> Vec<Guarded> {
-        let inner = self.lock();
-        inner
-            .guards
-            .iter()
-            .map(|(key, guards)| Guarded {
-                key: key.scope.clone(),
-                guards: guards.clone(),
+        let shown = self.shared.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let guarded = |(key, guards): &(ScopeKey, Weak<Guards>)| {
+            Some(Guarded {
+                key: key.clone(),
+                guards: guards.upgrade()?,
             })
-            .collect()
+        };
+        shown.iter().filter_map(guarded).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{InboundPort, Protocol, ServiceName, Slot};
+    use crate::model::ServiceName;
 
-    fn pod(name: &str) -> PodName {
-        PodName {
-            namespace: "demo".into(),
-            name: name.into(),
+    fn pod(generation: u64) -> EnrolmentId {
+        EnrolmentId {
+            netns_cookie: 7,
+            generation,
         }
     }
 
@@ -285,8 +312,8 @@ mod tests {
     #[test]
     fn an_inbound_port_is_guarded_for_each_pod_of_a_workload() {
         let registry = Registry::default();
-        let (one, other) = (pod("web-1"), pod("web-2"));
-        let first = registry.inbound(inbound(), one.clone(), &limits(1));
+        let (one, other) = (pod(1), pod(2));
+        let first = registry.inbound(inbound(), one, &limits(1));
         let _held = first.breaker.connection().unwrap();
         assert!(
             registry
@@ -305,41 +332,24 @@ mod tests {
     }
 
     #[test]
-    fn inbound_bounds_follow_the_pod_and_go_with_it() {
+    fn the_next_enrolment_of_a_pod_begins_with_guards_of_its_own() {
         let registry = Registry::default();
-        let guards = registry.inbound(inbound(), pod("web-1"), &limits(1));
-        let _held = guards.breaker.connection().unwrap();
-        let enrolled = Pod {
-            name: pod("web-1"),
-            workload: "web".into(),
-            netns: "/n".into(),
-            since: None,
-            inbound: vec![InboundPort {
-                port: 80,
-                protocol: Protocol::Http,
-                limits: limits(2),
-            }],
-        };
-        let mut snapshot = Snapshot {
-            version: 1,
-            pods: [(Slot::new(1).unwrap(), Arc::new(enrolled))]
-                .into_iter()
-                .collect(),
-            ..Snapshot::default()
-        };
+        let guards = registry.inbound(inbound(), pod(1), &limits(1));
+        let held = guards.breaker.connection().unwrap();
+        let next = registry.inbound(inbound(), pod(2), &limits(1));
+        assert!(
+            next.breaker.connection().is_some(),
+            "what the former holds is not its own"
+        );
+        let snapshot = Snapshot::default();
         let now = tokio::time::Instant::now().into_std();
         let mut rng = fastrand::Rng::with_seed(1);
         registry.look_after(&snapshot, now, &mut rng);
-        assert!(guards.breaker.connection().is_some(), "the bound has grown");
+        assert_eq!(registry.all().len(), 2);
         drop(guards);
-        // The count of what was refused stays as long as the port does.
-        snapshot.version = 2;
-        registry.look_after(&snapshot, now, &mut rng);
-        assert_eq!(registry.all().len(), 1);
-        snapshot.version = 3;
-        snapshot.pods.clear();
         registry.look_after(&snapshot, now, &mut rng);
         // A connection in hand still holds the breaker, and nothing else.
-        assert_eq!(registry.all().len(), 0);
+        assert_eq!(registry.all().len(), 1);
+        drop(held);
     }
 }

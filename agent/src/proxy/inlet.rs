@@ -9,16 +9,20 @@ use std::{
 
 use super::{
     awaited,
+    guards::Guards,
+    local_pod::LocalPod,
     local_ports::{Bounded, called},
     view::Upstream,
-    worker::{LocalPod, Worker},
+    worker::Worker,
 };
 use crate::{
-    accept::Permit,
+    accept::Place,
     balance::{self, EndpointLoad},
     model::{Endpoint, InboundPort, Policy, Protocol, ServiceName, ServicePort, ServicePortName},
+    pool::Caller,
     record::{Direction, Line, OpenConnection, PodConnection, ScopeKey, Source},
     route::Table,
+    share::Peer,
     snapshot::{Destination, Target},
 };
 
@@ -27,23 +31,34 @@ use crate::{
 pub(super) struct Inlet {
     pub(super) worker: Rc<Worker>,
     pub(super) pod: Rc<LocalPod>,
-    /// The caller's address, as the next hop is told.
-    pub(super) caller: IpAddr,
+    opener: Opener,
     pub(super) line: Rc<Line>,
+    /// Who shares connections to endpoints with others.
+    pub(super) sharer: Caller,
     aim: Aim,
     /// The upstream found last, with the view's version.
     found: RefCell<(u64, Option<Rc<Upstream>>)>,
     _open: OpenConnection,
     _of_pod: PodConnection,
-    _permit: Permit,
-    /// The place that the connection takes up at an inbound port.
-    _place: Option<balance::Permit>,
+    _accepted: Accepted,
+}
+
+/// Who opened a connection.
+#[derive(Debug)]
+enum Opener {
+    /// The pod itself, to reach an address of this family.
+    Pod(IpAddr),
+    /// Whoever is at this address.
+    Peer(IpAddr),
 }
 
 /// What an accepted connection takes up until it ends.
+#[derive(Debug)]
 struct Accepted {
-    permit: Permit,
-    place: Option<balance::Permit>,
+    /// Of the pod's share.
+    _place: Place,
+    /// At an inbound port: of the port's bound, and of what one caller may have.
+    _inbound: Option<(balance::Permit, Peer)>,
 }
 
 /// Where the caller wanted to go.
@@ -64,7 +79,7 @@ impl Inlet {
         worker: &Rc<Worker>,
         pod: &Rc<LocalPod>,
         destination: &Destination,
-        permit: Permit,
+        place: Place,
     ) -> Rc<Self> {
         let address = destination.address;
         let unseen = |name: &str| {
@@ -87,21 +102,17 @@ impl Inlet {
             namespace: pod.pod.name.namespace.clone(),
             workload: pod.pod.workload.clone(),
         };
-        let caller = match address.ip() {
-            IpAddr::V4(_) => pod.addresses.iter().find(|a| a.is_ipv4()),
-            IpAddr::V6(_) => pod.addresses.iter().find(|a| a.is_ipv6()),
-        };
-        let caller = caller
-            .or(pod.addresses.first())
-            .copied()
-            .unwrap_or(IpAddr::V4([0; 4].into()));
+        let opener = Opener::Pod(address.ip());
         let key = ScopeKey {
             direction: Direction::Outbound,
             source,
             destination: name,
         };
-        let accepted = Accepted { permit, place: None };
-        Self::new(worker, pod, caller, pod.pod.name.to_string(), aim, key, accepted)
+        let accepted = Accepted {
+            _place: place,
+            _inbound: None,
+        };
+        Self::new(worker, pod, opener, pod.pod.name.to_string(), aim, key, accepted)
     }
 
     /// Somebody at `peer` calls a pod of this node at `local`. `None` when that port has as many connections as it
@@ -110,49 +121,72 @@ impl Inlet {
         worker: &Rc<Worker>,
         pod: &Rc<LocalPod>,
         (local, peer): (SocketAddr, SocketAddr),
-        port: InboundPort,
-        permit: Permit,
+        (port, guards): &(InboundPort, Arc<Guards>),
+        (place, of_peer): (Place, Peer),
     ) -> Option<Rc<Self>> {
         let key = called(&pod.pod, port.port);
         let name = key.destination.clone();
-        let registry = worker.view.registry();
-        let guards = registry.inbound(key.clone(), pod.pod.name.clone(), &port.limits);
-        let place = guards.breaker.connection()?;
+        let of_port = guards.breaker.connection()?;
         let one = Arc::new(single(name, port.protocol, local, Policy::inbound(&port.limits)));
-        let aim = Aim::Address(Upstream::inbound(one, guards, &mut worker.rng.borrow_mut()));
+        let aim = Aim::Address(Upstream::inbound(
+            one,
+            guards.clone(),
+            &mut worker.rng.borrow_mut(),
+        ));
         let caller = peer.ip().to_canonical().to_string();
         let accepted = Accepted {
-            permit,
-            place: Some(place),
+            _place: place,
+            _inbound: Some((of_port, of_peer)),
         };
-        Some(Self::new(worker, pod, peer.ip(), caller, aim, key, accepted))
+        Some(Self::new(
+            worker,
+            pod,
+            Opener::Peer(peer.ip()),
+            caller,
+            aim,
+            key,
+            accepted,
+        ))
     }
 
     fn new(
         worker: &Rc<Worker>,
         pod: &Rc<LocalPod>,
-        caller: IpAddr,
+        opener: Opener,
         caller_name: String,
         aim: Aim,
         key: ScopeKey,
-        Accepted { permit, place }: Accepted,
+        accepted: Accepted,
     ) -> Rc<Self> {
-        let scope = worker.recorder.counters.scope(key);
+        let sharer = match opener {
+            Opener::Pod(_) => Caller::Connection(worker.next_connection()),
+            Opener::Peer(ip) => Caller::Host(ip),
+        };
+        let scope = worker.recorder.counters.scope(pod.series(key));
         Rc::new(Self {
             worker: worker.clone(),
             pod: pod.clone(),
-            caller,
+            opener,
+            sharer,
             aim,
             found: RefCell::new((u64::MAX, None)),
             _open: scope.connection(),
-            _of_pod: worker.recorder.counters.connection_of(pod.slot),
-            _permit: permit,
-            _place: place,
+            _of_pod: pod.counters.connection(),
+            _accepted: accepted,
             line: Rc::new(Line {
                 caller: caller_name,
                 scope,
+                lines: worker.recorder.lines_of(&pod.pod.name),
             }),
         })
+    }
+
+    /// The caller's address, as the next hop is told it. `None` while nobody has said what the pod's is.
+    pub(super) fn caller(&self) -> Option<IpAddr> {
+        match self.opener {
+            Opener::Pod(to) => self.pod.addresses.towards(to),
+            Opener::Peer(ip) => Some(ip),
+        }
     }
 
     /// The service port as it is now; `None` when it has gone.

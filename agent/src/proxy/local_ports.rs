@@ -9,35 +9,46 @@ use std::{
     sync::Arc,
 };
 
-use super::guards::{Guards, Registry};
+use super::guards::Guards;
 use crate::{
     balance::{Breaker, Permit},
-    model::{InboundLimits, Pod, ServiceName, ServicePortName, Slot},
+    model::{EnrolmentId, InboundLimits, InboundPort, Pod, ServiceName, ServicePortName},
     pool::{Bounds, Held},
     record::{Direction, ScopeKey, Source},
 };
 
 /// By address. Empty on most nodes, and then it costs a request one comparison.
 #[derive(Debug, Default)]
-pub(super) struct LocalPorts(RefCell<HashMap<SocketAddr, (Slot, Arc<Guards>)>>);
+pub(super) struct LocalPorts(RefCell<HashMap<SocketAddr, Vec<OfPod>>>);
+
+/// In the order in which pods have come to have the address. The first counts: an address is given to a new pod while the
+/// old one still ends, and where an address is said by a pod's interfaces, another pod may make it up.
+type OfPod = (EnrolmentId, Arc<Guards>);
 
 impl LocalPorts {
-    pub(super) fn enrol(&self, registry: &Registry, slot: Slot, pod: &Pod, addresses: &[IpAddr]) {
-        let bounded = pod
-            .inbound
+    pub(super) fn enrol(
+        &self,
+        id: EnrolmentId,
+        addresses: &[IpAddr],
+        guarded: &[(InboundPort, Arc<Guards>)],
+    ) {
+        let bounded = guarded
             .iter()
-            .filter(|port| port.limits != InboundLimits::default());
-        for port in bounded {
-            let guards = registry.inbound(called(pod, port.port), pod.name.clone(), &port.limits);
+            .filter(|(port, _)| port.limits != InboundLimits::default());
+        for (port, guards) in bounded {
             let mut ports = self.0.borrow_mut();
             for address in addresses {
-                ports.insert(SocketAddr::new(*address, port.port), (slot, guards.clone()));
+                let pods = ports.entry(SocketAddr::new(*address, port.port)).or_default();
+                pods.push((id, guards.clone()));
             }
         }
     }
 
-    pub(super) fn withdraw(&self, slot: Slot) {
-        self.0.borrow_mut().retain(|_, (of, _)| *of != slot);
+    pub(super) fn withdraw(&self, id: EnrolmentId) {
+        self.0.borrow_mut().retain(|_, pods| {
+            pods.retain(|(of, _)| *of != id);
+            !pods.is_empty()
+        });
     }
 
     /// What bounds calls to `address`; `None` when nothing does.
@@ -46,7 +57,7 @@ impl LocalPorts {
         if ports.is_empty() {
             return None;
         }
-        let (_, guards) = ports.get(&address)?;
+        let (_, guards) = ports.get(&address)?.first()?;
         Some(Bounded(guards.breaker.clone()))
     }
 }
@@ -112,9 +123,22 @@ pub(super) fn called(pod: &Pod, port: u16) -> ScopeKey {
 mod tests {
     use super::*;
     use crate::{
-        model::{InboundPort, PodName, Protocol},
+        model::{PodAddresses, PodName, Protocol},
         pool::Unbounded,
+        proxy::guards::Registry,
     };
+
+    fn id(generation: u64) -> EnrolmentId {
+        EnrolmentId {
+            netns_cookie: 7,
+            generation,
+        }
+    }
+
+    fn guarded(registry: &Registry, id: EnrolmentId, pod: &Pod) -> Vec<(InboundPort, Arc<Guards>)> {
+        let one = |port: &InboundPort| (*port, registry.inbound(called(pod, port.port), id, &port.limits));
+        pod.inbound.iter().map(one).collect()
+    }
 
     fn pod(max_requests: Option<u32>, max_connections: Option<u32>) -> Pod {
         Pod {
@@ -124,6 +148,7 @@ mod tests {
             },
             workload: "web".into(),
             netns: "/n".into(),
+            addresses: PodAddresses::default(),
             since: None,
             inbound: vec![InboundPort {
                 port: 80,
@@ -140,11 +165,11 @@ mod tests {
     #[test]
     fn callers_of_the_same_node_share_the_bounds_of_those_from_outside() {
         let (registry, ports) = (Registry::default(), LocalPorts::default());
-        let slot = Slot::new(1).unwrap();
         let pod = pod(Some(1), Some(1));
         let ip: IpAddr = [10, 0, 0, 1].into();
-        ports.enrol(&registry, slot, &pod, &[ip]);
-        let from_outside = registry.inbound(called(&pod, 80), pod.name.clone(), &pod.inbound[0].limits);
+        let guarded = guarded(&registry, id(1), &pod);
+        ports.enrol(id(1), &[ip], &guarded);
+        let from_outside = &guarded[0].1;
 
         let bounded = ports.at(SocketAddr::new(ip, 80)).unwrap();
         let held = from_outside.breaker.request().unwrap();
@@ -160,19 +185,36 @@ mod tests {
         assert!(from_outside.breaker.connection().is_some());
 
         assert!(ports.at(SocketAddr::new(ip, 81)).is_none());
-        ports.withdraw(slot);
+        ports.enrol(id(2), &[ip], &guarded);
+        ports.withdraw(id(1));
+        assert!(
+            ports.at(SocketAddr::new(ip, 80)).is_some(),
+            "of the next enrolment"
+        );
+        ports.withdraw(id(2));
         assert!(ports.at(SocketAddr::new(ip, 80)).is_none());
+    }
+
+    #[test]
+    fn an_address_counts_for_the_pod_that_had_it_first() {
+        let (registry, ports) = (Registry::default(), LocalPorts::default());
+        let (first, second) = (id(1), id(2));
+        let ip: IpAddr = [10, 0, 0, 1].into();
+        let mut other = pod(Some(0), None);
+        other.name.name = "web-2".into();
+        ports.enrol(first, &[ip], &guarded(&registry, first, &pod(Some(1), None)));
+        ports.enrol(second, &[ip], &guarded(&registry, second, &other));
+        let is_free = || ports.at(SocketAddr::new(ip, 80)).unwrap().request().is_some();
+        assert!(is_free());
+        ports.withdraw(first);
+        assert!(!is_free());
     }
 
     #[test]
     fn a_port_without_bounds_is_not_looked_for() {
         let (registry, ports) = (Registry::default(), LocalPorts::default());
-        ports.enrol(
-            &registry,
-            Slot::new(1).unwrap(),
-            &pod(None, None),
-            &[[10, 0, 0, 1].into()],
-        );
+        let guarded = guarded(&registry, id(1), &pod(None, None));
+        ports.enrol(id(1), &[[10, 0, 0, 1].into()], &guarded);
         assert!(ports.at(([10, 0, 0, 1], 80).into()).is_none());
     }
 }

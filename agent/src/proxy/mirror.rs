@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use http::{Version, request};
+use http::{Request, Version, request};
 use http_body_util::BodyExt as _;
 
 use super::{forward, inlet::Inlet};
@@ -30,7 +30,8 @@ pub(super) fn send(
     };
     for target in targets {
         let (inlet, target, head, bytes) = (inlet.clone(), target.clone(), head.clone(), bytes.clone());
-        tokio::task::spawn_local(async move {
+        let share = inlet.pod.share.clone();
+        share.spawn(async move {
             let copied = tokio::time::timeout(PATIENCE, one(&inlet, &target, head, Body::Full(bytes))).await;
             if !matches!(copied, Ok(Some(()))) {
                 inlet.line.scope.not_mirrored();
@@ -44,25 +45,30 @@ async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body
     let _permit = upstream.guards().breaker.request()?;
     let endpoint = upstream.choose(None, &[], &mut inlet.worker.rng.borrow_mut())?;
     let _in_flight = endpoint.try_begin()?;
-    let pool = inlet
-        .worker
-        .pools
-        .pool(inlet.pod.slot, endpoint.address(), &inlet.pod.sockets);
+    let pool = inlet.pod.pools.pool(endpoint.address());
     let settings = &upstream.port.policy.connection_pool;
     let opening = Opening {
         settings,
         scope: &inlet.line.scope,
         bounds: upstream.bounds(),
+        caller: inlet.sharer,
     };
     let via = if head.version == Version::HTTP_2 {
         Via::Http2
     } else {
         Via::Http1
     };
-    let body = RequestBody::new(body, 0).attempt()?;
-    let (response, lease) = forward::attempt(&pool, opening, via, head, body, || None)
-        .await
-        .ok()?;
+    let body = RequestBody::new(body, 0, &inlet.pod.share).attempt()?;
+    let (response, lease) = forward::attempt(
+        &pool,
+        opening,
+        via,
+        Request::from_parts(head, body),
+        &inlet.pod.share,
+        || None,
+    )
+    .await
+    .ok()?;
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         frame.ok()?;

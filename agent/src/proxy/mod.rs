@@ -7,13 +7,17 @@
 //! ```
 
 mod worker;
+mod local_pod;
+mod trim;
 mod guards;
 mod hash_tables;
+mod own_addresses;
 mod local_ports;
 mod view;
 mod inlet;
 mod awaited;
 mod connection;
+mod answering;
 mod serve_http1;
 mod serve_http2;
 mod exchange;
@@ -32,6 +36,7 @@ mod cut_tests;
 #[cfg(test)]
 mod simulation;
 
+pub(crate) use deadline::grpc_timeout;
 pub use guards::{Guarded, Registry};
 pub use hash_tables::HashTables;
 pub use worker::{Command, EnrolledPod, Progress, Setup, run};

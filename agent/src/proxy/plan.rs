@@ -148,7 +148,7 @@ fn key(algorithm: &Algorithm, head: &request::Parts, inlet: &Inlet) -> Option<u6
     match key {
         HashKey::Header(name) => head.headers.get(name).map(|value| hash_key(value.as_bytes())),
         HashKey::Cookie(name) => cookie(&head.headers, name).map(|value| hash_key(value.as_bytes())),
-        HashKey::SourceAddress => Some(match inlet.caller.to_canonical() {
+        HashKey::SourceAddress => Some(match inlet.caller()?.to_canonical() {
             IpAddr::V4(ip) => hash_key(&ip.octets()),
             IpAddr::V6(ip) => hash_key(&ip.octets()),
         }),

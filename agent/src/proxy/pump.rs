@@ -9,7 +9,31 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::Body;
 
-use crate::{respond::BodyError, retry::AttemptError};
+use super::response_body::ResponseBody;
+use crate::{
+    pool::Upload,
+    respond::BodyError,
+    retry::{AttemptBody, AttemptError},
+};
+
+/// A body that knows that it waits.
+pub(super) trait Source: Body<Data = Bytes, Error: BrokeOff> + Unpin {
+    /// Polled while the receiving side has no room for what has been read. `Ready` when it has waited for too long.
+    fn poll_held_up(&mut self, cx: &mut Context<'_>) -> Poll<Self::Error>;
+}
+
+impl Source for AttemptBody {
+    fn poll_held_up(&mut self, cx: &mut Context<'_>) -> Poll<AttemptError> {
+        self.take_over(cx);
+        Poll::Pending
+    }
+}
+
+impl Source for ResponseBody {
+    fn poll_held_up(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        self.poll_unread(cx)
+    }
+}
 
 /// What to tell the receiving side when a body breaks off.
 pub(super) trait BrokeOff {
@@ -36,6 +60,8 @@ pub(super) struct Pump<B> {
     body: B,
     stream: SendStream<Bytes>,
     in_hand: Bytes,
+    /// Tells the connection to the endpoint whether the body moves.
+    upload: Option<Upload>,
     /// Nothing follows what is in hand.
     last: Last,
 }
@@ -50,12 +76,23 @@ enum Last {
 #[derive(Debug)]
 pub(super) struct Broken;
 
-impl<B: Body<Data = Bytes, Error: BrokeOff> + Unpin> Pump<B> {
+impl Pump<AttemptBody> {
+    /// To an endpoint.
+    pub(super) fn up(body: AttemptBody, stream: SendStream<Bytes>, upload: Upload) -> Self {
+        Self {
+            upload: Some(upload),
+            ..Self::new(body, stream)
+        }
+    }
+}
+
+impl<B: Source> Pump<B> {
     pub(super) fn new(body: B, stream: SendStream<Bytes>) -> Self {
         Self {
             body,
             stream,
             in_hand: Bytes::new(),
+            upload: None,
             last: Last::No,
         }
     }
@@ -66,12 +103,23 @@ impl<B: Body<Data = Bytes, Error: BrokeOff> + Unpin> Pump<B> {
             self.stream.reserve_capacity(self.in_hand.len());
             let room = self.stream.capacity();
             if room == 0 {
-                match ready!(self.stream.poll_capacity(cx)) {
-                    Some(Ok(_)) => continue,
-                    Some(Err(_)) | None => return Poll::Ready(Err(Broken)),
+                match self.stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(_))) => continue,
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Broken)),
+                    Poll::Pending => {
+                        if let Some(upload) = &mut self.upload {
+                            upload.waits();
+                        }
+                        let late = ready!(self.body.poll_held_up(cx));
+                        self.stream.send_reset(late.reason());
+                        return Poll::Ready(Err(Broken));
+                    }
                 }
             }
             let part = self.in_hand.split_to(room.min(self.in_hand.len()));
+            if let Some(upload) = &mut self.upload {
+                upload.moves(part.len());
+            }
             let end = self.last == Last::Yes && self.in_hand.is_empty();
             self.stream.send_data(part, end).map_err(|_| Broken)?;
         }
@@ -79,7 +127,7 @@ impl<B: Body<Data = Bytes, Error: BrokeOff> + Unpin> Pump<B> {
     }
 }
 
-impl<B: Body<Data = Bytes, Error: BrokeOff> + Unpin> Future for Pump<B> {
+impl<B: Source> Future for Pump<B> {
     type Output = Result<(), Broken>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

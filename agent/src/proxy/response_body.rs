@@ -3,7 +3,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use super::{deadline::Deadlines, forward::Lease, judged::Judged};
 use crate::{
     balance::{Permit, Verdict},
     record::{Exchange, Flag, Spoken, TimeLimit},
-    respond::{Body, BodyError, Cause},
+    respond::{Body, BodyError, LocalError},
     retry::RequestBody,
 };
 
@@ -141,10 +141,10 @@ impl ResponseBody {
         if let Some(mut running) = self.running.take() {
             // The request's end is the caller's doing, and the endpoint's answer to half a request is not to blame.
             if let Some(broken) = running.request.broken_off() {
-                running.exchange.failed(match broken.cause {
-                    Cause::Gone => Flag::DownstreamConnectionTermination,
-                    Cause::Malformed => Flag::DownstreamProtocolError,
-                });
+                let cause = broken.cause;
+                running
+                    .exchange
+                    .failed(LocalError::RequestBrokeOff { cause }.flag());
                 return;
             }
             let reset = error.reset().is_some();
@@ -176,8 +176,38 @@ impl ResponseBody {
         }
     }
 
-    /// Time has run out after the headers went to the caller. gRPC can still be told in trailers.
-    fn timed_out(&mut self, flag: Flag) -> Option<Result<Frame<Bytes>, BodyError>> {
+    /// `Ready` with the flag when time has run out.
+    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<Flag> {
+        let Some(running) = &mut self.running else {
+            return Poll::Pending;
+        };
+        let received = running.request.received();
+        match &mut running.clock {
+            Some(clock) => clock.poll(received, cx),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Polled while the caller reads nothing, when nobody asks for the next frame.
+    pub(super) fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        self.body.take_over(cx);
+        let flag = ready!(self.poll_clock(cx));
+        self.expired(flag);
+        Poll::Ready(BodyError::Timeout)
+    }
+
+    /// What bounds the response, while it runs.
+    pub(super) fn deadlines(&self) -> Option<Deadlines> {
+        let clock = self.running.as_ref()?.clock.as_ref()?;
+        Some(clock.deadlines)
+    }
+
+    /// Time has run out, and the caller cannot be told.
+    pub(super) fn expire(&mut self, flag: Flag) {
+        self.expired(flag);
+    }
+
+    fn expired(&mut self, flag: Flag) -> Option<Box<Running>> {
         let mut running = self.running.take()?;
         self.body = Body::Empty;
         running.exchange.failed(flag);
@@ -185,6 +215,12 @@ impl ResponseBody {
             Flag::StreamIdleTimeout => TimeLimit::Idle,
             _ => TimeLimit::Request,
         });
+        Some(running)
+    }
+
+    /// Time has run out after the headers went to the caller. gRPC can still be told in trailers.
+    fn timed_out(&mut self, flag: Flag) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let mut running = self.expired(flag)?;
         if running.exchange.spoken() != Spoken::Grpc {
             return Some(Err(BodyError::Timeout));
         }
@@ -214,16 +250,7 @@ impl http_body::Body for ResponseBody {
         }
         let frame = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                let Some(running) = &mut this.running else {
-                    return Poll::Pending;
-                };
-                let received = running.request.received();
-                let Some(clock) = &mut running.clock else {
-                    return Poll::Pending;
-                };
-                return clock.poll(received, cx).map(|flag| this.timed_out(flag));
-            }
+            Poll::Pending => return this.poll_clock(cx).map(|flag| this.timed_out(flag)),
         };
         match &frame {
             Some(Ok(frame)) => this.pass(frame),

@@ -1,20 +1,47 @@
 //! A caller's HTTP/1.1 connection, and what becomes of it when it switches protocols.
 
-use std::{convert::Infallible, pin::pin, rc::Rc};
+use std::{convert::Infallible, future::poll_fn, pin::pin, rc::Rc, task::Poll};
 
 use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
 
-use super::{exchange::exchange, inlet::Inlet, response_body::ResponseBody, tunnel};
-use crate::{accept::Replay, respond::Body};
+use super::{
+    answering::{Answer, Answering},
+    exchange::exchange,
+    inlet::Inlet,
+    tunnel,
+};
+use crate::{
+    accept::Replay,
+    record::TimeLimit,
+    respond::Body,
+    share::Part,
+    transport::{Event, Peers, Vigil},
+};
 
-/// A head larger than this is refused with 431.
-const MAX_HEAD: usize = 64 * 1024;
+/// What a connection may hold in bytes of what it reads, and of what it writes. A head that is larger is refused with
+/// 431.
+const MAX_BUFFER: u64 = 64 * 1024;
+/// hyper takes no less.
+const MIN_BUFFER: u64 = 8 * 1024;
 
 pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
-    let drain = inlet.worker.drain.clone();
-    let caller = inlet.clone();
+    let Some(memory) = inlet
+        .pod
+        .share
+        .take_part(2 * MAX_BUFFER, 2 * MIN_BUFFER, Part::OfHttp1)
+    else {
+        return;
+    };
+    let buffer = usize::try_from(memory.amount() / 2).unwrap_or(usize::MAX);
+    let drain = inlet.pod.drain.clone();
+    let (caller, limits) = (inlet.clone(), inlet.worker.limits);
+    let pulse = stream.pulse().clone();
+    let answering = Rc::new(Answering::new(pulse.clone()));
+    let mut vigil = Vigil::new(pulse.clone(), limits);
+    let state = answering.clone();
     let ending = stream.ending();
     let of_requests = ending.clone();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -23,32 +50,71 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
         if request.version() < Version::HTTP_11 {
             of_requests.reset();
         }
-        answer(inlet.clone(), request)
+        answer(inlet.clone(), state.clone(), request)
     });
     let mut connection = pin!(
         http1::Builder::new()
-            .max_buf_size(MAX_HEAD)
+            .max_buf_size(buffer)
             .half_close(false)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = drain.signaled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut draining = pin!(drain.signaled());
+    let mut told = false;
+    loop {
+        let step = poll_fn(|cx| match connection.as_mut().poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Step::Ended(ended)),
+            Poll::Pending => vigil.poll(answering.situation(), cx).map(Step::Event),
+        });
+        let event = tokio::select! {
+            step = step => match step {
+                Step::Ended(Ok(())) => {
+                    ending.orderly();
+                    break;
+                }
+                Step::Ended(Err(error)) => {
+                    tracing::debug!(caller = caller.line.caller, %error, "http/1.1 connection ended");
+                    break;
+                }
+                Step::Event(event) => event,
+            },
+            () = &mut draining, if !told => {
+                connection.as_mut().graceful_shutdown();
+                told = true;
+                continue;
+            }
+        };
+        let scope = &caller.line.scope;
+        match event {
+            Event::HeadTooLong => return scope.timed_out(TimeLimit::Head),
+            Event::IdleTooLong => return scope.timed_out(TimeLimit::Connection),
+            Event::Unread(time) => {
+                // Nothing more can be told on this connection: it ends, and the answer with it.
+                if answering.is_late(time, Instant::now()) {
+                    return;
+                }
+                if limits.write.is_some_and(|limit| limit <= time) {
+                    return scope.timed_out(TimeLimit::Write);
+                }
+            }
         }
-    };
-    match ended {
-        Ok(()) => ending.orderly(),
-        Err(error) => tracing::debug!(caller = caller.line.caller, %error, "http/1.1 connection ended"),
     }
+    if answering.is_upgraded() {
+        tokio::task::spawn_local(Peers::new([(pulse, limits.dead_peer)]).watch());
+    }
+}
+
+enum Step {
+    Ended(hyper::Result<()>),
+    Event(Event),
 }
 
 async fn answer(
     inlet: Rc<Inlet>,
+    answering: Rc<Answering>,
     mut request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+) -> Result<Response<Answer>, Infallible> {
+    let underway = answering.begin();
     let connect = request.method() == Method::CONNECT;
     let caller = (connect || request.headers().contains_key(header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
@@ -58,15 +124,17 @@ async fn answer(
     if let Some(caller) = caller
         && (status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success())
     {
+        answering.upgrade();
         join(&inlet, caller, hyper::upgrade::on(&mut response));
     }
-    Ok(response)
+    Ok(response.map(|body| Answer::new(body, underway)))
 }
 
 /// Both sides have agreed to speak something else: they are joined from here on.
 fn join(inlet: &Rc<Inlet>, caller: OnUpgrade, endpoint: OnUpgrade) {
     let inlet = inlet.clone();
-    tokio::task::spawn_local(async move {
+    let share = inlet.pod.share.clone();
+    share.spawn(async move {
         let (Ok(caller), Ok(endpoint)) = tokio::join!(caller, endpoint) else {
             return;
         };

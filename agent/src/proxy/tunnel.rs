@@ -11,7 +11,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
     net::TcpStream,
@@ -20,14 +19,18 @@ use tokio::{
 
 use super::inlet::Inlet;
 use crate::{
-    accept::Replay,
+    accept::{self, Replay},
     balance::{InFlight, Permit},
     pool,
     record::{Flag, OpenConnection, Relayed, Scope},
+    share::{Holding, Paced, Share},
+    transport::{Peers, Socket},
 };
 
 /// Bytes in hand in each direction of a relayed connection.
 const BUFFER: usize = 16 * 1024;
+/// What a relayed connection costs: a buffer in each direction, and its other socket.
+const COST: u64 = 2 * BUFFER as u64 + 8 * 1024;
 /// Endpoints that are tried before a connection is given up.
 const ATTEMPTS: usize = 3;
 
@@ -56,6 +59,8 @@ impl Opaque {
 #[derive(Debug)]
 pub(super) struct Connected {
     pub(super) stream: TcpStream,
+    /// Its peer has gone when it acknowledges nothing for so long.
+    dead_peer: Option<Duration>,
     endpoint: SocketAddr,
     /// Of the line, when nothing goes wrong.
     flag: Flag,
@@ -63,6 +68,7 @@ pub(super) struct Connected {
     _open: OpenConnection,
     /// At the caller's bound, and at that of a called pod of this node.
     _places: (pool::Held, Option<Permit>),
+    _paid: [Holding; 2],
 }
 
 /// Connects to an endpoint, to another one when that fails. When all fail the access log says so.
@@ -72,6 +78,12 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
     if let Some(upstream) = inlet.upstream() {
         let upstream = inlet.known(upstream).await;
         let Some(place) = upstream.bounds().connection() else {
+            record(inlet, started, &Opaque::TCP, None, Flag::UpstreamOverflow, (0, 0));
+            return None;
+        };
+        let share = &inlet.pod.share;
+        let paid = (share.take(Share::Descriptors, 1), share.take(Share::Memory, COST));
+        let (Some(descriptor), Some(memory)) = paid else {
             record(inlet, started, &Opaque::TCP, None, Flag::UpstreamOverflow, (0, 0));
             return None;
         };
@@ -102,6 +114,7 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
                     let open = scope.upstream_connection();
                     return Some(Connected {
                         stream,
+                        dead_peer: pool::dead_peer(settings),
                         endpoint: address,
                         flag: match upstream.port.endpoints.is_known() {
                             true => Flag::None,
@@ -110,6 +123,7 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
                         _in_flight: in_flight,
                         _open: open,
                         _places: (place, called),
+                        _paid: [descriptor, memory],
                     });
                 }
                 Err(error) => {
@@ -141,18 +155,31 @@ pub(super) async fn relay(
         Some(connected) => connected,
         None => match connect(inlet).await {
             Some(connected) => connected,
-            None => return reset(&stream),
+            None => return accept::refuse(&stream),
         },
     };
-    let mut caller = Counted::new(Replay::new(first, stream), inlet.line.scope.clone());
+    let stream = Replay::new(first, stream);
+    let pulse = stream.pulse().clone();
+    let caller = Counted::new(stream, inlet.line.scope.clone());
     let (endpoint, flag) = (connected.endpoint, connected.flag);
-    let mut upstream = connected.stream;
-    let ended = copy_bidirectional_with_sizes(&mut caller, &mut upstream, BUFFER, BUFFER).await;
-    let flag = if ended.is_err() {
-        Flag::UpstreamConnectionTermination
-    } else {
-        flag
+    let upstream = Socket::new(connected.stream);
+    let mut peers = Peers::new([
+        (pulse, inlet.worker.limits.dead_peer),
+        (upstream.pulse().clone(), connected.dead_peer),
+    ])
+    .beside();
+    let mut pair = Pair {
+        caller,
+        upstream: Paced(upstream),
+        is_over: false,
     };
+    let ended = tokio::select! {
+        ended = copy_bidirectional_with_sizes(&mut pair.caller, &mut pair.upstream, BUFFER, BUFFER) => ended,
+        () = &mut peers => Ok((0, 0)),
+    };
+    pair.is_over = true;
+    let caller = &pair.caller;
+    let flag = caller.flag(&ended, flag);
     record(
         inlet,
         started,
@@ -170,13 +197,13 @@ pub(super) async fn join(
     mut endpoint: impl AsyncRead + AsyncWrite + Unpin,
 ) {
     let started = Instant::now();
+    // What they share is full when it is refused: the two were told that they may go on, and now break off.
+    let Some(_memory) = inlet.pod.share.take(Share::Memory, COST) else {
+        return;
+    };
     let mut caller = Counted::new(caller, inlet.line.scope.clone());
     let ended = copy_bidirectional_with_sizes(&mut caller, &mut endpoint, BUFFER, BUFFER).await;
-    let flag = if ended.is_err() {
-        Flag::UpstreamConnectionTermination
-    } else {
-        Flag::None
-    };
+    let flag = caller.flag(&ended, Flag::None);
     let opaque = Opaque {
         protocol: "upgraded",
         server_name: None,
@@ -191,10 +218,21 @@ pub(super) async fn join(
     );
 }
 
-/// To the caller it is as if nobody were there. A FIN would say that there was nothing to tell.
-fn reset(stream: &TcpStream) {
-    // A connection that is closed otherwise is closed all the same.
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+/// Two connections that are relayed. Dropped before its time, as when its pod is withdrawn, both are reset: a FIN would
+/// tell each side that the other had said all that it wanted to say.
+struct Pair {
+    caller: Counted<Replay>,
+    upstream: Paced<Socket>,
+    is_over: bool,
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if !self.is_over {
+            accept::refuse(self.caller.stream.socket());
+            accept::refuse(self.upstream.0.stream());
+        }
+    }
 }
 
 fn record(
@@ -224,6 +262,8 @@ struct Counted<S> {
     scope: Rc<Scope>,
     received: u64,
     sent: u64,
+    /// Something went wrong on it, and not on the other side.
+    failed: bool,
 }
 
 impl<S> Counted<S> {
@@ -233,7 +273,22 @@ impl<S> Counted<S> {
             scope,
             received: 0,
             sent: 0,
+            failed: false,
         }
+    }
+
+    /// Of the line: `otherwise` when nothing went wrong.
+    fn flag<T>(&self, ended: &io::Result<T>, otherwise: Flag) -> Flag {
+        match ended {
+            Ok(_) => otherwise,
+            Err(_) if self.failed => Flag::DownstreamConnectionTermination,
+            Err(_) => Flag::UpstreamConnectionTermination,
+        }
+    }
+
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        self.failed |= result.is_err();
+        result
     }
 }
 
@@ -244,7 +299,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        self.note(read)?;
         let n = (buf.filled().len() - before) as u64;
         self.received += n;
         self.scope.relayed(n, 0);
@@ -254,7 +310,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        let n = self.note(written)?;
         self.sent += n as u64;
         self.scope.relayed(0, n as u64);
         Poll::Ready(Ok(n))

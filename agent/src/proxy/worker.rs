@@ -2,8 +2,8 @@
 //! and a few commands, and tells of itself through numbers that it alone writes.
 
 use std::{
-    cell::RefCell,
-    collections::{HashMap, HashSet},
+    cell::{Cell, RefCell},
+    collections::HashSet,
     fmt,
     net::IpAddr,
     rc::Rc,
@@ -15,21 +15,20 @@ use std::{
 };
 
 use tokio::{
-    net::TcpListener,
     sync::{mpsc, watch},
-    task::JoinHandle,
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{connection, guards::Registry, local_ports::LocalPorts, view::View};
+use super::{guards::Registry, local_pod::LocalPods, local_ports::LocalPorts, trim::Trim, view::View};
 use crate::{
-    accept::Acceptor,
+    accept::{Ability, Acceptor},
     drain,
-    model::{Demand, Origins, Pod, Slot},
-    pool::{Pools, Sockets},
+    model::{Demand, Ending, EnrolmentId, Origins, Pod},
+    pool::Sockets,
     record::{Direction, Hub, Recorder, Source, Writer},
-    retry::AttemptBody,
+    share::{Account, Turns},
     snapshot::Snapshot,
+    transport::Limits,
 };
 
 /// How often a worker shows progress and hands its access lines on.
@@ -40,10 +39,6 @@ const SWEEP: Duration = Duration::from_secs(1);
 const FORGET: Duration = Duration::from_secs(120);
 /// How often discovery is told what is in use; what it watches for that it keeps for minutes.
 const USED: Duration = Duration::from_secs(1);
-/// How long a withdrawn pod's listeners, and those of an agent that ends, go on accepting: connections that the
-/// kernel redirected before it was told are in their backlog.
-const LINGER: Duration = Duration::from_secs(1);
-
 /// What a worker is given at its start.
 pub struct Setup {
     pub index: usize,
@@ -58,8 +53,14 @@ pub struct Setup {
     pub demand: Arc<dyn Demand>,
     /// How long a request waits to learn who answers for its service.
     pub endpoints_wait: Duration,
-    /// Connections that this worker holds open at a time.
-    pub max_connections: usize,
+    /// How long what is in flight of a withdrawn pod may take.
+    pub drain_timeout: Duration,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Gives memory that this thread does not use back to the system.
+    pub give_memory_back: fn(),
+    /// Of accepted connections.
+    pub limits: Limits,
 }
 
 impl fmt::Debug for Setup {
@@ -74,16 +75,20 @@ impl fmt::Debug for Setup {
 #[derive(Debug)]
 pub enum Command {
     Enrol(EnrolledPod),
-    Withdraw(Slot),
+    /// The pod's own addresses are these now.
+    Addresses(EnrolmentId, Arc<[IpAddr]>),
+    Withdraw(EnrolmentId, Ending),
 }
 
 /// A pod whose connections the kernel redirects, with this worker's listeners in it.
 #[derive(Debug)]
 pub struct EnrolledPod {
-    pub slot: Slot,
+    pub id: EnrolmentId,
     pub pod: Arc<Pod>,
     pub addresses: Vec<IpAddr>,
     pub sockets: Arc<dyn Sockets + Send + Sync>,
+    /// Who pays for it.
+    pub account: Arc<Account>,
     pub outbound: Vec<std::net::TcpListener>,
     pub inbound: Vec<std::net::TcpListener>,
 }
@@ -93,6 +98,7 @@ pub struct EnrolledPod {
 pub struct Progress {
     since: Instant,
     millis: Arc<AtomicU64>,
+    ability: Ability,
 }
 
 impl Progress {
@@ -100,7 +106,13 @@ impl Progress {
         Self {
             since: now,
             millis: Arc::default(),
+            ability: Ability::new(now),
         }
+    }
+
+    /// For how long the worker has not been able to accept connections.
+    pub fn cannot_accept_for(&self, now: Instant) -> Option<Duration> {
+        self.ability.lost_for(now)
     }
 
     fn made(&self) {
@@ -114,26 +126,23 @@ impl Progress {
     }
 }
 
-/// A pod as this worker knows it.
-#[derive(Debug)]
-pub(super) struct LocalPod {
-    pub(super) slot: Slot,
-    pub(super) pod: Arc<Pod>,
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) sockets: Rc<dyn Sockets>,
-}
-
 pub(super) struct Worker {
     pub(super) view: View,
     pub(super) local_ports: LocalPorts,
-    pub(super) pools: Pools<AttemptBody>,
+    pub(super) pods: LocalPods,
     pub(super) recorder: Rc<Recorder>,
     pub(super) acceptor: Acceptor,
     pub(super) origins: Box<dyn Origins>,
     pub(super) rng: RefCell<fastrand::Rng>,
-    pub(super) drain: drain::Watch,
+    /// Each connection holds the worker, and by this the end of the agent.
+    pub(super) _drain: drain::Guard,
     pub(super) demand: Arc<dyn Demand>,
     pub(super) endpoints_wait: Duration,
+    /// How many workers there are: each has its part of what a pod may hold.
+    pub(super) workers: u64,
+    pub(super) limits: Limits,
+    /// Connections accepted so far.
+    pub(super) connections: Cell<u64>,
 }
 
 impl fmt::Debug for Worker {
@@ -143,6 +152,13 @@ impl fmt::Debug for Worker {
 }
 
 impl Worker {
+    /// The number of a connection, which no other of this worker has.
+    pub(super) fn next_connection(&self) -> u64 {
+        let number = self.connections.get();
+        self.connections.set(number + 1);
+        number
+    }
+
     /// Series of callers and services that the snapshot no longer has are not shown any more.
     fn forget_series(&self) {
         self.view.follow(&mut self.rng.borrow_mut());
@@ -157,7 +173,10 @@ impl Worker {
         self.recorder.counters.retain(|key| {
             let service = &key.destination.service;
             match key.direction {
-                Direction::Outbound => is_there(&key.source) && snapshot.ports.contains_key(&key.destination),
+                Direction::Outbound => {
+                    let known = key.is_overflow() || snapshot.ports.contains_key(&key.destination);
+                    known && is_there(&key.source)
+                }
                 Direction::Inbound => workloads.contains(&(&*service.namespace, &*service.name)),
             }
         });
@@ -178,25 +197,37 @@ pub async fn run(setup: Setup) {
         drain,
         demand,
         endpoints_wait,
-        max_connections,
+        drain_timeout,
+        workers,
+        give_memory_back,
+        limits,
         ..
     } = setup;
+    let turns = Turns::begin();
+    tokio::task::spawn_local(turns.clone().run());
     let recorder = Recorder::new(&hub, &writer);
     let worker = Rc::new(Worker {
         view: View::new(snapshot, registry),
         local_ports: LocalPorts::default(),
-        pools: Pools::default(),
-        acceptor: Acceptor::new(max_connections, recorder.clone()),
+        pods: LocalPods::default(),
+        acceptor: Acceptor::new(progress.ability.clone(), limits.dead_peer, recorder.clone()),
         recorder,
         origins,
         rng: RefCell::new(fastrand::Rng::new()),
-        drain: drain.clone(),
+        _drain: drain.guard(),
         demand,
         endpoints_wait,
+        workers: workers.max(1) as u64,
+        limits,
+        connections: Cell::new(0),
     });
-    tokio::task::spawn_local(tick(Rc::downgrade(&worker), progress));
+    tokio::task::spawn_local(tick(
+        Rc::downgrade(&worker),
+        turns.clone(),
+        progress,
+        give_memory_back,
+    ));
 
-    let mut listening: HashMap<Slot, Vec<JoinHandle<()>>> = HashMap::new();
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
@@ -204,34 +235,34 @@ pub async fn run(setup: Setup) {
         };
         match command {
             Some(Command::Enrol(enrolled)) => {
-                let slot = enrolled.slot;
                 let name = enrolled.pod.name.clone();
-                match listen(&worker, enrolled) {
-                    Ok(tasks) => drop(listening.insert(slot, tasks)),
-                    Err(error) => tracing::error!(pod = %name, %error, "listeners not registered"),
+                if let Err(error) = worker.pods.enrol(&worker, enrolled) {
+                    tracing::error!(pod = %name, %error, "listeners not registered");
                 }
             }
-            Some(Command::Withdraw(slot)) => {
-                for task in listening.remove(&slot).unwrap_or_default() {
-                    tokio::task::spawn_local(async move {
-                        tokio::time::sleep(LINGER).await;
-                        task.abort();
-                    });
+            Some(Command::Addresses(id, addresses)) => {
+                if let Some(pod) = worker.pods.get(id) {
+                    pod.addresses.set(&addresses);
+                    worker.local_ports.withdraw(id);
+                    worker.local_ports.enrol(id, &addresses, pod.ports());
                 }
-                worker.pools.forget(slot);
-                worker.local_ports.withdraw(slot);
+            }
+            Some(Command::Withdraw(id, ending)) => {
+                worker.local_ports.withdraw(id);
+                worker.pods.withdraw(id, ending, drain_timeout);
             }
             None => break,
         }
     }
     // What the kernel redirected before it was told is in the backlogs. After that nobody listens, and the worker
     // ends with its last connection.
-    tokio::time::sleep(LINGER).await;
-    listening.into_values().flatten().for_each(|task| task.abort());
+    worker.pods.drain().await;
+    turns.end();
 }
 
 /// Shows that the thread is alive, hands access lines on and closes what is idle.
-async fn tick(worker: std::rc::Weak<Worker>, progress: Progress) {
+async fn tick(worker: std::rc::Weak<Worker>, turns: Rc<Turns>, progress: Progress, give_memory_back: fn()) {
+    let mut trim = Trim::default();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept = Instant::now();
@@ -241,55 +272,29 @@ async fn tick(worker: std::rc::Weak<Worker>, progress: Progress) {
         let now = ticks.tick().await;
         progress.made();
         let Some(worker) = worker.upgrade() else { return };
-        worker.recorder.tick();
-        if now.duration_since(swept) >= SWEEP {
-            swept = now;
-            worker.pools.sweep(now);
-        }
-        if now.duration_since(told) >= USED {
-            told = now;
-            worker.demand.used(worker.view.take_used());
-        }
-        if now.duration_since(forgot) >= FORGET {
-            forgot = now;
-            worker.forget_series();
-        }
-    }
-}
-
-fn listen(worker: &Rc<Worker>, enrolled: EnrolledPod) -> std::io::Result<Vec<JoinHandle<()>>> {
-    worker.local_ports.enrol(
-        worker.view.registry(),
-        enrolled.slot,
-        &enrolled.pod,
-        &enrolled.addresses,
-    );
-    let pod = Rc::new(LocalPod {
-        slot: enrolled.slot,
-        pod: enrolled.pod,
-        addresses: enrolled.addresses,
-        sockets: Rc::new(enrolled.sockets),
-    });
-    let mut tasks = Vec::new();
-    for listener in enrolled.outbound {
-        let (worker, pod, listener) = (worker.clone(), pod.clone(), TcpListener::from_std(listener)?);
-        tasks.push(tokio::task::spawn_local(async move {
-            loop {
-                let (stream, permit) = worker.acceptor.accept(&listener).await;
-                tokio::task::spawn_local(connection::outbound(worker.clone(), pod.clone(), stream, permit));
+        turns.for_itself(|| {
+            worker.recorder.tick();
+            // An old snapshot holds pods that have gone, and their network namespaces.
+            worker.view.follow(&mut worker.rng.borrow_mut());
+            worker.acceptor.try_again();
+            if now.duration_since(swept) >= SWEEP {
+                swept = now;
+                worker.pods.sweep(now);
+                turns.settle();
             }
-        }));
-    }
-    for listener in enrolled.inbound {
-        let (worker, pod, listener) = (worker.clone(), pod.clone(), TcpListener::from_std(listener)?);
-        tasks.push(tokio::task::spawn_local(async move {
-            loop {
-                let (stream, permit) = worker.acceptor.accept(&listener).await;
-                tokio::task::spawn_local(connection::inbound(worker.clone(), pod.clone(), stream, permit));
+            if now.duration_since(told) >= USED {
+                told = now;
+                worker.demand.used(worker.view.take_used());
             }
-        }));
+            if now.duration_since(forgot) >= FORGET {
+                forgot = now;
+                worker.forget_series();
+            }
+        });
+        if trim.is_due(turns.bill()) {
+            turns.for_itself(give_memory_back);
+        }
     }
-    Ok(tasks)
 }
 
 impl Sockets for Arc<dyn Sockets + Send + Sync> {

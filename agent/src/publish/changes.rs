@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use imbl::ordmap::DiffItem;
 
 use crate::{
-    model::{DestinationId, Pod, PodName, Slot},
+    model::{DestinationId, Ending, Pod, PodName, Slot},
     snapshot::{Destination, Snapshot},
 };
 
@@ -17,10 +17,12 @@ pub(super) struct Changes {
     /// Pods that have become strict, are so no more, or are in another control group.
     pub(super) strict: Vec<PodName>,
     pub(super) stop_redirecting: Vec<SocketAddr>,
-    pub(super) withdraw: Vec<Slot>,
+    pub(super) withdraw: Vec<(Slot, Ending)>,
     // --- here the workers get the view ---
     pub(super) redirect: Vec<(SocketAddr, DestinationId, String)>,
     pub(super) enrol: Vec<(Slot, Arc<Pod>)>,
+    /// Pods that stay as they are but for their addresses.
+    pub(super) addresses: Vec<(Slot, Arc<Pod>)>,
 }
 
 impl Changes {
@@ -53,12 +55,21 @@ impl Changes {
         for item in old.pods.diff(&new.pods) {
             match item {
                 DiffItem::Add(slot, pod) => changes.enrol.push((*slot, pod.clone())),
+                DiffItem::Update {
+                    old: (_, old),
+                    new: (slot, new),
+                } if differ_by_addresses(old, new) => changes.addresses.push((*slot, new.clone())),
                 // A pod that changed, or another one in the same slot: its listeners are opened anew.
-                DiffItem::Update { new: (slot, pod), .. } => {
-                    changes.withdraw.push(*slot);
+                DiffItem::Update {
+                    old: (_, old),
+                    new: (slot, pod),
+                } => {
+                    let same = old.name == pod.name && old.netns == pod.netns;
+                    let ending = if same { Ending::Replaced } else { Ending::Drained };
+                    changes.withdraw.push((*slot, ending));
                     changes.enrol.push((*slot, pod.clone()));
                 }
-                DiffItem::Remove(slot, _) => changes.withdraw.push(*slot),
+                DiffItem::Remove(slot, _) => changes.withdraw.push((*slot, Ending::Drained)),
             }
         }
         changes
@@ -72,11 +83,20 @@ impl Changes {
     }
 }
 
+/// Are these the same pod, but for its addresses?
+fn differ_by_addresses(old: &Pod, new: &Pod) -> bool {
+    let old = Pod {
+        addresses: new.addresses.clone(),
+        ..old.clone()
+    };
+    old == *new
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        model::{PodName, ServiceName, ServicePortName},
+        model::{PodAddresses, PodName, ServiceName, ServicePortName},
         snapshot::Target,
     };
 
@@ -96,6 +116,7 @@ mod tests {
                 },
                 workload: "w".into(),
                 netns: "/n".into(),
+                addresses: PodAddresses::default(),
                 since: None,
                 inbound: vec![],
             };
@@ -142,9 +163,30 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_whose_addresses_change_is_not_enrolled_anew() {
+        let old = view(&[], &[(3, "a")]);
+        let mut new = old.clone();
+        let slot = Slot::new(3).unwrap();
+        let pod = Pod {
+            addresses: PodAddresses::Given(vec![[10, 0, 0, 1].into()]),
+            ..Pod::clone(&old.pods[&slot])
+        };
+        new.pods.insert(slot, Arc::new(pod));
+        let changes = Changes::between(&old, &new);
+        assert_eq!(
+            (
+                changes.withdraw.len(),
+                changes.enrol.len(),
+                changes.addresses.len()
+            ),
+            (0, 0, 1)
+        );
+    }
+
+    #[test]
     fn another_pod_in_a_slot_is_withdrawn_and_enrolled() {
         let changes = Changes::between(&view(&[], &[(3, "a"), (4, "b")]), &view(&[], &[(3, "c")]));
-        let slots: Vec<_> = changes.withdraw.iter().map(|s| s.get()).collect();
+        let slots: Vec<_> = changes.withdraw.iter().map(|(slot, _)| slot.get()).collect();
         assert_eq!((slots.as_slice(), changes.enrol.len()), (&[3, 4][..], 1));
     }
 }

@@ -1,18 +1,22 @@
 //! A view → the workers and the kernel's tables. The one place that has both in hand.
 
+mod addresses;
 mod changes;
+mod group;
 mod holds;
+mod leaving;
 mod times;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, SystemTime},
 };
 
 use changes::Changes;
 use holds::{Holds, Step};
+use leaving::Leaving;
 pub use times::EnrolmentTimes;
 use tokio::{
     sync::{mpsc, watch},
@@ -21,8 +25,8 @@ use tokio::{
 
 use crate::{
     drain,
-    intercept::{self, Enrolled, Kernel},
-    model::{GroupId, Pod, PodName, PodState, PodStatus, Slot, Update},
+    intercept::{self, Addresses, Enrolled, Kernel},
+    model::{Ending, EnrolmentId, GroupId, Pod, PodName, PodState, PodStatus, Slot, Update},
     ready,
     snapshot::{Reducer, Snapshot},
 };
@@ -39,7 +43,14 @@ const AT_ONCE: usize = 16;
 pub trait Workers {
     /// Each worker accepts connections of this pod from now on.
     fn enrol(&self, slot: Slot, pod: &Arc<Pod>, enrolled: Enrolled);
-    fn withdraw(&self, slot: Slot);
+    /// The pod's own addresses are these now.
+    fn addresses(&self, id: EnrolmentId, own: &[IpAddr]);
+    /// Everything that was made for the enrolment, which had this slot, ends.
+    fn withdraw(&self, slot: Slot, id: EnrolmentId, ending: Ending);
+    /// One that was withdrawn ends otherwise than it was said then.
+    fn end(&self, id: EnrolmentId, ending: Ending);
+    /// Pods of which no connection can be taken, and has not been for longer than the kernel waits for a sign of life.
+    fn overloaded(&self) -> BTreeSet<Slot>;
 }
 
 /// What the windows see of the publisher's work.
@@ -52,6 +63,10 @@ pub struct Published {
     pub changed_at: watch::Receiver<Instant>,
     /// How long it took to enrol pods.
     pub enrolments: Arc<EnrolmentTimes>,
+    /// Pairs of address and port that were not steered, because they were over their pod's share.
+    pub over_share: Arc<AtomicU64>,
+    /// How often the pods' control group was found to be gone or another one.
+    pub group_losses: Arc<AtomicU64>,
 }
 
 /// Owns the kernel's tables and the newest view.
@@ -63,12 +78,18 @@ pub struct Publisher<W> {
     worker_count: usize,
     states: BTreeMap<Slot, PodState>,
     holds: Holds,
+    leaving: Leaving,
+    drain_timeout: Duration,
+    /// Pods whose connections the kernel leaves alone, as the workers cannot take them.
+    aside: BTreeSet<Slot>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     pods: watch::Sender<Arc<Vec<PodStatus>>>,
     changed_at: watch::Sender<Instant>,
     enrolments: Arc<EnrolmentTimes>,
+    over_share: Arc<AtomicU64>,
     /// The node's own addresses, as the kernel's table has them.
     node: Vec<IpAddr>,
+    group: group::Watch,
     /// Until when to look often.
     hurry_until: Instant,
 }
@@ -79,7 +100,9 @@ impl<W: Workers> Publisher<W> {
         kernel: Kernel,
         workers: W,
         worker_count: usize,
+        drain_timeout: Duration,
         snapshot: watch::Sender<Arc<Snapshot>>,
+        ready: ready::Ready,
     ) -> Self {
         Self {
             reducer: Reducer::default(),
@@ -89,11 +112,16 @@ impl<W: Workers> Publisher<W> {
             worker_count,
             states: BTreeMap::new(),
             holds: Holds::default(),
+            leaving: Leaving::default(),
+            drain_timeout,
+            aside: BTreeSet::new(),
             snapshot,
             pods: watch::Sender::default(),
             changed_at: watch::Sender::new(Instant::now()),
             enrolments: Arc::default(),
+            over_share: Arc::default(),
             node: Vec::new(),
+            group: group::Watch::new(ready),
             hurry_until: Instant::now(),
         }
     }
@@ -104,6 +132,8 @@ impl<W: Workers> Publisher<W> {
             pods: self.pods.subscribe(),
             changed_at: self.changed_at.subscribe(),
             enrolments: self.enrolments.clone(),
+            over_share: self.over_share.clone(),
+            group_losses: self.group.losses(),
         }
     }
 
@@ -140,7 +170,10 @@ impl<W: Workers> Publisher<W> {
                     // Discovery has ended, and so will the process.
                     None => drain.signaled().await,
                 },
-                _ = node.tick() => self.follow_node(),
+                _ = node.tick() => {
+                    self.follow_node();
+                    self.group.look(&mut self.kernel);
+                }
                 () = tokio::time::sleep_until(looked + pause) => {
                     self.look();
                     looked = Instant::now();
@@ -149,11 +182,14 @@ impl<W: Workers> Publisher<W> {
             }
         }
         drop(first);
+        self.kernel.stop();
         for group in self.holds.release_all() {
             release(&mut self.kernel, group);
         }
         let slots: Vec<Slot> = self.states.keys().copied().collect();
-        slots.into_iter().for_each(|slot| self.withdraw(slot));
+        slots
+            .into_iter()
+            .for_each(|slot| self.withdraw(slot, Ending::Drained));
     }
 
     fn apply(&mut self, batch: Vec<Update>) {
@@ -175,9 +211,9 @@ impl<W: Workers> Publisher<W> {
                 tracing::error!(%address, %error, "still redirected");
             }
         }
-        for slot in changes.withdraw {
+        for (slot, ending) in changes.withdraw {
             self.hold_before_withdrawal(slot, &next);
-            self.withdraw(slot);
+            self.withdraw(slot, ending);
         }
         self.current = next.clone();
         self.snapshot.send_replace(next);
@@ -190,15 +226,22 @@ impl<W: Workers> Publisher<W> {
         for (slot, pod) in changes.enrol {
             self.enrol(slot, &pod);
         }
+        for (slot, pod) in changes.addresses {
+            self.follow_addresses(slot, &pod);
+        }
         self.show_pods();
     }
 
     fn enrol(&mut self, slot: Slot, pod: &Arc<Pod>) {
         let state = match self.kernel.enrol(slot, pod, self.worker_count) {
             Ok(enrolled) => {
-                let addresses: Vec<IpAddr> = enrolled.addresses.clone();
-                let netns_cookie = enrolled.netns.cookie();
+                let Addresses {
+                    own: addresses,
+                    over_share,
+                } = enrolled.addresses.clone();
+                let id = enrolled.id;
                 tracing::info!(pod = %pod.name, %slot, ?addresses, "pod enrolled");
+                self.count_over_share(&pod.name, over_share);
                 self.holds.enrolled(&pod.name);
                 self.settle(&pod.name, &self.current.clone());
                 self.workers.enrol(slot, pod, enrolled);
@@ -206,8 +249,9 @@ impl<W: Workers> Publisher<W> {
                     self.enrolments.observe(Instant::now().into_std() - since);
                 }
                 PodState::Enrolled {
-                    netns_cookie,
+                    id,
                     addresses,
+                    over_share,
                     at: SystemTime::now(),
                 }
             }
@@ -251,10 +295,16 @@ impl<W: Workers> Publisher<W> {
         }
     }
 
-    fn withdraw(&mut self, slot: Slot) {
-        if let Some(PodState::Enrolled { .. }) = self.states.remove(&slot) {
-            self.kernel.withdraw(slot);
-            self.workers.withdraw(slot);
+    fn withdraw(&mut self, slot: Slot, ending: Ending) {
+        if let Some(PodState::Enrolled { id, .. }) = self.states.remove(&slot) {
+            self.aside.remove(&slot);
+            let netns = self.kernel.withdraw(slot);
+            self.workers.withdraw(slot, id, ending);
+            if ending != Ending::Gone
+                && let Some(netns) = netns
+            {
+                self.leaving.add(id, netns, Instant::now(), self.drain_timeout);
+            }
         }
     }
 
@@ -274,16 +324,41 @@ impl<W: Workers> Publisher<W> {
         self.node = addresses;
     }
 
+    /// Lets the kernel leave the connections of pods alone that the workers cannot serve, and no longer.
+    fn step_aside(&mut self) {
+        let overloaded = self.workers.overloaded();
+        for slot in self.aside.symmetric_difference(&overloaded) {
+            let aside = overloaded.contains(slot);
+            if let Err(error) = self.kernel.set_aside(*slot, aside) {
+                tracing::error!(%slot, %error, "the kernel was not told of a pod's overload");
+            }
+            let Some(pod) = self.current.pods.get(slot) else {
+                continue;
+            };
+            match aside {
+                true => {
+                    tracing::warn!(pod = %pod.name, "no connection of the pod can be taken: new ones pass the agent by")
+                }
+                false => tracing::info!(pod = %pod.name, "connections of the pod can be taken again"),
+            }
+        }
+        self.aside = overloaded;
+    }
+
     /// Tries waiting pods again, lets go of pods whose network namespace has gone, and forgets old destinations.
     fn look(&mut self) {
+        self.step_aside();
         let mut changed = false;
+        for id in self.leaving.gone(Instant::now()) {
+            self.workers.end(id, Ending::Gone);
+        }
         let pods: Vec<(Slot, Arc<Pod>)> = self.current.pods.iter().map(|(s, p)| (*s, p.clone())).collect();
         for (slot, pod) in pods {
             match self.states.get(&slot) {
                 Some(PodState::Enrolled { .. }) if self.kernel.netns_gone(slot) => {
                     tracing::info!(pod = %pod.name, %slot, "network namespace has gone");
                     self.hold_before_withdrawal(slot, &self.current.clone());
-                    self.withdraw(slot);
+                    self.withdraw(slot, Ending::Gone);
                     let reason = format!(
                         "{} no longer names the pod's network namespace",
                         pod.netns.path().display()
@@ -295,7 +370,7 @@ impl<W: Workers> Publisher<W> {
                     self.enrol(slot, &pod);
                     changed = true;
                 }
-                Some(PodState::Enrolled { .. }) => {}
+                Some(PodState::Enrolled { .. }) => changed |= self.follow_addresses(slot, &pod),
             }
         }
         if self.reducer.expire(Instant::now().into_std()) {

@@ -11,14 +11,18 @@ use prometheus_client::{
 
 use super::{
     cells::{BOUNDS, Cell, DurationsSum},
+    engine::{self, OwnLog},
     guarded::{self, GuardSample},
     hub::{Hub, WorkerShard},
+    kernel,
     kube::KubeSample,
-    labels::{Outcome, ScopeKey, Spoken, TimeLimit},
+    labels::{OTHER, Outcome, ScopeKey, Spoken, TimeLimit, status_label},
+    log_writer::LogSample,
     names::{self, Name},
     scope::{ScopeShard, SpokenShard},
+    shares,
 };
-use crate::model::ServicePortName;
+use crate::{model::ServicePortName, share};
 
 /// What is known of the node beside its traffic; read when a scrape comes.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +41,8 @@ pub struct NodeSample {
     pub other_programs: Vec<(&'static str, u64)>,
     /// `None` when nothing tells the agent of pods as they come.
     pub enrolments: Option<Histogram>,
+    pub inbound_over_share: u64,
+    pub group_losses: u64,
     pub destinations: u64,
     pub destinations_contested: u64,
     pub snapshot_version: u64,
@@ -53,6 +59,12 @@ pub struct NodeSample {
     pub guards: Vec<GuardSample>,
     /// (budget, namespace, what was refused).
     pub refused: Vec<(&'static str, Arc<str>, u64)>,
+    /// What pods hold and have cost.
+    pub accounts: Vec<share::Sample>,
+    pub access_log: LogSample,
+    pub own_log: OwnLog,
+    /// (window, connections that were ended for others).
+    pub displaced: Vec<(&'static str, u64)>,
     /// `None` without a cluster.
     pub kube: Option<KubeSample>,
 }
@@ -96,14 +108,14 @@ struct Scrape {
 pub(super) type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 /// A metric and the cell of `S` that it sums.
-type Summed<S> = (Name, fn(&S) -> &Cell);
+pub(super) type Summed<S> = (Name, fn(&S) -> &Cell);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let mut scopes: BTreeMap<ScopeKey, Vec<Arc<ScopeShard>>> = BTreeMap::new();
         for worker in &self.workers {
-            for shard in worker.scopes().iter() {
-                scopes.entry(shard.key.clone()).or_default().push(shard.clone());
+            for shard in worker.scopes() {
+                scopes.entry(shard.key.clone()).or_default().push(shard);
             }
         }
         let scopes: Vec<Scope> = scopes
@@ -114,7 +126,8 @@ impl Collector for Scrape {
         self.connections(&scopes, &mut encoder)?;
         self.timeouts(&scopes, &mut encoder)?;
         guarded::encode(&self.node.guards, &mut encoder)?;
-        self.workers(&mut encoder)?;
+        shares::encode(&self.node.accounts, &mut encoder)?;
+        engine::encode(&self.workers, &self.node, &mut encoder)?;
         self.discovery(&mut encoder)?;
         self.node(&mut encoder)
     }
@@ -144,15 +157,19 @@ impl Scope {
         self.shards.iter().map(|s| cell(s).get()).sum()
     }
 
-    fn outcomes(&self, spoken: Spoken) -> Vec<(Outcome, u64)> {
-        let mut sum: Vec<(Outcome, u64)> = Vec::new();
+    /// By outcome; `None` for those that are not told apart.
+    fn outcomes(&self, spoken: Spoken) -> Vec<(Option<Outcome>, u64)> {
+        let mut sum: Vec<(Option<Outcome>, u64)> = Vec::new();
+        let mut add = |outcome, n| match sum.iter_mut().find(|(known, _)| *known == outcome) {
+            Some((_, total)) => *total += n,
+            None => sum.push((outcome, n)),
+        };
         for shard in &self.shards {
-            let outcomes = shard.spoken[spoken.index()].outcomes.lock();
-            for one in outcomes.unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
-                match sum.iter_mut().find(|(outcome, _)| *outcome == one.outcome) {
-                    Some((_, n)) => *n += one.count.get(),
-                    None => sum.push((one.outcome, one.count.get())),
-                }
+            let outcomes = &shard.spoken[spoken.index()].outcomes;
+            outcomes.iter().for_each(|(outcome, n)| add(Some(outcome), n));
+            match outcomes.beyond() {
+                0 => {}
+                n => add(None, n),
             }
         }
         sum
@@ -164,14 +181,17 @@ impl Scrape {
         let mut requests = describe(encoder, names::REQUESTS, MetricType::Counter)?;
         each_spoken(scopes, |scope, spoken| {
             for (outcome, n) in scope.outcomes(spoken) {
-                let code = outcome.code.to_string();
-                let grpc = outcome.grpc_status.map(|s| s.to_string()).unwrap_or_default();
+                let code = outcome.map_or_else(|| OTHER.to_owned(), |o| status_label(o.code));
+                let grpc = outcome.map_or_else(
+                    || OTHER.to_owned(),
+                    |o| o.grpc_status.map(status_label).unwrap_or_default(),
+                );
                 let mut labels = scope.labels();
                 labels.extend([
                     ("protocol", spoken.as_str()),
                     ("code", &code),
                     ("grpc_status", &grpc),
-                    ("flag", outcome.flag.as_str()),
+                    ("flag", outcome.map_or(OTHER, |o| o.flag.as_str())),
                 ]);
                 count(&mut requests, &labels, n)?;
             }
@@ -262,21 +282,6 @@ impl Scrape {
         Ok(())
     }
 
-    fn workers(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let counters: [Summed<WorkerShard>; 5] = [
-            (names::SERIES_OVERFLOW, |w| &w.series_overflow),
-            (names::ACCESS_LOG_LINES, |w| &w.access_lines),
-            (names::ACCESS_LOG_DROPPED, |w| &w.access_dropped),
-            (names::ACCEPT_ERRORS, |w| &w.accept_errors),
-            (names::ACCEPT_LIMIT, |w| &w.accept_limit),
-        ];
-        for (name, cell) in counters {
-            let mut metric = describe(encoder, name, MetricType::Counter)?;
-            count(&mut metric, &[], self.workers.iter().map(|w| cell(w).get()).sum())?;
-        }
-        Ok(())
-    }
-
     /// What discovery and health checks say.
     fn discovery(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let node = &self.node;
@@ -312,26 +317,11 @@ impl Scrape {
 
     fn node(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let node = &self.node;
-        let mut metric = describe(encoder, names::POD_KERNEL, MetricType::Counter)?;
-        for (namespace, pod, decision, n) in &node.pod_decisions {
-            count(
-                &mut metric,
-                &[("namespace", namespace), ("pod", pod), ("decision", decision)],
-                *n,
-            )?;
-        }
-        let mut metric = describe(encoder, names::NODE_KERNEL, MetricType::Counter)?;
-        for (decision, n) in &node.node_decisions {
-            count(&mut metric, &[("decision", decision)], *n)?;
-        }
+        kernel::encode(node, encoder)?;
         let mut metric = describe(encoder, names::PODS, MetricType::Gauge)?;
         gauge(&mut metric, &[("state", "enrolled")], node.pods_enrolled)?;
         gauge(&mut metric, &[("state", "waiting")], node.pods_waiting)?;
         gauge(&mut metric, &[("state", "left_alone")], node.pods_left_alone)?;
-        let mut metric = describe(encoder, names::OTHER_PROGRAMS, MetricType::Gauge)?;
-        for (order, n) in &node.other_programs {
-            gauge(&mut metric, &[("order", order)], *n)?;
-        }
         if let Some(times) = &node.enrolments {
             let mut metric = describe(encoder, names::ENROLMENT, MetricType::Histogram)?;
             let total = times.buckets.iter().map(|(_, n)| n).sum();

@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use super::{
     Recorder,
-    labels::{Flag, Outcome, Spoken},
+    access_log::PodLines,
+    labels::{Flag, NO_STANDARD, Outcome, Spoken},
+    outcomes::Counted,
     scope::Scope,
 };
 
@@ -18,6 +20,8 @@ pub struct Line {
     /// The calling pod, or the peer's address where the caller is not of this node.
     pub caller: String,
     pub scope: Rc<Scope>,
+    /// The pod of this node at its end.
+    pub lines: Rc<PodLines>,
 }
 
 /// What will be counted and logged of one request.
@@ -146,7 +150,8 @@ impl Exchange {
         if self.spoken == Spoken::Grpc
             && let Some(status) = headers.get("grpc-status")
         {
-            self.outcome.grpc_status = status.to_str().ok().and_then(|s| s.parse().ok());
+            let number = status.to_str().ok().and_then(|s| s.parse().ok());
+            self.outcome.grpc_status = Some(number.unwrap_or(NO_STANDARD));
         }
     }
 
@@ -174,9 +179,13 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let took = self.started.elapsed();
-        self.line
+        let counted = self
+            .line
             .scope
             .request(self.spoken, self.outcome, took, self.received, self.sent);
+        if counted == Counted::Beyond {
+            self.recorder.counters.outcome_beyond();
+        }
         self.recorder.log.request(self, took);
     }
 }

@@ -4,15 +4,28 @@
 pub(super) struct Object<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
+    /// Bytes of a text that are written.
+    most: usize,
+    cut: usize,
 }
 
 impl<'a> Object<'a> {
-    pub(super) fn begin(out: &'a mut Vec<u8>) -> Self {
+    /// Texts of more than `most` bytes are cut.
+    pub(super) fn begin(out: &'a mut Vec<u8>, most: usize) -> Self {
         out.push(b'{');
-        Self { out, empty: true }
+        Self {
+            out,
+            empty: true,
+            most,
+            cut: 0,
+        }
     }
 
-    pub(super) fn end(self) {
+    /// Says how much was cut, if anything was.
+    pub(super) fn end(mut self) {
+        if self.cut > 0 {
+            self.number("cut_bytes", self.cut as u64);
+        }
         self.out.push(b'}');
     }
 
@@ -44,9 +57,15 @@ impl<'a> Object<'a> {
     }
 
     pub(super) fn text(&mut self, name: &str, value: &[u8]) {
+        let kept = &value[..whole_characters(value, self.most)];
+        let cut = value.len() - kept.len();
+        self.cut += cut;
         let out = self.name(name);
         out.push(b'"');
-        escape(value, out);
+        escape(kept, out);
+        if cut > 0 {
+            out.extend_from_slice("…".as_bytes());
+        }
         out.push(b'"');
     }
 
@@ -59,6 +78,19 @@ impl<'a> Object<'a> {
         let _ = write!(out, "{value}");
         out.push(b'"');
     }
+}
+
+/// Where `value` is cut to at most `most` bytes, between two characters.
+fn whole_characters(value: &[u8], most: usize) -> usize {
+    if value.len() <= most {
+        return value.len();
+    }
+    // A character of UTF-8 has at most three bytes after its first.
+    let continues = |at: &usize| value[*at] & 0xc0 == 0x80;
+    (most.saturating_sub(3)..=most)
+        .rev()
+        .find(|at| !continues(at))
+        .unwrap_or(most)
 }
 
 /// Escapes as RFC 8259 section 7 asks. What is not UTF-8 becomes U+FFFD, so that a line is always valid JSON.
@@ -104,11 +136,27 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn long_texts_are_cut_and_say_so() {
+        let check = |text: &str, most: usize, expect: &str| {
+            let mut out = Vec::new();
+            let mut object = Object::begin(&mut out, most);
+            object.text("t", text.as_bytes());
+            object.end();
+            assert_eq!(String::from_utf8(out).unwrap(), expect);
+        };
+        check("abc", 3, r#"{"t":"abc"}"#);
+        check("abcd", 3, r#"{"t":"abc…","cut_bytes":1}"#);
+        check("aéé", 4, r#"{"t":"aé…","cut_bytes":2}"#);
+        check("😀😀", 7, r#"{"t":"😀…","cut_bytes":4}"#);
+        check("😀", 0, r#"{"t":"…","cut_bytes":4}"#);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_become_valid_json_that_says_the_same(bytes: Vec<u8>, micros in 0u64..1 << 50) {
             let mut out = Vec::new();
-            let mut object = Object::begin(&mut out);
+            let mut object = Object::begin(&mut out, usize::MAX);
             object.text("text", &bytes);
             object.millis("ms", micros);
             object.number("n", micros);
@@ -117,6 +165,11 @@ mod tests {
             let invalid = bytes.utf8_chunks().map(|c| c.valid().to_owned() + if c.invalid().is_empty() { "" } else { "\u{fffd}" });
             prop_assert_eq!(value["text"].as_str().unwrap(), invalid.collect::<String>());
             prop_assert_eq!(value["n"].as_u64().unwrap(), micros);
+            let mut cut = Vec::new();
+            let mut object = Object::begin(&mut cut, bytes.len() / 2);
+            object.text("text", &bytes);
+            object.end();
+            serde_json::from_slice::<serde_json::Value>(&cut).unwrap();
             prop_assert!((value["ms"].as_f64().unwrap() - micros as f64 / 1000.0).abs() < 0.001 + micros as f64 * 1e-12);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::ServicePortName;
+use crate::model::{ServiceName, ServicePortName};
 
 /// Which side of the call this engine stood on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +35,32 @@ pub struct ScopeKey {
     pub direction: Direction,
     pub source: Source,
     pub destination: ServicePortName,
+}
+
+impl ScopeKey {
+    /// What is counted for all that have no series of their own.
+    pub fn other(direction: Direction) -> Self {
+        let other: Arc<str> = "other".into();
+        Self {
+            direction,
+            source: Source {
+                namespace: other.clone(),
+                workload: other.clone(),
+            },
+            destination: ServicePortName {
+                service: ServiceName {
+                    namespace: other.clone(),
+                    name: other,
+                },
+                port: 0,
+            },
+        }
+    }
+
+    /// Whether it stands for everything that a workload has too much of. No port is 0.
+    pub fn is_overflow(&self) -> bool {
+        self.destination.port == 0
+    }
 }
 
 /// What was spoken, as it turned out.
@@ -133,10 +159,24 @@ pub enum TimeLimit {
     /// A stream without a byte.
     Idle,
     Connect,
+    /// A request's head, from its first byte to its last.
+    Head,
+    /// A caller's connection without a request.
+    Connection,
+    /// A caller that takes nothing of what is written to it.
+    Write,
 }
 
 impl TimeLimit {
-    pub const ALL: [Self; 4] = [Self::Request, Self::PerTry, Self::Idle, Self::Connect];
+    pub const ALL: [Self; 7] = [
+        Self::Request,
+        Self::PerTry,
+        Self::Idle,
+        Self::Connect,
+        Self::Head,
+        Self::Connection,
+        Self::Write,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -144,6 +184,9 @@ impl TimeLimit {
             Self::PerTry => "perTry",
             Self::Idle => "idle",
             Self::Connect => "connect",
+            Self::Head => "head",
+            Self::Connection => "connection",
+            Self::Write => "write",
         }
     }
 }
@@ -155,4 +198,38 @@ pub(super) struct Outcome {
     pub code: u16,
     pub grpc_status: Option<u16>,
     pub flag: Flag,
+}
+
+/// What is not told apart is counted under this name.
+pub(super) const OTHER: &str = "other";
+
+/// Stands for every HTTP status and gRPC status that no standard has.
+pub(super) const NO_STANDARD: u16 = u16::MAX;
+
+impl Outcome {
+    /// As it is counted. Endpoints choose these numbers, and each one that is told apart is a series: what is outside
+    /// RFC 9110's 100 to 599 and gRPC's 0 to 16 is one.
+    pub(super) fn counted(self) -> Self {
+        let code = match self.code {
+            0 | 100..=599 => self.code,
+            _ => NO_STANDARD,
+        };
+        let grpc_status = self.grpc_status.map(|status| match status {
+            0..=16 => status,
+            _ => NO_STANDARD,
+        });
+        Self {
+            code,
+            grpc_status,
+            ..self
+        }
+    }
+}
+
+/// A status as its label says it.
+pub(super) fn status_label(status: u16) -> String {
+    match status {
+        NO_STANDARD => OTHER.to_owned(),
+        status => status.to_string(),
+    }
 }

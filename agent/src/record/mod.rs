@@ -3,25 +3,45 @@
 mod names;
 mod cells;
 mod labels;
+mod outcomes;
 mod scope;
 mod hub;
 mod exchange;
 mod json;
+mod wall_clock;
 mod access_log;
+mod log_queue;
+mod log_writer;
 mod encode;
+mod engine;
 mod guarded;
+mod shares;
+mod kernel;
 mod kube;
 
 use std::rc::Rc;
 
-pub use access_log::{Relayed, Sink, Writer};
+use crate::model::PodName;
+
+pub use access_log::{PodLines, Relayed};
 pub use encode::{Histogram, NodeSample, Rejected, encode};
+pub use engine::OwnLog;
 pub use exchange::{Exchange, Line};
 pub use guarded::{BoundSample, GuardSample};
-pub use hub::{Counters, Hub, PodConnection};
+pub use hub::{Counters, Hub, PodConnection, PodCounters, SeriesBounds};
 pub use kube::KubeSample;
 pub use labels::{Direction, Flag, ScopeKey, Source, Spoken, TimeLimit};
+pub use log_writer::{LogBounds, LogSample, Sink, Writer};
 pub use scope::{OpenConnection, Scope};
+
+/// One text as a member of an object of the access log, cut to `most` bytes.
+pub(crate) fn json_object(name: &str, text: &[u8], most: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut object = json::Object::begin(&mut out, most);
+    object.text(name, text);
+    object.end();
+    out
+}
 
 /// A worker's pen: its counters and its part of the access log.
 #[derive(Debug)]
@@ -42,6 +62,11 @@ impl Recorder {
         self.log.connection(connection);
     }
 
+    /// Against whose share of the access log a pod's lines count.
+    pub fn lines_of(&self, pod: &PodName) -> Rc<PodLines> {
+        self.log.pod(pod)
+    }
+
     /// Wall time now, in milliseconds since the epoch.
     pub fn unix_millis(&self) -> u64 {
         self.log.unix_millis()
@@ -50,5 +75,6 @@ impl Recorder {
     /// Hands the lines so far to the writer; called at the worker's tick.
     pub fn tick(&self) {
         self.log.hand_on();
+        self.counters.publish();
     }
 }

@@ -68,15 +68,44 @@ pub(super) const SERIES_OVERFLOW: Name = (
     "derny_series_overflow",
     "Connections counted under other/other because too many series exist",
 );
-pub(super) const ACCESS_LOG_LINES: Name = ("derny_access_log_lines", "Access log lines handed to the writer");
+pub(super) const OUTCOMES_OVERFLOW: Name = (
+    "derny_outcomes_overflow",
+    "Requests counted under other/other/other because too many outcomes of their kind exist",
+);
+pub(super) const ACCESS_LOG_LINES: Name = ("derny_access_log_lines", "Access log lines written");
 pub(super) const ACCESS_LOG_DROPPED: Name = (
     "derny_access_log_dropped",
-    "Access log lines dropped because the sink was slow",
+    "Access log lines that were not written, by reason",
+);
+pub(super) const LOG_LEFT_OUT: Name = (
+    "derny_log_left_out",
+    "Lines of the agent's own log that were not written, by reason",
+);
+pub(super) const WINDOW_DISPLACED: Name = (
+    "derny_window_displaced",
+    "Connections of scrapes, probes and commands that were ended because others needed their place",
 );
 pub(super) const ACCEPT_ERRORS: Name = ("derny_accept_errors", "Errors of accept(2)");
 pub(super) const ACCEPT_LIMIT: Name = (
     "derny_accept_limit",
-    "Times a worker paused accepting because it has as many connections as allowed",
+    "Connections refused because their pod's share is used up",
+);
+pub(super) const POD_CPU: Name = (
+    "derny_pod_cpu_seconds",
+    "CPU time that the workers spent on a pod's connections",
+);
+pub(super) const POD_MEMORY: Name = (
+    "derny_pod_memory_bytes",
+    "Memory set aside for what a pod's connections may hold",
+);
+pub(super) const POD_SHARE: Name = ("derny_pod_share", "What a pod holds of what is shared, by share");
+pub(super) const POD_ASIDE: Name = (
+    "derny_pod_aside",
+    "1 while the kernel leaves a pod's connections alone, as its share is used up",
+);
+pub(super) const POD_SHARE_EXCEEDED: Name = (
+    "derny_pod_share_exceeded",
+    "What a pod was refused because its share is used up, by share",
 );
 pub(super) const POD_KERNEL: Name = (
     "derny_kernel_decisions",
@@ -90,6 +119,14 @@ pub(super) const PODS: Name = ("derny_pods", "Pods in the configuration, by stat
 pub(super) const PODS_HELD: Name = (
     "derny_pods_held",
     "Waiting pods of strict namespaces: what they dial is refused",
+);
+pub(super) const GROUP_LOSSES: Name = (
+    "derny_pods_cgroup_losses",
+    "Times the pods' control group was found to be gone or to be another one",
+);
+pub(super) const INBOUND_OVER_SHARE: Name = (
+    "derny_inbound_over_share",
+    "Pairs of address and port that were left alone because their pod had more than its share",
 );
 pub(super) const OTHER_PROGRAMS: Name = (
     "derny_kernel_other_programs",

@@ -1,15 +1,12 @@
 //! The counters of one worker for one (caller, service port). Handles are found once per connection; a request
 //! only adds to numbers that no other thread writes.
 
-use std::{
-    rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{cell, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
     cells::{Cell, Durations},
     labels::{Outcome, ScopeKey, Spoken, TimeLimit},
+    outcomes::{Counted, Outcomes},
 };
 
 /// What the scrape reads.
@@ -33,17 +30,10 @@ pub(super) struct ScopeShard {
 
 #[derive(Debug, Default)]
 pub(super) struct SpokenShard {
-    /// Grows when an outcome is seen for the first time; the lock is taken then and by the scrape.
-    pub(super) outcomes: Mutex<Vec<Arc<OutcomeCount>>>,
+    pub(super) outcomes: Outcomes,
     pub(super) duration: Durations,
     pub(super) received: Cell,
     pub(super) sent: Cell,
-}
-
-#[derive(Debug)]
-pub(super) struct OutcomeCount {
-    pub(super) outcome: Outcome,
-    pub(super) count: Cell,
 }
 
 impl ScopeShard {
@@ -70,16 +60,33 @@ impl ScopeShard {
 #[derive(Debug)]
 pub struct Scope {
     shard: Arc<ScopeShard>,
-    /// The worker's own list of outcomes seen, by what was spoken: searched by number, not by label.
-    seen: [std::cell::RefCell<Vec<Arc<OutcomeCount>>>; 3],
+    /// Outcomes that are told apart, for each thing that is spoken.
+    most_outcomes: usize,
+    /// How many more outcomes may be told apart in all scopes of the workload.
+    room: Rc<cell::Cell<usize>>,
 }
 
 impl Scope {
-    pub(super) fn new(shard: Arc<ScopeShard>) -> Rc<Self> {
+    pub(super) fn new(shard: Arc<ScopeShard>, most_outcomes: usize, room: Rc<cell::Cell<usize>>) -> Rc<Self> {
         Rc::new(Self {
             shard,
-            seen: Default::default(),
+            most_outcomes,
+            room,
         })
+    }
+
+    /// Outcomes that are told apart.
+    pub(super) fn outcomes(&self) -> usize {
+        self.shard
+            .spoken
+            .iter()
+            .map(|spoken| spoken.outcomes.iter().count())
+            .sum()
+    }
+
+    /// What a scrape reads of it.
+    pub(super) fn shard(&self) -> &Arc<ScopeShard> {
+        &self.shard
     }
 
     pub fn key(&self) -> &ScopeKey {
@@ -87,27 +94,21 @@ impl Scope {
     }
 
     /// One request ended.
-    pub(super) fn request(&self, spoken: Spoken, outcome: Outcome, took: Duration, received: u64, sent: u64) {
+    pub(super) fn request(
+        &self,
+        spoken: Spoken,
+        outcome: Outcome,
+        took: Duration,
+        received: u64,
+        sent: u64,
+    ) -> Counted {
         let shard = &self.shard.spoken[spoken.index()];
         shard.duration.observe(took);
         shard.received.add(received);
         shard.sent.add(sent);
-        let mut seen = self.seen[spoken.index()].borrow_mut();
-        if let Some(known) = seen.iter().find(|o| o.outcome == outcome) {
-            known.count.add(1);
-            return;
-        }
-        let new = Arc::new(OutcomeCount {
-            outcome,
-            count: Cell::default(),
-        });
-        new.count.add(1);
         shard
             .outcomes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(new.clone());
-        seen.push(new);
+            .count(outcome.counted(), self.most_outcomes, &self.room)
     }
 
     pub fn retried(&self) {

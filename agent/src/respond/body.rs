@@ -2,13 +2,14 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+
+use super::http2_body::Http2Body;
 
 /// The bytes of a request or of a response; relayed frame by frame, never collected.
 ///
@@ -21,7 +22,7 @@ pub enum Body {
     Empty,
     Full(Bytes),
     Http1(Incoming),
-    Http2(h2::RecvStream),
+    Http2(Http2Body),
     /// It broke off before its end.
     Broken(BrokenOff),
 }
@@ -95,6 +96,24 @@ fn is_malformed(error: &hyper::Error) -> bool {
     })
 }
 
+impl Body {
+    /// The stream of an HTTP/2 message, which may have none.
+    pub fn of_stream(stream: h2::RecvStream) -> Self {
+        if stream.is_end_stream() {
+            Self::Empty
+        } else {
+            Self::Http2(Http2Body::new(stream))
+        }
+    }
+
+    /// Called while the next hop has no room: see [`Http2Body::take_over`].
+    pub fn take_over(&mut self, cx: &mut Context<'_>) {
+        if let Self::Http2(body) = self {
+            body.take_over(cx);
+        }
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
@@ -116,7 +135,7 @@ impl http_body::Body for Body {
                 })
             }
             Self::Http1(incoming) => Pin::new(incoming).poll_frame(cx).map_err(BodyError::from),
-            Self::Http2(stream) => poll_h2(stream, cx),
+            Self::Http2(body) => body.poll_frame(cx),
             Self::Broken(broken) => return Poll::Ready(Some(Err(BodyError::Before(*broken)))),
         };
         if let Poll::Ready(Some(Err(error))) = &frame {
@@ -144,29 +163,4 @@ impl http_body::Body for Body {
             Self::Http2(_) | Self::Broken(_) => SizeHint::default(),
         }
     }
-}
-
-/// Gives the window back as bytes are taken: the next hop takes a frame only when it has room for it, so a slow
-/// reader at one end stops the sender at the other.
-fn poll_h2(
-    stream: &mut h2::RecvStream,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-    // The end may come as an empty DATA frame; it is not worth one of ours.
-    loop {
-        match ready!(stream.poll_data(cx)) {
-            Some(Ok(data)) => {
-                if data.is_empty() && !stream.is_end_stream() {
-                    continue;
-                }
-                // Fails only when the stream is gone, which the next poll says.
-                let _ = stream.flow_control().release_capacity(data.len());
-                return Poll::Ready(Some(Ok(Frame::data(data))));
-            }
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-            None => break,
-        }
-    }
-    let trailers: Option<HeaderMap> = ready!(stream.poll_trailers(cx))?;
-    Poll::Ready(trailers.map(|t| Ok(Frame::trailers(t))))
 }

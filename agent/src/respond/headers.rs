@@ -23,8 +23,13 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Takes the last hop's headers off a request and makes it fit for the next hop (RFC 9110 section 7.6.1,
-/// RFC 9113 section 8.2.2). Adds the caller to `x-forwarded-for`.
-pub fn prepare_request(head: &mut request::Parts, caller: IpAddr, via: Via) -> Result<(), LocalError> {
+/// RFC 9113 section 8.2.2). Adds the caller to `x-forwarded-for`, as
+/// `unknown` when its address is not known: the last entry is always this engine's word.
+pub fn prepare_request(
+    head: &mut request::Parts,
+    caller: Option<IpAddr>,
+    via: Via,
+) -> Result<(), LocalError> {
     let upgrade = upgrade_of(head);
     let trailers = accepts_trailers(&head.headers);
     remove_hop_by_hop(&mut head.headers);
@@ -118,8 +123,11 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Appends the caller unless it stands last already: a request that passes two engines names its caller once.
-fn forwarded_for(headers: &mut HeaderMap, caller: IpAddr) {
-    let caller = caller.to_canonical();
+fn forwarded_for(headers: &mut HeaderMap, caller: Option<IpAddr>) {
+    let Some(caller) = caller.map(|caller| caller.to_canonical()) else {
+        headers.append(X_FORWARDED_FOR, HeaderValue::from_static("unknown"));
+        return;
+    };
     match headers.entry(X_FORWARDED_FOR) {
         Entry::Vacant(entry) => {
             if let Ok(value) = HeaderValue::try_from(caller.to_string()) {
@@ -222,7 +230,7 @@ mod tests {
 
     fn check(via: Via, version: Version, uri: &str, headers: &[(&str, &str)], expect: &[&str]) {
         let mut head = head(version, uri, headers);
-        prepare_request(&mut head, CALLER, via).unwrap();
+        prepare_request(&mut head, Some(CALLER), via).unwrap();
         assert_eq!(lines(&head.headers), expect, "{uri} {headers:?}");
     }
 
@@ -251,7 +259,7 @@ mod tests {
         ];
         check(Via::Http1, Version::HTTP_11, "/ws", &sent, &expect);
         let mut head = head(Version::HTTP_11, "/ws", &sent);
-        assert!(prepare_request(&mut head, CALLER, Via::Http2).is_err());
+        assert!(prepare_request(&mut head, Some(CALLER), Via::Http2).is_err());
     }
 
     #[test]
@@ -275,9 +283,17 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_without_an_address_cannot_pass_for_another() {
+        let mut forged = head(Version::HTTP_11, "/", &[("x-forwarded-for", "10.0.0.9")]);
+        prepare_request(&mut forged, None, Via::Http1).unwrap();
+        let all = ["x-forwarded-for: 10.0.0.9", "x-forwarded-for: unknown"];
+        assert_eq!(lines(&forged.headers), all);
+    }
+
+    #[test]
     fn host_and_authority_become_each_other() {
         let mut up = head(Version::HTTP_11, "/a?b", &[("host", "echo.demo:80")]);
-        prepare_request(&mut up, CALLER, Via::Http2).unwrap();
+        prepare_request(&mut up, Some(CALLER), Via::Http2).unwrap();
         assert_eq!(up.uri, "http://echo.demo:80/a?b");
         assert!(!up.headers.contains_key(header::HOST));
         let mut down = head(
@@ -285,7 +301,7 @@ mod tests {
             "http://echo.demo/a?b",
             &[("cookie", "a=1"), ("cookie", "b=2")],
         );
-        prepare_request(&mut down, CALLER, Via::Http1).unwrap();
+        prepare_request(&mut down, Some(CALLER), Via::Http1).unwrap();
         assert_eq!(down.uri, "/a?b");
         assert_eq!(
             lines(&down.headers),

@@ -1,6 +1,7 @@
 //! What the caller gets: a relayed answer with the hop's own headers taken off, or a local error that says why.
 
 mod body;
+mod http2_body;
 mod headers;
 mod local;
 

@@ -16,7 +16,10 @@ use http_body::{Body as _, Frame, SizeHint};
 use smallvec::SmallVec;
 
 use super::Sent;
-use crate::respond::{Body, BodyError, BrokenOff};
+use crate::{
+    respond::{Body, BodyError, BrokenOff},
+    share::{Holding, Local, Share},
+};
 
 /// The body of one request, over all its attempts.
 ///
@@ -30,6 +33,7 @@ pub struct RequestBody(Rc<RefCell<Shared>>);
 #[derive(Debug)]
 struct Shared {
     source: Body,
+    share: Rc<Local>,
     kept: Kept,
     trailers: Option<HeaderMap>,
     end: End,
@@ -57,21 +61,25 @@ enum Kept {
         chunks: SmallVec<[Bytes; 2]>,
         bytes: usize,
         bound: usize,
+        /// What the copy takes up of the pod's share.
+        paid: Option<Holding>,
     },
     TooLong,
 }
 
 impl RequestBody {
-    /// Keeps up to `bound` bytes.
-    pub fn new(source: Body, bound: usize) -> Self {
+    /// Keeps up to `bound` bytes, for which `share` pays.
+    pub fn new(source: Body, bound: usize, share: &Rc<Local>) -> Self {
         let ended = source.is_end_stream();
         let kept = Kept::Chunks {
             chunks: SmallVec::new(),
             bytes: 0,
             bound,
+            paid: None,
         };
         Self(Rc::new(RefCell::new(Shared {
             source,
+            share: share.clone(),
             kept,
             trailers: None,
             end: if ended { End::Ended } else { End::Open },
@@ -169,6 +177,16 @@ pub struct AttemptBody {
     trailers_given: bool,
 }
 
+impl AttemptBody {
+    /// Called while the endpoint has no room for what has been read.
+    pub fn take_over(&self, cx: &mut Context<'_>) {
+        let mut shared = self.shared.borrow_mut();
+        if shared.attempt == self.attempt {
+            shared.source.take_over(cx);
+        }
+    }
+}
+
 impl http_body::Body for AttemptBody {
     type Data = Bytes;
     type Error = AttemptError;
@@ -256,13 +274,30 @@ impl http_body::Body for AttemptBody {
 
 impl Shared {
     fn keep(&mut self, data: &Bytes) {
-        if let Kept::Chunks { chunks, bytes, bound } = &mut self.kept {
-            if *bytes + data.len() <= *bound {
+        if let Kept::Chunks {
+            chunks,
+            bytes,
+            bound,
+            paid,
+        } = &mut self.kept
+        {
+            if *bytes + data.len() <= *bound && pay(&self.share, paid, data.len() as u64) {
                 *bytes += data.len();
                 chunks.push(data.clone());
             } else {
                 self.kept = Kept::TooLong;
             }
+        }
+    }
+}
+
+/// Pays for `more` bytes of a copy; false when the pod may not keep them.
+fn pay(share: &Rc<Local>, paid: &mut Option<Holding>, more: u64) -> bool {
+    match paid {
+        Some(paid) => paid.grow(more),
+        None => {
+            *paid = share.take(Share::Memory, more);
+            paid.is_some()
         }
     }
 }
@@ -292,6 +327,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::share::unbounded;
 
     async fn read(body: AttemptBody) -> Bytes {
         body.collect().await.unwrap().to_bytes()
@@ -299,7 +335,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_short_body_can_be_sent_again() {
-        let body = RequestBody::new(Body::Full("hello".into()), 64);
+        let body = RequestBody::new(Body::Full("hello".into()), 64, &unbounded());
         for _ in 0..3 {
             assert_eq!(read(body.attempt().unwrap()).await, "hello");
         }
@@ -308,14 +344,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_over_the_bound_is_sent_once() {
-        let body = RequestBody::new(Body::Full("hello".into()), 4);
+        let body = RequestBody::new(Body::Full("hello".into()), 4, &unbounded());
         assert_eq!(read(body.attempt().unwrap()).await, "hello");
         assert!(body.attempt().is_none());
     }
 
     #[tokio::test]
     async fn an_earlier_attempt_gets_nothing_more() {
-        let body = RequestBody::new(Body::Full("hello".into()), 64);
+        let body = RequestBody::new(Body::Full("hello".into()), 64, &unbounded());
         let mut first = body.attempt().unwrap();
         assert_eq!(read(body.attempt().unwrap()).await, "hello");
         assert!(matches!(first.frame().await, Some(Err(AttemptError::Superseded))));
@@ -323,7 +359,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_kept_once_the_answer_has_begun() {
-        let body = RequestBody::new(Body::Full("hello".into()), 64);
+        let body = RequestBody::new(Body::Full("hello".into()), 64, &unbounded());
         let attempt = body.attempt().unwrap();
         body.keep_no_longer();
         assert_eq!(read(attempt).await, "hello");

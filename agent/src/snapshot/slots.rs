@@ -1,15 +1,15 @@
 //! Which pod has which slot.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, VecDeque};
 
 use crate::model::{MAX_SLOTS, PodName, Slot};
 
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     taken: HashMap<PodName, Slot>,
-    /// Slots given back, the longest unused first would be best; the smallest is simplest and enough, because a
-    /// slot is released only after the kernel has forgotten it.
-    free: BTreeSet<u16>,
+    /// Slots given back, the longest unused first: so late a segment as to meet the next pod of its slot is not likely,
+    /// though nothing depends on it.
+    free: VecDeque<u16>,
     next: u16,
 }
 
@@ -19,13 +19,12 @@ impl Slots {
         if let Some(slot) = self.taken.get(pod) {
             return Some(*slot);
         }
-        let value = match self.free.pop_first() {
-            Some(value) => value,
-            None if self.next < MAX_SLOTS => {
+        let value = match self.next {
+            next if next < MAX_SLOTS => {
                 self.next += 1;
-                self.next - 1
+                next
             }
-            None => return None,
+            _ => self.free.pop_front()?,
         };
         let slot = Slot::new(value)?;
         self.taken.insert(pod.clone(), slot);
@@ -34,7 +33,7 @@ impl Slots {
 
     pub(super) fn release(&mut self, pod: &PodName) -> Option<Slot> {
         let slot = self.taken.remove(pod)?;
-        self.free.insert(slot.get());
+        self.free.push_back(slot.get());
         Some(slot)
     }
 }

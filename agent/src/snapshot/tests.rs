@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Endpoint, Policy, Protocol};
+use crate::model::{Endpoint, PodAddresses, Policy, Protocol};
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -42,6 +42,7 @@ fn pod(pod: &str) -> Arc<Pod> {
         },
         workload: pod.into(),
         netns: "/run/netns/x".into(),
+        addresses: PodAddresses::default(),
         since: None,
         inbound: vec![],
     })

@@ -5,14 +5,16 @@
 //! A field that ends in `_be` is in network byte order; all others are in the machine's.
 #![no_std]
 
+mod own;
 mod redirect;
 mod tables;
 mod paths;
 
+pub use own::{OWN_COOKIE, OWN_SLOT};
 pub use paths::{Counters, NODE_COUNTERS, PATHS, Path};
 pub use redirect::{DESTINATIONS, PREFIX, PREFIX_BITS, Redirect, SLOTS};
 pub use tables::{
-    AddressKey, Beat, ConnectionKey, Destination, Held, LABEL_BYTES, Listener, Pod, Remembered,
+    AddressKey, Beat, ConnectionKey, Destination, Held, LABEL_BYTES, Listener, Pod, PodAddressKey, Remembered,
 };
 
 /// `SO_MARK` of the sockets that the agent opens inside pods. The kernel programs leave such sockets alone.

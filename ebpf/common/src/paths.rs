@@ -16,7 +16,7 @@ pub enum Path {
     PassedUnknown = 1,
     /// connect: not an enrolled pod. Counted for the node.
     PassedNotEnrolled = 2,
-    /// connect: the agent shows no sign of life.
+    /// connect: the agent shows no sign of life, or cannot take this pod's connections.
     PassedStale = 3,
     /// connect: an IPv6 address, and the pod has no `::1`.
     PassedNoIpv6 = 4,
@@ -34,7 +34,7 @@ pub enum Path {
     SkippedNodeAddress = 10,
     /// lookup: the connection came over the pod's own loopback.
     SkippedLoopback = 11,
-    /// lookup: the agent shows no sign of life.
+    /// lookup: the agent shows no sign of life, or cannot take this pod's connections.
     SkippedStale = 12,
     /// lookup: no listener stood in the slot.
     NoListener = 13,

@@ -56,6 +56,26 @@ impl AddressKey {
     }
 }
 
+/// An address and port inside one network namespace: two pods may have the same on an interface of their own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PodAddressKey {
+    pub netns_cookie: u64,
+    pub address: AddressKey,
+    pub zero: u32,
+}
+
+impl PodAddressKey {
+    #[inline(always)]
+    pub const fn new(netns_cookie: u64, address: AddressKey) -> Self {
+        Self {
+            netns_cookie,
+            address,
+            zero: 0,
+        }
+    }
+}
+
 /// A connection as the side that opened it sees it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,7 +94,9 @@ pub struct Pod {
     pub slot: u32,
     /// Port of the pod's outbound listener on `[::1]`; 0 when the pod has no `::1`.
     pub v6_port_be: u16,
-    pub zero: u16,
+    /// Ports of its other listeners: outbound and inbound on 127.0.0.1, inbound on `[::1]`.
+    pub ports_be: [u16; 3],
+    pub zero: u32,
     /// `namespace/name`.
     pub label: [u8; LABEL_BYTES],
 }
@@ -147,8 +169,9 @@ impl Listener {
 
 const _: () = {
     assert!(size_of::<AddressKey>() == 20);
+    assert!(size_of::<PodAddressKey>() == 32);
     assert!(size_of::<ConnectionKey>() == 36);
-    assert!(size_of::<Pod>() == 80);
+    assert!(size_of::<Pod>() == 88);
     assert!(size_of::<Destination>() == 80);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Remembered>() == 44);
@@ -160,6 +183,8 @@ const _: () = {
 mod user {
     // SAFETY: see the module.
     unsafe impl aya::Pod for super::AddressKey {}
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for super::PodAddressKey {}
     // SAFETY: see the module.
     unsafe impl aya::Pod for super::ConnectionKey {}
     // SAFETY: see the module.

@@ -17,7 +17,7 @@ struct Room {
 }
 
 /// In the order of `agent/src/lib.rs`.
-const ROOMS: [Room; 22] = [
+const ROOMS: [Room; 26] = [
     room(
         "model",
         "the words",
@@ -37,9 +37,21 @@ const ROOMS: [Room; 22] = [
         &["hyper", "tonic"],
     ),
     room(
+        "share",
+        "what a pod may hold, and its turn",
+        &["model"],
+        &["aya", "hyper"],
+    ),
+    room(
+        "transport",
+        "one TCP connection and its peer",
+        &[],
+        &["aya", "hyper"],
+    ),
+    room(
         "accept",
         "bytes in, protocol decided",
-        &["model", "config", "record", "drain"],
+        &["model", "config", "share", "record", "drain", "transport"],
         &["aya", "hyper"],
     ),
     room(
@@ -57,13 +69,13 @@ const ROOMS: [Room; 22] = [
     room(
         "pool",
         "connections out",
-        &["model", "config", "record", "drain"],
+        &["model", "config", "share", "record", "drain", "transport"],
         &["aya"],
     ),
     room(
         "retry",
         "again, or not",
-        &["model", "respond", "record"],
+        &["model", "share", "respond", "record"],
         &["tokio", "aya", "hyper"],
     ),
     room(
@@ -75,7 +87,7 @@ const ROOMS: [Room; 22] = [
     room(
         "record",
         "the only room that names metrics",
-        &["model"],
+        &["model", "share"],
         &["hyper", "aya"],
     ),
     Room {
@@ -84,8 +96,20 @@ const ROOMS: [Room; 22] = [
             "proxy",
             "the story",
             &[
-                "model", "config", "accept", "route", "balance", "pool", "retry", "respond", "record",
-                "snapshot", "drain",
+                "model",
+                "config",
+                "share",
+                "accept",
+                "route",
+                "balance",
+                "pool",
+                "retry",
+                "respond",
+                "record",
+                "snapshot",
+                "drain",
+                "transport",
+                "live",
             ],
             &["aya"],
         )
@@ -140,10 +164,12 @@ const ROOMS: [Room; 22] = [
         &[
             "model",
             "config",
+            "share",
             "import",
             "admin",
             "intercept",
             "telemetry",
+            "transport",
             "app",
         ],
         &["aya", "hyper"],
@@ -160,7 +186,14 @@ const ROOMS: [Room; 22] = [
         &[],
         &["aya", "hyper"],
     ),
+    room(
+        "live",
+        "alive while everything runs that must",
+        &[],
+        &["aya", "hyper"],
+    ),
     room("telemetry", "the agent's own log", &[], &["aya", "hyper"]),
+    room("fuzz", "what reads bytes that others choose", &["*"], &["aya"]),
     room("app", "the wiring", &["*"], &[]),
 ];
 

@@ -90,8 +90,12 @@ routes:
         pod: checked.pods[0].clone(),
         slot: slot(),
         state: PodState::Enrolled {
-            netns_cookie: 4097,
+            id: crate::model::EnrolmentId {
+                netns_cookie: 4097,
+                generation: 1,
+            },
             addresses: vec![[10, 1, 0, 5].into()],
+            over_share: 0,
             at: std::time::UNIX_EPOCH,
         },
     }];

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     ops::RangeInclusive,
     path::Path,
     sync::Arc,
@@ -17,7 +18,7 @@ use crate::{
         error::{At, Faults},
         schema,
     },
-    model::{InboundLimits, InboundPort, MAX_SLOTS, Pod, PodName},
+    model::{InboundLimits, InboundPort, MAX_SLOTS, Pod, PodAddresses, PodName},
 };
 
 /// What a time limit of an inbound port may be.
@@ -31,6 +32,7 @@ pub(super) fn check(pods: &[schema::Pod], faults: &mut Faults) -> Vec<Arc<Pod>> 
     }
     let mut checked = BTreeMap::new();
     let mut namespaces: HashMap<&Path, usize> = HashMap::new();
+    let mut addresses: HashMap<IpAddr, usize> = HashMap::new();
     for (index, pod) in pods.iter().enumerate() {
         let at = section.item(index);
         if let Some(first) = namespaces.insert(Path::new(&pod.netns), index) {
@@ -43,6 +45,19 @@ pub(super) fn check(pods: &[schema::Pod], faults: &mut Faults) -> Vec<Arc<Pod>> 
             );
         }
         let Some(pod) = one(pod, at, faults) else { continue };
+        if let PodAddresses::Given(given) = &pod.addresses {
+            for address in given {
+                if let Some(first) = addresses.insert(*address, index).filter(|first| *first != index) {
+                    let fault = format!("is an address of pods[{first}] too");
+                    faults.add(
+                        at.field("addresses"),
+                        address,
+                        fault,
+                        "give each address to one pod",
+                    );
+                }
+            }
+        }
         let name = pod.name.clone();
         if checked.insert(name.clone(), Arc::new(pod)).is_some() {
             faults.add(
@@ -69,6 +84,10 @@ fn one(pod: &schema::Pod, at: At<'_>, faults: &mut Faults) -> Option<Pod> {
         faults.add(at.field("netns"), &pod.netns, "is not an absolute path", remedy);
     }
     let inbound = inbound(&pod.inbound, at.field("inbound"), faults);
+    let addresses = match &pod.addresses {
+        None => PodAddresses::Interfaces,
+        Some(given) => PodAddresses::Given(words::ips(given, at.field("addresses"), faults)),
+    };
     let name = PodName {
         namespace: namespace?,
         name: name?,
@@ -78,6 +97,7 @@ fn one(pod: &schema::Pod, at: At<'_>, faults: &mut Faults) -> Option<Pod> {
         workload: workload?,
         netns: pod.netns.as_str().into(),
         inbound,
+        addresses,
         since: None,
     })
 }

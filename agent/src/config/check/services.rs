@@ -62,7 +62,7 @@ fn one(
 ) -> Option<Service> {
     let name = words::label(&service.name, at.field("name"), faults);
     let namespace = words::label(&service.namespace, at.field("namespace"), faults);
-    let addresses = addresses(&service.addresses, at.field("addresses"), faults);
+    let addresses = words::ips(&service.addresses, at.field("addresses"), faults);
     // Ports are looked at even when the name is wrong, for their own faults.
     let full_name = ServiceName {
         namespace: namespace.clone().unwrap_or_default(),
@@ -81,21 +81,6 @@ fn one(
         addresses,
         ports,
     })
-}
-
-fn addresses(texts: &[String], section: At<'_>, faults: &mut Faults) -> Vec<IpAddr> {
-    let mut checked = Vec::with_capacity(texts.len());
-    for (index, text) in texts.iter().enumerate() {
-        let at = section.item(index);
-        let Some(ip) = words::ip(text, at, faults) else {
-            continue;
-        };
-        if checked.contains(&ip) {
-            faults.add(at, ip, "is there already", "name each address once");
-        }
-        checked.push(ip);
-    }
-    checked
 }
 
 fn ports(

@@ -132,7 +132,7 @@ fn shapes_are_told_by_path() {
         "pods: [{nam: a}]",
         &[
             "pods[0].nam: unknown field `nam`, expected one of `name`, `namespace`, \
-        `workload`, `netns`, `inbound`",
+        `workload`, `netns`, `addresses`, `inbound`",
         ],
     );
     check("pods: [{name: a}]", &["pods[0]: missing field `netns`"]);

@@ -146,6 +146,22 @@ pub(super) fn ip(text: &str, at: At<'_>, faults: &mut Faults) -> Option<IpAddr> 
     reachable(ip, text, at, faults).then_some(ip)
 }
 
+/// Addresses of one thing, each once.
+pub(super) fn ips(texts: &[String], section: At<'_>, faults: &mut Faults) -> Vec<IpAddr> {
+    let mut checked = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        let at = section.item(index);
+        let Some(ip) = ip(text, at, faults) else {
+            continue;
+        };
+        if checked.contains(&ip) {
+            faults.add(at, ip, "is there already", "name each address once");
+        }
+        checked.push(ip);
+    }
+    checked
+}
+
 pub(super) fn socket_address(text: &str, at: At<'_>, faults: &mut Faults) -> Option<SocketAddr> {
     let Ok(address) = text.parse::<SocketAddr>() else {
         faults.add(

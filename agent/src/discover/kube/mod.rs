@@ -33,10 +33,13 @@ mod leader;
 mod source;
 mod pods;
 mod rights;
+mod fuzz;
 
 pub use board::{KubeBoard, ObjectFault, RequestCount};
 pub use client::{Cluster, Error};
 pub use demand::{KubeDemand, Use};
+pub(crate) use fuzz::objects as fuzz_objects;
+pub(crate) use pods::fuzz_inbound;
 pub use pods::{PodBoard, PodSource};
 pub use rights::{RIGHTS, Right};
 pub use source::{Inputs, KubeSource, Options};

@@ -33,7 +33,7 @@ impl fmt::Debug for PodUid {
 
 /// What a directory at or below the pods' control group is, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Directory {
+pub(in crate::discover) enum Directory {
     /// Holds the pods of one quality of service.
     Level,
     Pod(PodUid),
@@ -43,7 +43,7 @@ pub(super) enum Directory {
 }
 
 impl Directory {
-    pub(super) fn of(name: &str) -> Self {
+    pub(in crate::discover) fn of(name: &str) -> Self {
         if name.starts_with("crio-conmon-") {
             return Self::Monitor;
         }

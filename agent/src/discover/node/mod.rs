@@ -6,5 +6,5 @@ mod procs;
 mod tree;
 mod sandboxes;
 
-pub(super) use layout::PodUid;
+pub(super) use layout::{Directory, PodUid};
 pub(super) use sandboxes::{Network, Sandbox, Sandboxes};

@@ -71,11 +71,16 @@ struct Again {
     next: Instant,
 }
 
+/// A watch of a directory says that it has gone, and nothing says that there is another in its place.
+const ROOT_LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+
 #[derive(Debug)]
 pub(in crate::discover) struct Sandboxes {
     tree: Tree,
     node: NodeNetworks,
     known: HashMap<PodUid, Sandbox>,
+    /// When to see whether the control group of all pods is still the same.
+    roots: tokio::time::Interval,
     /// When to look again, and since when that has been done.
     again: BTreeMap<PodUid, Again>,
 }
@@ -87,6 +92,11 @@ impl Sandboxes {
             tree: Tree::open(root)?,
             node: NodeNetworks::read()?,
             known: HashMap::new(),
+            roots: {
+                let mut roots = tokio::time::interval(ROOT_LOOK);
+                roots.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+                roots
+            },
             again: BTreeMap::new(),
         };
         let pods: Vec<PodUid> = sandboxes.tree.pods().cloned().collect();
@@ -118,6 +128,7 @@ impl Sandboxes {
                     self.again.retain(|uid, _| !touched.contains(uid));
                     touched
                 }
+                _ = self.roots.tick() => self.tree.follow_root(),
                 () = look_again => {
                     let now = Instant::now();
                     let due = self.again.iter().filter(|(_, again)| again.next <= now);

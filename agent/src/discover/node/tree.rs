@@ -26,6 +26,8 @@ use crate::model::GroupId;
 pub(super) struct Tree {
     inotify: AsyncFd<Descriptor>,
     root: PathBuf,
+    /// The root that is watched; `None` when it is not there.
+    root_group: Option<GroupId>,
     watched: HashMap<WatchDescriptor, Watched>,
     pods: HashMap<PodUid, Pod>,
 }
@@ -63,6 +65,7 @@ impl Tree {
         let mut tree = Self {
             inotify,
             root: root.to_owned(),
+            root_group: group_of(root),
             watched: HashMap::new(),
             pods: HashMap::new(),
         };
@@ -103,6 +106,21 @@ impl Tree {
             }
         }
         Ok(changed)
+    }
+
+    /// Watches the root that has taken the place of the one that was watched. The pods of which something has changed then;
+    /// none while it is the same or not there.
+    pub(super) fn follow_root(&mut self) -> BTreeSet<PodUid> {
+        let mut changed = BTreeSet::new();
+        let now = group_of(&self.root);
+        if now != self.root_group {
+            self.root_group = now;
+            if now.is_some() {
+                tracing::warn!(path = %self.root.display(), "the control group of all pods has been made anew");
+                self.read_again(&mut changed);
+            }
+        }
+        changed
     }
 
     fn take(&mut self, event: InotifyEvent, changed: &mut BTreeSet<PodUid>) {
@@ -229,4 +247,8 @@ impl Tree {
             tracing::error!(path = %self.root.display(), %error, "pods are not seen");
         }
     }
+}
+
+fn group_of(path: &Path) -> Option<GroupId> {
+    fs::metadata(path).ok().map(|metadata| GroupId(metadata.ino()))
 }

@@ -135,6 +135,28 @@ impl ProgramOrder {
     }
 }
 
+/// The programs at a hook of the group, of those above and of those below, each with its group.
+pub(super) fn attached_around(group: &Path, hook: Hook) -> Result<Vec<(PathBuf, u32)>, InterceptError> {
+    let mut found = Vec::new();
+    for near in above(group) {
+        let file = cgroup::open(&near)?;
+        let ids = programs(&file, hook, Reach::Attached).map_err(|source| InterceptError::Order {
+            path: near.clone(),
+            hook: hook.as_str(),
+            source,
+        })?;
+        found.extend(ids.into_iter().map(|id| (near.clone(), id)));
+    }
+    for near in below(group) {
+        // Groups of pods go at any time.
+        let ids = cgroup::open(&near)
+            .ok()
+            .and_then(|file| programs(&file, hook, Reach::Attached).ok());
+        found.extend(ids.into_iter().flatten().map(|id| (near.clone(), id)));
+    }
+    Ok(found)
+}
+
 /// Where a program of the pods' group, or of one above, stands. `effective` are those that run for the group, in order.
 fn judge(effective: &[u32], ours: &BTreeSet<u32>, id: u32) -> Order {
     let place = |wanted: &dyn Fn(&u32) -> bool| effective.iter().position(wanted);
@@ -172,7 +194,7 @@ fn below(group: &Path) -> Vec<PathBuf> {
 }
 
 /// Of all loaded programs. One that goes meanwhile has none.
-fn names() -> HashMap<u32, String> {
+pub(super) fn names() -> HashMap<u32, String> {
     let programs = loaded_programs().filter_map(Result::ok);
     programs
         .map(|program| (program.id(), program.name_as_str().unwrap_or_default().to_owned()))

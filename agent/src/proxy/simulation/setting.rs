@@ -1,15 +1,16 @@
 //! What a world is furnished with.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use tokio::net::TcpListener;
 
 use crate::{
-    accept::{Acceptor, Permit},
+    accept::{Acceptor, Place},
     model::{
         Algorithm, CircuitBreaking, ConnectionPool, DestinationId, HashKey, LoadBalancer, Origins,
         OutlierDetection, Policy, Retry, ServiceName, ServicePortName, Timeouts,
     },
+    share::Local,
 };
 
 /// Attempts after the first, at most.
@@ -35,13 +36,13 @@ pub(super) fn name() -> ServicePortName {
     }
 }
 
-/// The right to a connection, from a connection that nobody uses.
-pub(super) async fn permit(acceptor: &Acceptor) -> Permit {
+/// The place of a connection, from a connection that nobody uses.
+pub(super) async fn place(acceptor: &Acceptor, pod: &Rc<Local>) -> Place {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dialled = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (_, permit) = acceptor.accept(&listener).await;
+    let (_, place) = acceptor.accept(&listener, pod).await;
     drop(dialled);
-    permit
+    place
 }
 
 pub(super) fn breaking(rng: &mut fastrand::Rng) -> CircuitBreaking {

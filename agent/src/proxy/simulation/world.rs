@@ -23,23 +23,28 @@ use self::check::Before;
 use super::{
     endpoint::{Book, Mood, Site},
     seen::Seen,
-    setting::{Nobody, RETRIES, breaking, name, permit, policy},
+    setting::{Nobody, RETRIES, breaking, name, place, policy},
 };
 use crate::{
-    accept::Acceptor,
+    accept::{Ability, Acceptor},
     drain,
-    model::{Endpoint, EndpointState, Pod, PodName, Policy, Protocol, Service, ServicePort, Slot, Update},
-    pool::{Here, Pools},
+    model::{
+        Endpoint, EndpointState, EnrolmentId, Pod, PodAddresses, PodName, Policy, Protocol, Service,
+        ServicePort, Update,
+    },
+    pool::Here,
     proxy::{
         Registry,
         exchange::exchange,
         inlet::Inlet,
+        local_pod::{LocalPod, LocalPods},
         local_ports::LocalPorts,
         view::View,
-        worker::{LocalPod, Worker},
+        worker::{EnrolledPod, Worker},
     },
-    record::{Hub, Recorder, Sink, Writer},
+    record::{Hub, LogBounds, Recorder, Sink, Writer},
     respond::Body,
+    share::unbounded,
     snapshot::{Destination, Reducer, Snapshot, Target},
 };
 
@@ -107,7 +112,7 @@ impl World {
         }
         let policy = policy(&mut rng);
         let hub = Hub::default();
-        let writer = Writer::start(Sink::Off).unwrap();
+        let writer = Writer::start(Sink::Off, LogBounds::default(), ()).unwrap();
         let registry = Registry::default();
         let (snapshot, published) = watch::channel(Arc::default());
         let (_, drain) = drain::channel();
@@ -115,15 +120,18 @@ impl World {
             let recorder = Recorder::new(&hub, &writer);
             Rc::new(Worker {
                 view: View::new(published.clone(), registry.clone()),
-                pools: Pools::default(),
-                acceptor: Acceptor::new(100, recorder.clone()),
+                pods: LocalPods::default(),
+                acceptor: Acceptor::new(Ability::new(Instant::now()), None, recorder.clone()),
                 recorder,
                 origins: Box::new(Nobody),
                 local_ports: LocalPorts::default(),
                 rng: RefCell::new(fastrand::Rng::with_seed(seed)),
-                drain: drain.clone(),
+                _drain: drain.guard(),
                 demand: Arc::new(()),
                 endpoints_wait: std::time::Duration::ZERO,
+                workers: 2,
+                limits: crate::transport::Limits::default(),
+                connections: std::cell::Cell::new(0),
             })
         };
         let mut this = Self {
@@ -159,25 +167,35 @@ impl World {
         this
     }
 
-    async fn inlet(&self, worker: usize, slot: u16, workload: &str) -> Rc<Inlet> {
+    async fn inlet(&self, worker: usize, number: u16, workload: &str) -> Rc<Inlet> {
         let worker = &self.workers[worker];
-        let pod = Rc::new(LocalPod {
-            slot: Slot::new(slot).unwrap(),
+        let id = EnrolmentId {
+            netns_cookie: number.into(),
+            generation: 1,
+        };
+        let enrolled = EnrolledPod {
+            id,
             pod: Arc::new(Pod {
                 name: PodName {
                     namespace: "demo".into(),
-                    name: format!("pod-{slot}").into(),
+                    name: format!("pod-{number}").into(),
                 },
                 workload: workload.into(),
                 netns: "/nowhere".into(),
+                addresses: PodAddresses::default(),
                 since: None,
                 inbound: Vec::new(),
             }),
             addresses: vec![[127, 0, 0, 1].into()],
-            sockets: Rc::new(Here),
-        });
+            sockets: Arc::new(Here),
+            account: unbounded().account().clone(),
+            outbound: Vec::new(),
+            inbound: Vec::new(),
+        };
+        let (pod, _) = LocalPod::new(worker, &enrolled);
         let destination = Destination::new(([10, 96, 0, 1], 80).into(), Target::Service(name()));
-        Inlet::outbound(worker, &pod, &destination, permit(&worker.acceptor).await)
+        let place = place(&worker.acceptor, &pod.share).await;
+        Inlet::outbound(worker, &pod, &destination, place)
     }
 
     /// Gives the workers the configuration as it is now.
@@ -258,8 +276,8 @@ impl World {
         let now = Instant::now();
         self.registry
             .look_after(&self.snapshot.borrow().clone(), now.into_std(), &mut self.sweeps);
-        for worker in &self.workers {
-            worker.pools.sweep(now);
+        for inlet in &self.inlets {
+            inlet.pod.pools.sweep(now);
         }
         for _ in 0..TURNS {
             yield_now().await;

@@ -1,6 +1,6 @@
 //! What the agent keeps of a pod object. Pure.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::{inbound, objects, workload::workload};
 use crate::{
@@ -83,6 +83,8 @@ pub(super) struct Facts {
     pub(super) is_mirror: bool,
     pub(super) workload: Arc<str>,
     pub(super) inbound: Vec<InboundPort>,
+    /// As its kubelet reports them; none before that.
+    pub(super) addresses: Vec<IpAddr>,
     /// Services that it says it dials.
     pub(super) services: BTreeSet<ServiceName>,
     /// Its own label.
@@ -122,6 +124,7 @@ impl Facts {
             is_mirror: static_uid.is_some(),
             workload: workload(pod).into(),
             inbound,
+            addresses: addresses(&pod.status),
             services,
             mesh,
             host_network: pod.spec.host_network,
@@ -164,6 +167,19 @@ pub(super) fn name(meta: &objects::Meta) -> PodName {
         namespace: meta.namespace.as_str().into(),
         name: meta.name.as_str().into(),
     }
+}
+
+/// What is no address is none of the pod's.
+fn addresses(status: &objects::PodStatus) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for reported in &status.pod_ips {
+        if let Ok(ip) = reported.ip.parse::<IpAddr>()
+            && !addresses.contains(&ip.to_canonical())
+        {
+            addresses.push(ip.to_canonical());
+        }
+    }
+    addresses
 }
 
 fn services(meta: &objects::Meta, faults: &mut Vec<String>) -> BTreeSet<ServiceName> {

@@ -22,7 +22,7 @@ use crate::{
         kube::{demand::Use, seen::Seen, watch::Event},
         node::{Network, PodUid, Sandbox},
     },
-    model::{Bystander, GroupId, Pod, PodName, PodNetns, Standing, Update},
+    model::{Bystander, GroupId, Pod, PodAddresses, PodName, PodNetns, Standing, Update},
 };
 
 #[derive(Debug, Default)]
@@ -194,7 +194,12 @@ impl Join {
                         if pod == **told {
                             continue;
                         }
-                        pod.since = Some(now.into_std());
+                        // Addresses come when it is enrolled already.
+                        let addresses = std::mem::replace(&mut pod.addresses, told.addresses.clone());
+                        if pod != **told {
+                            pod.since = Some(now.into_std());
+                        }
+                        pod.addresses = addresses;
                     }
                     let pod = Arc::new(pod);
                     self.told.insert(name, pod.clone());
@@ -361,6 +366,7 @@ impl Entry {
             name: self.facts.name.clone(),
             workload: self.facts.workload.clone(),
             netns: PodNetns::Open(netns.clone()),
+            addresses: PodAddresses::Given(self.facts.addresses.clone()),
             inbound: self.facts.inbound.clone(),
             since: since.map(Instant::into_std),
         })

@@ -17,6 +17,8 @@ mod join;
 mod saved;
 mod board;
 mod source;
+mod fuzz;
 
 pub use board::PodBoard;
+pub(crate) use fuzz::{inbound as fuzz_inbound, object as fuzz_object};
 pub use source::PodSource;

@@ -67,9 +67,17 @@ pub(super) struct ContainerPort {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub(super) struct PodStatus {
     pub(super) phase: Option<String>,
+    #[serde(rename = "podIPs")]
+    pub(super) pod_ips: Vec<PodIp>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct PodIp {
+    pub(super) ip: String,
 }
 
 impl Watched for Pod {

@@ -1,0 +1,245 @@
+//! A pod as one worker knows it, from its enrolment until nothing of it is left.
+//!
+//! ```text
+//! enrol ─▶ listening ──withdraw──▶ draining: GOAWAY, connection: close ──▶ ended: every task of the pod
+//!              └──────network namespace gone────────────────────────────────▲
+//! ```
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io, net,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, time::Instant};
+
+use super::{
+    connection,
+    guards::Guards,
+    local_ports::called,
+    own_addresses::OwnAddresses,
+    worker::{EnrolledPod, Worker},
+};
+use crate::{
+    drain,
+    model::{Ending, EnrolmentId, InboundPort, Pod},
+    pool::{Pools, Sockets},
+    record::{PodCounters, ScopeKey},
+    retry::AttemptBody,
+    share::{Holding, Local, Peers, Share, Task},
+};
+
+/// How long a withdrawn pod's listeners, and those of an agent that ends, go on accepting: connections that the
+/// kernel redirected before it was told are in their backlog.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// Owns what the worker has for the pod: its pools, and every task that holds a socket in its network namespace. A
+/// connection that was accepted for one enrolment is served by this value to its end and never by the next one.
+#[derive(Debug)]
+pub(super) struct LocalPod {
+    pub(super) id: EnrolmentId,
+    pub(super) pod: Arc<Pod>,
+    pub(super) addresses: OwnAddresses,
+    pub(super) sockets: Rc<dyn Sockets>,
+    pub(super) pools: Pools<AttemptBody>,
+    /// What it pays with. Everything that runs for the pod is spawned here.
+    pub(super) share: Rc<Local>,
+    /// Who calls its inbound ports.
+    pub(super) peers: Rc<Peers>,
+    /// Combinations of labels that its connections are counted under.
+    series: RefCell<HashMap<ScopeKey, Holding>>,
+    pub(super) counters: PodCounters,
+    /// Signals that connections are to be finished.
+    pub(super) drain: drain::Watch,
+    inbound: Vec<(InboundPort, Arc<Guards>)>,
+}
+
+impl LocalPod {
+    /// With the trigger of its drain.
+    pub(super) fn new(worker: &Worker, enrolled: &EnrolledPod) -> (Rc<Self>, drain::Trigger) {
+        let (trigger, drain) = drain::channel();
+        let (id, pod) = (enrolled.id, enrolled.pod.clone());
+        let guarded = |port: &InboundPort| {
+            let registry = worker.view.registry();
+            let guards = registry.inbound(called(&pod, port.port), id, &port.limits);
+            (*port, guards)
+        };
+        let inbound = pod.inbound.iter().map(guarded).collect();
+        let share = Local::new(enrolled.account.clone());
+        let sockets: Rc<dyn Sockets> = Rc::new(enrolled.sockets.clone());
+        let local = Self {
+            id,
+            addresses: OwnAddresses::new(&enrolled.addresses),
+            pools: Pools::new(sockets.clone(), share.clone()),
+            sockets,
+            share,
+            peers: Rc::default(),
+            series: RefCell::default(),
+            counters: worker.recorder.counters.pod(id),
+            drain,
+            inbound,
+            pod,
+        };
+        (Rc::new(local), trigger)
+    }
+
+    /// The inbound port, and what bounds calls to it.
+    pub(super) fn inbound(&self, port: u16) -> Option<&(InboundPort, Arc<Guards>)> {
+        self.inbound.iter().find(|(inbound, _)| inbound.port == port)
+    }
+
+    /// `key`, or the common one of all that are more than the pod may have.
+    pub(super) fn series(&self, key: ScopeKey) -> ScopeKey {
+        let mut series = self.series.borrow_mut();
+        if series.contains_key(&key) {
+            return key;
+        }
+        match self.share.take(Share::Series, 1) {
+            Some(paid) => drop(series.insert(key.clone(), paid)),
+            None => return ScopeKey::other(key.direction),
+        }
+        key
+    }
+
+    pub(super) fn ports(&self) -> &[(InboundPort, Arc<Guards>)] {
+        &self.inbound
+    }
+}
+
+impl Drop for LocalPod {
+    /// The last connection has ended: what is left are connections to endpoints that nobody uses.
+    fn drop(&mut self) {
+        self.share.end();
+    }
+}
+
+/// The enrolments of one worker that have not ended.
+#[derive(Debug, Default)]
+pub(super) struct LocalPods(RefCell<HashMap<EnrolmentId, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    pod: Weak<LocalPod>,
+    share: Rc<Local>,
+    /// Those that accept. Each holds the pod, which goes with them when it has no connection.
+    accepting: Vec<Task>,
+    /// `None` once the drain has begun.
+    trigger: Option<drain::Trigger>,
+}
+
+impl LocalPods {
+    /// Accepts the pod's connections from now on.
+    pub(super) fn enrol(&self, worker: &Rc<Worker>, mut enrolled: EnrolledPod) -> io::Result<()> {
+        let outbound = registered(&mut enrolled.outbound)?;
+        let inbound = registered(&mut enrolled.inbound)?;
+        let (pod, trigger) = LocalPod::new(worker, &enrolled);
+        let mut entry = Entry {
+            pod: Rc::downgrade(&pod),
+            share: pod.share.clone(),
+            accepting: Vec::new(),
+            trigger: Some(trigger),
+        };
+        worker.local_ports.enrol(pod.id, &enrolled.addresses, pod.ports());
+        for listener in outbound {
+            let (worker, pod) = (worker.clone(), pod.clone());
+            entry.accepting.push(pod.share.clone().task(async move {
+                loop {
+                    let (stream, place) = worker.acceptor.accept(&listener, &pod.share).await;
+                    let connection = connection::outbound(worker.clone(), pod.clone(), stream, place);
+                    pod.share.spawn(connection);
+                }
+            }));
+        }
+        for listener in inbound {
+            let (worker, pod) = (worker.clone(), pod.clone());
+            entry.accepting.push(pod.share.clone().task(async move {
+                loop {
+                    let (stream, place) = worker.acceptor.accept(&listener, &pod.share).await;
+                    let connection = connection::inbound(worker.clone(), pod.clone(), stream, place);
+                    pod.share.spawn(connection);
+                }
+            }));
+        }
+        self.0.borrow_mut().insert(enrolled.id, entry);
+        Ok(())
+    }
+
+    /// `None` when it has ended.
+    pub(super) fn get(&self, id: EnrolmentId) -> Option<Rc<LocalPod>> {
+        self.0.borrow().get(&id)?.pod.upgrade()
+    }
+
+    /// Ends an enrolment, and with it those of the same network namespace that it had replaced.
+    pub(super) fn withdraw(&self, id: EnrolmentId, ending: Ending, drain_timeout: Duration) {
+        let mut entries = self.0.borrow_mut();
+        entries.retain(|_, entry| entry.pod.strong_count() > 0);
+        let same = entries
+            .iter_mut()
+            .filter(|(of, _)| of.netns_cookie == id.netns_cookie && of.generation <= id.generation);
+        for (_, entry) in same {
+            match ending {
+                Ending::Replaced => entry.drain(None),
+                Ending::Drained => entry.drain(Some(drain_timeout)),
+                Ending::Gone => entry.end(),
+            }
+        }
+    }
+
+    /// The agent ends: connections in hand are finished, and no more are taken.
+    pub(super) async fn drain(&self) {
+        for entry in self.0.borrow().values() {
+            entry.trigger.iter().for_each(drain::Trigger::signal);
+        }
+        tokio::time::sleep(LINGER).await;
+        for entry in self.0.borrow_mut().values_mut() {
+            entry.accepting.drain(..).for_each(Task::end);
+        }
+    }
+
+    /// Closes connections to endpoints that have been idle for longer than allowed.
+    pub(super) fn sweep(&self, now: Instant) {
+        for pod in self.0.borrow().values().filter_map(|entry| entry.pod.upgrade()) {
+            pod.pools.sweep(now);
+        }
+    }
+}
+
+impl Entry {
+    /// Lets connections be finished, for ever without a `limit`.
+    fn drain(&mut self, limit: Option<Duration>) {
+        if let Some(trigger) = &self.trigger {
+            trigger.signal();
+        }
+        let accepting = std::mem::take(&mut self.accepting);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(LINGER).await;
+            accepting.into_iter().for_each(Task::end);
+        });
+        if let Some(limit) = limit {
+            let (trigger, share) = (self.trigger.take(), self.share.clone());
+            tokio::task::spawn_local(async move {
+                match trigger {
+                    Some(trigger) => drop(trigger.drain(limit.max(LINGER)).await),
+                    None => tokio::time::sleep(limit).await,
+                }
+                share.end();
+            });
+        }
+    }
+
+    /// Ends whatever there is.
+    fn end(&mut self) {
+        self.accepting.drain(..).for_each(Task::end);
+        self.share.end();
+    }
+}
+
+fn registered(listeners: &mut Vec<net::TcpListener>) -> io::Result<Vec<TcpListener>> {
+    std::mem::take(listeners)
+        .into_iter()
+        .map(TcpListener::from_std)
+        .collect()
+}

@@ -1,0 +1,351 @@
+//! Whose task runs next at a worker.
+//!
+//! Each pod's tasks have a queue of their own, and the pods take turns as the flows of FQ-CoDel do (RFC 8290 section
+//! 4.2): a pod may use a quantum of time, then the next has its turn, and a pod that has just become ready goes before
+//! those that have been busy. The time that a task took is the pod's, so the clock that decides the turns makes the
+//! bill as well.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    fmt,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::{Rc, Weak},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use async_task::Runnable;
+
+use super::{
+    clock,
+    flow::{Flow, Listed, Ready},
+    local::Local,
+    paced,
+};
+
+/// What a pod may use before the next has its turn, in nanoseconds. About as long as a few requests take.
+const QUANTUM: i64 = 25_000;
+/// After so long the sockets and timers are asked again, whatever is ready. In nanoseconds.
+const SLICE: u64 = 100_000;
+
+thread_local!(static HERE: RefCell<Option<Rc<Turns>>> = const { RefCell::new(None) });
+
+/// The queues of one worker.
+#[derive(Default)]
+pub struct Turns {
+    /// Pods that have just become ready.
+    new: RefCell<VecDeque<Arc<Flow>>>,
+    old: RefCell<VecDeque<Arc<Flow>>>,
+    /// Of [`Turns::run`].
+    waker: RefCell<Option<Waker>>,
+    /// `run` waits for something to become ready.
+    waits: Cell<bool>,
+    elsewhere: Arc<Elsewhere>,
+    /// Tasks that have not ended.
+    tasks: Cell<usize>,
+    ends: Cell<bool>,
+    /// Pods with time that has not been billed.
+    unbilled: RefCell<Vec<Arc<Flow>>>,
+    /// Nanoseconds that the worker used for itself and that have not been billed.
+    own: Cell<u64>,
+    /// CPU time of the thread up to the last bill.
+    billed: Cell<u64>,
+    pods: RefCell<Vec<Weak<Local>>>,
+}
+
+/// Tasks that other threads have woken.
+#[derive(Default)]
+pub(super) struct Elsewhere(Mutex<Woken>);
+
+#[derive(Default)]
+struct Woken {
+    tasks: Vec<(Arc<Flow>, Runnable)>,
+    waker: Option<Waker>,
+}
+
+/// Why [`Turns::run`] stops for a moment.
+enum Stop {
+    /// Sockets and timers are to be asked.
+    Slice,
+    /// The last task has ended.
+    End,
+}
+
+/// A task that ends when this is dropped.
+pub struct Task(Running);
+
+enum Running {
+    InTurn {
+        _task: async_task::Task<()>,
+    },
+    /// Of a thread without turns.
+    Apart(tokio::task::JoinHandle<()>),
+}
+
+impl Elsewhere {
+    pub(super) fn woke(&self, flow: Arc<Flow>, task: Runnable) {
+        let mut woken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        woken.tasks.push((flow, task));
+        let waker = woken.waker.clone();
+        drop(woken);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn take(&self) -> Vec<(Arc<Flow>, Runnable)> {
+        let mut woken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut woken.tasks)
+    }
+
+    fn wake_by(&self, waker: Waker) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).waker = Some(waker);
+    }
+}
+
+/// `flow` has one task more that is ready. On the flow's own thread.
+pub(super) fn ready(flow: &Arc<Flow>, state: &Ready) {
+    HERE.with_borrow(|here| {
+        let Some(turns) = here else { return };
+        if state.listed.get() == Listed::No {
+            // What it used beyond its last turn is still to be made up for.
+            state.credit.set(state.credit.get().min(0) + QUANTUM);
+            state.listed.set(Listed::New);
+            turns.new.borrow_mut().push_back(flow.clone());
+        }
+        if turns.waits.replace(false)
+            && let Some(waker) = &*turns.waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    });
+}
+
+/// Of this thread; another of its own where there are no turns, as in tests of other rooms.
+pub(super) fn elsewhere() -> Arc<Elsewhere> {
+    HERE.with_borrow(|here| here.as_ref().map(|turns| turns.elsewhere.clone()))
+        .unwrap_or_default()
+}
+
+pub(super) fn enter(pod: &Rc<Local>) {
+    HERE.with_borrow(|here| {
+        if let Some(turns) = here {
+            turns.pods.borrow_mut().push(Rc::downgrade(pod));
+        }
+    });
+}
+
+/// Counts a task until it has ended, in whichever way.
+struct Counted(Rc<Turns>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.tasks.set(self.0.tasks.get() - 1);
+    }
+}
+
+pub(super) fn spawn(flow: &Arc<Flow>, task: impl Future<Output = ()> + 'static) -> Task {
+    let Some(turns) = HERE.with_borrow(Clone::clone) else {
+        return Task(Running::Apart(tokio::task::spawn_local(task)));
+    };
+    turns.tasks.set(turns.tasks.get() + 1);
+    let counted = Counted(turns);
+    let task = async move {
+        let _counted = counted;
+        task.await;
+    };
+    let flow = flow.clone();
+    let (runnable, task) = async_task::spawn_local(task, move |task| flow.schedule(task));
+    runnable.schedule();
+    Task(Running::InTurn { _task: task })
+}
+
+impl Task {
+    /// Lets it run to its own end.
+    pub fn detach(self) {
+        match self.0 {
+            Running::InTurn { _task } => _task.detach(),
+            Running::Apart(task) => drop(task),
+        }
+    }
+
+    /// Ends it.
+    pub fn end(self) {
+        match self.0 {
+            Running::InTurn { _task } => drop(_task),
+            Running::Apart(task) => task.abort(),
+        }
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Task")
+    }
+}
+
+impl fmt::Debug for Turns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turns").finish_non_exhaustive()
+    }
+}
+
+impl Turns {
+    /// The turns of this thread from now on.
+    pub fn begin() -> Rc<Self> {
+        let turns = Rc::new(Self::default());
+        turns.billed.set(clock::of_thread());
+        HERE.set(Some(turns.clone()));
+        turns
+    }
+
+    /// Runs what is ready, until [`Turns::end`] was called and the last task has ended.
+    pub async fn run(self: Rc<Self>) {
+        while let Stop::Slice = poll_fn(|cx| self.slice(cx)).await {
+            // Comes back when sockets and timers have been asked.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// No task will be spawned by anybody but tasks.
+    pub fn end(&self) {
+        self.ends.set(true);
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn slice(&self, cx: &mut Context<'_>) -> Poll<Stop> {
+        let stopped = self.run_ready(cx);
+        paced::end();
+        stopped
+    }
+
+    fn run_ready(&self, cx: &mut Context<'_>) -> Poll<Stop> {
+        self.waits.set(false);
+        let known = (self.waker.borrow().as_ref()).is_some_and(|waker| waker.will_wake(cx.waker()));
+        if !known {
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            self.elsewhere.wake_by(cx.waker().clone());
+        }
+        for (flow, task) in self.elsewhere.take() {
+            flow.schedule(task);
+        }
+        let begun = clock::now();
+        let mut last = begun;
+        while let Some((flow, task)) = self.next() {
+            paced::begin(last);
+            // A panic is the task's own; async-task drops its future.
+            if catch_unwind(AssertUnwindSafe(|| task.run())).is_err() {
+                tracing::error!(pod = %flow.account().pod(), "a task of the pod panicked");
+            }
+            let now = clock::now();
+            self.charge(&flow, now - last);
+            last = now;
+            if now - begun >= SLICE || !tokio::task::coop::has_budget_remaining() {
+                return Poll::Ready(Stop::Slice);
+            }
+        }
+        if self.ends.get() && self.tasks.get() == 0 {
+            return Poll::Ready(Stop::End);
+        }
+        self.waits.set(true);
+        Poll::Pending
+    }
+
+    /// The next task, of the pod whose turn it is.
+    fn next(&self) -> Option<(Arc<Flow>, Runnable)> {
+        loop {
+            let (list, listed) = match self.new.borrow().is_empty() {
+                false => (&self.new, Listed::New),
+                true => (&self.old, Listed::Old),
+            };
+            let flow = list.borrow().front().cloned()?;
+            let ready = flow.here()?;
+            if ready.credit.get() <= 0 {
+                ready.credit.set(ready.credit.get() + QUANTUM);
+                self.shift(list, Listed::Old);
+                continue;
+            }
+            if let Some(task) = ready.next() {
+                return Some((flow, task));
+            }
+            // One that becomes ready again and again goes behind those that wait already.
+            let waits = listed == Listed::New && !self.old.borrow().is_empty();
+            self.shift(list, if waits { Listed::Old } else { Listed::No });
+        }
+    }
+
+    /// Takes the first flow of `list` off it and puts it at the end of another.
+    fn shift(&self, list: &RefCell<VecDeque<Arc<Flow>>>, to: Listed) {
+        let Some(flow) = list.borrow_mut().pop_front() else {
+            return;
+        };
+        if let Some(ready) = flow.here() {
+            ready.listed.set(to);
+        }
+        if to == Listed::Old {
+            self.old.borrow_mut().push_back(flow);
+        }
+    }
+
+    fn charge(&self, flow: &Arc<Flow>, nanos: u64) {
+        let Some(ready) = flow.here() else { return };
+        if ready.used.get() == 0 {
+            self.unbilled.borrow_mut().push(flow.clone());
+        }
+        ready.used.set(ready.used.get() + nanos);
+        let charged = i64::try_from(nanos).unwrap_or(i64::MAX);
+        ready.credit.set(ready.credit.get().saturating_sub(charged));
+    }
+
+    /// Runs what the worker does for itself, for which no pod pays.
+    pub fn for_itself<T>(&self, work: impl FnOnce() -> T) -> T {
+        let begun = clock::now();
+        let result = work();
+        self.own.set(self.own.get() + clock::now() - begun);
+        result
+    }
+
+    /// Bills the thread's CPU time since the last bill to the pods, in proportion to the time of their tasks: what the
+    /// worker spends between two tasks is spent on their account.
+    ///
+    /// Returns that time.
+    pub fn bill(&self) -> Duration {
+        let now = clock::of_thread();
+        let spent = now - self.billed.replace(now);
+        let unbilled = self.unbilled.take();
+        let used = |flow: &Arc<Flow>| flow.here().map_or(0, |ready| ready.used.take());
+        let used: Vec<(Arc<Flow>, u64)> = unbilled
+            .into_iter()
+            .map(|flow| (flow.clone(), used(&flow)))
+            .collect();
+        let all = used.iter().map(|(_, nanos)| nanos).sum::<u64>() + self.own.take();
+        for (flow, nanos) in used {
+            flow.account().billed(in_proportion(spent, nanos, all));
+        }
+        Duration::from_nanos(spent)
+    }
+
+    /// Gives back what pods have been given and do not hold.
+    pub fn settle(&self) {
+        self.pods.borrow_mut().retain(|pod| match pod.upgrade() {
+            Some(pod) => {
+                pod.settle();
+                true
+            }
+            None => false,
+        });
+    }
+}
+
+fn in_proportion(spent: u64, part: u64, all: u64) -> u64 {
+    let share = u128::from(spent) * u128::from(part) / u128::from(all.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,9 @@
+//! One TCP connection, whoever opened it: what moves on it, and whether its peer is still there.
+
+mod pulse;
+mod peer;
+mod vigil;
+
+pub use peer::{Peers, keep_alive};
+pub use pulse::{Pulse, Socket};
+pub use vigil::{Doing, Event, Limits, Situation, Vigil};
