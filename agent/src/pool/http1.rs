@@ -12,7 +12,7 @@ use super::{
     watched::{End, Watched},
 };
 use crate::{
-    share::{Paced, Part},
+    share::{self, Paced, Part},
     transport::Peers,
 };
 
@@ -127,7 +127,7 @@ impl<B: RequestBody> Pool<B> {
         if connection.may_serve() {
             self.http1.borrow_mut().push(Idle {
                 connection,
-                since: Instant::now(),
+                since: share::now(),
             });
             self.room.freed.notify_one();
         }
@@ -142,6 +142,6 @@ impl<B> Http1<B> {
     }
 
     fn may_serve(&self) -> bool {
-        !self.sender.is_closed() && self.life.goes_on(Instant::now())
+        !self.sender.is_closed() && self.life.goes_on(share::now())
     }
 }

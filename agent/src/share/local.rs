@@ -65,6 +65,8 @@ impl Local {
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let Some(place) = self.tasks.place() else { return };
         let index = place.index();
+        // Where it stays: a large future is not to be moved by each of those who wrap it.
+        let task = Box::pin(task);
         let task = self.task(async move {
             let _place = place;
             task.await;
@@ -153,7 +155,7 @@ impl Local {
 
     /// A connection of the pod was refused, since its share is used up.
     pub fn refused(&self) {
-        self.account.refused(clock::now() / 1_000_000);
+        self.account.refused(clock::millis());
     }
 }
 

@@ -15,6 +15,7 @@ mod turns;
 mod tasks;
 mod paced;
 
+pub use clock::now;
 pub use kind::{Bound, Limits, Share};
 pub use ledger::{Account, Ledger, Sample};
 pub use local::{Holding, Local, Part};

@@ -7,39 +7,32 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::clock;
 
-/// How long one task may go on reading and writing, in nanoseconds.
-const LONG_ENOUGH: u64 = 50_000;
 /// So many reads and writes take less than that; the clock is not asked before.
-const FREE: u32 = 3;
+const FREE: u32 = 4;
 
 thread_local! {
-    /// When the task that runs is to stop; 0 outside of turns.
-    static UNTIL: Cell<u64> = const { Cell::new(0) };
     static CALLS: Cell<u32> = const { Cell::new(0) };
+    static LONG_ENOUGH: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// A task begins to run at `now`.
-pub(super) fn begin(now: u64) {
-    UNTIL.set(now + LONG_ENOUGH);
+/// A task is taken up, and may go on reading and writing for so many nanoseconds.
+pub(super) fn begin(long_enough: u64) {
     CALLS.set(0);
-}
-
-/// What runs next is nobody's turn, and may go on.
-pub(super) fn end() {
-    UNTIL.set(0);
+    LONG_ENOUGH.set(Duration::from_nanos(long_enough));
 }
 
 /// `Pending`, and woken at once, when the task has run for long enough.
 fn go_on(cx: &Context<'_>) -> Poll<()> {
     let calls = CALLS.get() + 1;
     CALLS.set(calls);
-    if calls <= FREE || UNTIL.get() == 0 || clock::now() < UNTIL.get() {
+    if calls <= FREE || clock::turn().is_none_or(|begun| begun.elapsed() < LONG_ENOUGH.get()) {
         return Poll::Ready(());
     }
     cx.waker().wake_by_ref();
