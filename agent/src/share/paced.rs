@@ -14,25 +14,31 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::clock;
 
-/// So many reads and writes take less than that; the clock is not asked before.
-const FREE: u32 = 4;
-
 thread_local! {
     static CALLS: Cell<u32> = const { Cell::new(0) };
-    static LONG_ENOUGH: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static ALLOWED: Cell<Pace> = const { Cell::new(Pace { long_enough: Duration::ZERO, free: 0 }) };
 }
 
-/// A task is taken up, and may go on reading and writing for so many nanoseconds.
-pub(super) fn begin(long_enough: u64) {
+/// How long a task may go on reading and writing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub(super) long_enough: Duration,
+    /// The clock is not asked before so many reads and writes: they take less.
+    pub(super) free: u32,
+}
+
+/// A task is taken up.
+pub(super) fn begin(pace: Pace) {
     CALLS.set(0);
-    LONG_ENOUGH.set(Duration::from_nanos(long_enough));
+    ALLOWED.set(pace);
 }
 
 /// `Pending`, and woken at once, when the task has run for long enough.
 fn go_on(cx: &Context<'_>) -> Poll<()> {
     let calls = CALLS.get() + 1;
     CALLS.set(calls);
-    if calls <= FREE || clock::turn().is_none_or(|begun| begun.elapsed() < LONG_ENOUGH.get()) {
+    let pace = ALLOWED.get();
+    if calls <= pace.free || clock::turn().is_none_or(|begun| begun.elapsed() < pace.long_enough) {
         return Poll::Ready(());
     }
     cx.waker().wake_by_ref();

@@ -24,15 +24,36 @@ use super::{
     clock,
     flow::{Flow, Listed, Ready},
     local::Local,
-    paced,
+    paced::{self, Pace},
 };
 
 /// What a pod may use before the next has its turn, in nanoseconds. About as long as a few requests take.
 const QUANTUM: i64 = 25_000;
-/// After so many nanoseconds the sockets and timers are asked again, whatever is ready.
-const SLICE: u64 = 100_000;
-/// The same while one pod alone has had something to run for [`ALONE_AFTER`]: more comes of one look at the sockets.
-const SLICE_ALONE: u64 = 500_000;
+/// When a worker stops to look at what else there is.
+#[derive(Clone, Copy)]
+struct Pauses {
+    /// After so many nanoseconds the sockets and timers are asked again, whatever is ready.
+    slice: u64,
+    /// Of one task.
+    pace: Pace,
+}
+
+const SHARED: Pauses = Pauses {
+    slice: 60_000,
+    pace: Pace {
+        long_enough: Duration::from_micros(25),
+        // One write of a bulk transfer takes longer.
+        free: 1,
+    },
+};
+/// While one pod alone has had something to run for [`ALONE_AFTER`]: more comes of one look at the sockets.
+const ALONE: Pauses = Pauses {
+    slice: 500_000,
+    pace: Pace {
+        long_enough: Duration::from_micros(250),
+        free: 4,
+    },
+};
 const ALONE_AFTER: Duration = Duration::from_millis(100);
 
 thread_local!(static HERE: RefCell<Option<Rc<Turns>>> = const { RefCell::new(None) });
@@ -255,11 +276,11 @@ impl Turns {
         }
         let (mut last, mut spent) = (Instant::now(), 0);
         let alone = last - self.changed.get() >= ALONE_AFTER;
-        let slice = if alone { SLICE_ALONE } else { SLICE };
+        let Pauses { slice, pace } = if alone { ALONE } else { SHARED };
         while let Some((flow, task)) = self.next() {
             self.is_next(&flow, last);
             clock::begin(last);
-            paced::begin(slice / 2);
+            paced::begin(pace);
             // A panic is the task's own; async-task drops its future.
             if catch_unwind(AssertUnwindSafe(|| task.run())).is_err() {
                 tracing::error!(pod = %flow.account().pod(), "a task of the pod panicked");
