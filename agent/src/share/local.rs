@@ -2,14 +2,7 @@
 
 use std::{cell::Cell, fmt, rc::Rc, sync::Arc};
 
-use super::{
-    clock,
-    flow::Flow,
-    kind::Share,
-    ledger::Account,
-    tasks::Tasks,
-    turns::{self, Task},
-};
+use super::{clock, flow::Flow, kind::Share, ledger::Account, task::Task, tasks::Tasks, turns};
 
 /// Which part of what its pod has left one connection may take: a pod that opens many connections finds each smaller
 /// than the last, and not all of them refused after the first few. HTTP/2 needs fewer connections.

@@ -11,6 +11,7 @@ mod local;
 mod peers;
 mod clock;
 mod flow;
+mod task;
 mod turns;
 mod tasks;
 mod paced;
@@ -21,7 +22,8 @@ pub use ledger::{Account, Ledger, Sample};
 pub use local::{Holding, Local, Part};
 pub use paced::{Paced, breathe};
 pub use peers::{Peer, Peers};
-pub use turns::{Task, Turns};
+pub use task::Task;
+pub use turns::Turns;
 
 /// A pod without bounds, for tests of other rooms.
 #[cfg(test)]

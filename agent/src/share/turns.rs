@@ -25,6 +25,7 @@ use super::{
     flow::{Flow, Listed, Ready},
     local::Local,
     paced::{self, Pace},
+    task::Task,
 };
 
 /// What a pod may use before the next has its turn, in nanoseconds. About as long as a few requests take.
@@ -101,17 +102,6 @@ enum Stop {
     End,
 }
 
-/// A task that ends when this is dropped.
-pub struct Task(Running);
-
-enum Running {
-    InTurn {
-        _task: async_task::Task<()>,
-    },
-    /// Of a thread without turns.
-    Apart(tokio::task::JoinHandle<()>),
-}
-
 impl Elsewhere {
     pub(super) fn woke(&self, flow: Arc<Flow>, task: Runnable) {
         let mut woken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +166,7 @@ impl Drop for Counted {
 
 pub(super) fn spawn(flow: &Arc<Flow>, task: impl Future<Output = ()> + 'static) -> Task {
     let Some(turns) = HERE.with_borrow(Clone::clone) else {
-        return Task(Running::Apart(tokio::task::spawn_local(task)));
+        return Task::apart(tokio::task::spawn_local(task));
     };
     turns.tasks.set(turns.tasks.get() + 1);
     let counted = Counted(turns);
@@ -187,31 +177,7 @@ pub(super) fn spawn(flow: &Arc<Flow>, task: impl Future<Output = ()> + 'static) 
     let flow = flow.clone();
     let (runnable, task) = async_task::spawn_local(task, move |task| flow.schedule(task));
     runnable.schedule();
-    Task(Running::InTurn { _task: task })
-}
-
-impl Task {
-    /// Lets it run to its own end.
-    pub fn detach(self) {
-        match self.0 {
-            Running::InTurn { _task } => _task.detach(),
-            Running::Apart(task) => drop(task),
-        }
-    }
-
-    /// Ends it.
-    pub fn end(self) {
-        match self.0 {
-            Running::InTurn { _task } => drop(_task),
-            Running::Apart(task) => task.abort(),
-        }
-    }
-}
-
-impl fmt::Debug for Task {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Task")
-    }
+    Task::in_turn(task)
 }
 
 impl fmt::Debug for Turns {
