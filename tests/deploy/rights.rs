@@ -60,7 +60,12 @@ fn an_agent_asks_for_all_of_its_rights_and_for_no_more() {
     let node = Node::new().unwrap();
     let cluster = Cluster::start(&node).unwrap();
     let route = |kind, service| {
-        let rules = json!([{"backendRefs": [{"name": "odds", "port": 80}]}]);
+        let patterns =
+            ["/a.*", "/b.*"].map(|value| json!({"path": {"type": "RegularExpression", "value": value}}));
+        let mut rules = json!([{"backendRefs": [{"name": "odds", "port": 80}]}]);
+        if kind == "HTTPRoute" {
+            rules[0]["matches"] = json!(patterns);
+        }
         objects::route(kind, service, service, rules)
     };
     let own = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1", "labels": {}}});
@@ -80,7 +85,11 @@ fn an_agent_asks_for_all_of_its_rights_and_for_no_more() {
     options.arguments = cluster.arguments();
     options
         .arguments
-        .extend(["--node-name".to_owned(), "node-1".to_owned()]);
+        .extend(["--node-name", "node-1"].map(str::to_owned));
+    // What is refused to a namespace is said by an Event.
+    options
+        .arguments
+        .extend(["--max-route-patterns", "1"].map(str::to_owned));
     let agent = Agent::start(&node, options).unwrap();
     // Whose endpoints are asked for, a pod has to dial.
     let dial = || {

@@ -174,6 +174,10 @@ fn a_foreign_slice_does_not_capture_calls_to_an_address() {
         kubelet.agent.cli_json(&["status"]).unwrap()["contested"][0]["redirected"],
         false
     );
+    for namespace in [THIEF, NAMESPACE] {
+        let told = || kubelet.cluster.is_told(namespace, "AddressContested").unwrap();
+        eventually("an Event tells the claimants", SOON, told).unwrap();
+    }
     let explained = explain(&kubelet, STRANGER, &target);
     assert!(
         explained.contains("is claimed by a-thief/echo:80 and demo/bank:80"),

@@ -4,6 +4,7 @@ mod successor;
 mod threads;
 mod limits;
 mod memory;
+mod notices;
 mod cluster;
 mod bounds;
 mod liveness;
@@ -188,6 +189,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         |source| source.current().zone.clone(),
     );
     let taken = source.as_ref().map(FileSource::services);
+    let noticing = cluster.clone();
     let kube = cluster.zip(demand).map(|(cluster, demand)| {
         let declared = pods.as_ref().map(kube::PodSource::declared);
         let refusals = refusals.clone();
@@ -201,6 +203,19 @@ pub fn run(args: RunArgs) -> Result<()> {
             refusals,
         )
     });
+    if let Some(cluster) = noticing {
+        let (published, refusals) = (publisher.published(), refusals.clone());
+        let mut recently = notices::Recently::default();
+        let standing = move || {
+            // Cloned: a worker that comes for the next snapshot waits for whoever holds this one borrowed.
+            let snapshot = published.snapshot.borrow().clone();
+            let mut all = notices::contested(&snapshot);
+            all.extend(recently.refused(refusals.all(), Instant::now()));
+            all
+        };
+        let node = args.kubernetes.node_name.clone().unwrap_or_default();
+        control.spawn(kube::notices::run(cluster, node, standing, drain.clone()));
+    }
     let windows = Arc::new(windows::Windows {
         config_path: args.config.clone().unwrap_or_default(),
         published: publisher.published(),

@@ -12,7 +12,7 @@ use super::{
     watched::{End, Watched},
 };
 use crate::{
-    share::{Paced, Part},
+    share::{self, Paced, Part},
     transport::Peers,
 };
 
@@ -28,8 +28,26 @@ pub(super) struct Idle<B> {
     since: Instant,
 }
 
+/// Of the idle connections to one endpoint so many are kept until their idle timeout; more only for [`SURPLUS_AFTER`],
+/// since what a burst has opened holds buffers that nobody may need again.
+const KEPT: usize = 8;
+const SURPLUS_AFTER: Duration = Duration::from_secs(15);
+
+/// Forgets idle connections that have expired or are too many. The last is the one that was used last.
+pub(super) fn sweep<B>(idle: &mut Vec<Idle<B>>, now: Instant) {
+    idle.drain(..surplus(idle.len(), idle.iter().map(|idle| idle.since), now));
+    idle.retain(|idle| !idle.expired(now));
+}
+
+/// How many of the first are more than are kept. Those that have been idle for the longest come first.
+fn surplus(count: usize, since: impl Iterator<Item = Instant>, now: Instant) -> usize {
+    let more = since.take(count.saturating_sub(KEPT));
+    more.take_while(|since| idle_too_long(*since, SURPLUS_AFTER, now))
+        .count()
+}
+
 impl<B> Idle<B> {
-    pub(super) fn expired(&self, now: Instant) -> bool {
+    fn expired(&self, now: Instant) -> bool {
         self.connection.sender.is_closed()
             || !self.connection.life.goes_on(now)
             || idle_too_long(self.since, self.connection.idle_timeout, now)
@@ -127,7 +145,7 @@ impl<B: RequestBody> Pool<B> {
         if connection.may_serve() {
             self.http1.borrow_mut().push(Idle {
                 connection,
-                since: Instant::now(),
+                since: share::now(),
             });
             self.room.freed.notify_one();
         }
@@ -142,6 +160,32 @@ impl<B> Http1<B> {
     }
 
     fn may_serve(&self) -> bool {
-        !self.sender.is_closed() && self.life.goes_on(Instant::now())
+        !self.sender.is_closed() && self.life.goes_on(share::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_burst_has_opened_is_kept_for_a_while() {
+        let begun = Instant::now();
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        // Twenty of a burst, below them two that have been idle for longer.
+        let since: Vec<Instant> = [0, 5].into_iter().chain([10; 20]).map(at).collect();
+        let check = |now: u64, expect: usize| {
+            assert_eq!(
+                surplus(since.len(), since.iter().copied(), at(now)),
+                expect,
+                "after {now} s"
+            );
+        };
+        check(14, 0);
+        check(15, 1);
+        check(24, 2);
+        check(25, 14);
+        check(9000, 14);
+        assert_eq!(surplus(8, [begun; 8].into_iter(), at(9000)), 0);
     }
 }

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     model::ConnectionPool,
     record::Scope,
-    share::Part,
+    share::{self, Part},
     transport::{Peers, Socket},
 };
 
@@ -173,7 +173,7 @@ impl Drop for Http2 {
             connection.cancels.borrow_mut().add();
         }
         if company.active() == 0 {
-            connection.idle_since.set(Instant::now());
+            connection.idle_since.set(share::now());
             connection.window.lower();
         }
         connection.room.freed.notify_one();
@@ -234,7 +234,7 @@ impl<B: RequestBody> Pool<B> {
     }
 
     fn place(&self, wanted: Wanted) -> Option<Http2> {
-        let now = Instant::now();
+        let now = share::now();
         let mut connections = self.http2.borrow_mut();
         let with_room = connections.iter().find(|c| c.has_room(wanted, now));
         let place = with_room.map(|connection| Http2::on(connection, wanted.caller));

@@ -206,7 +206,7 @@ impl<B: RequestBody> Pool<B> {
     }
 
     fn sweep(&self, now: Instant) {
-        self.http1.borrow_mut().retain(|idle| !idle.expired(now));
+        http1::sweep(&mut self.http1.borrow_mut(), now);
         self.http2.borrow_mut().retain(|connection| {
             connection.sweep(now);
             connection.worth_keeping(now)

@@ -30,6 +30,7 @@ use crate::{
     retry::{
         Failure, Pushback, RequestBody, delay, failure_may_be_retried, pushback, response_may_be_retried,
     },
+    share,
 };
 
 const X_DERNY_ATTEMPT: HeaderName = HeaderName::from_static("x-derny-attempt");
@@ -116,7 +117,7 @@ impl Attempts<'_> {
             bounds,
             caller: self.inlet.sharer,
         };
-        let started = Instant::now();
+        let started = share::now();
         let again = || Some(Request::from_parts(head.clone(), body.attempt()?));
         let sending = forward::attempt(
             &pool,
@@ -145,7 +146,7 @@ impl Attempts<'_> {
             },
             None => sending.await,
         };
-        let now = Instant::now();
+        let now = share::now();
         let took = now - started;
         match sent {
             Ok((response, lease)) => {

@@ -173,11 +173,7 @@ impl Inlet {
             _open: scope.connection(),
             _of_pod: pod.counters.connection(),
             _accepted: accepted,
-            line: Rc::new(Line {
-                caller: caller_name,
-                scope,
-                lines: worker.recorder.lines_of(&pod.pod.name),
-            }),
+            line: worker.recorder.line(caller_name, scope, &pod.pod.name),
         })
     }
 

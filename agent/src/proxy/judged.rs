@@ -3,10 +3,12 @@
 use std::rc::Rc;
 
 use http::StatusCode;
-use tokio::time::Instant;
 
 use super::{inlet::Inlet, view::Upstream};
-use crate::balance::{EndpointLoad, InFlight, Permit, Verdict};
+use crate::{
+    balance::{EndpointLoad, InFlight, Permit, Verdict},
+    share,
+};
 
 /// What gRPC says where HTTP says 504 and 503.
 const DEADLINE_EXCEEDED: u16 = 4;
@@ -57,7 +59,7 @@ impl Judged {
         }
         let mut rng = self.inlet.worker.rng.borrow_mut();
         let guards = self.upstream.guards();
-        let now = Instant::now().into_std();
+        let now = share::now().into_std();
         if let Some(event) = self.in_flight.record(&guards.outliers, verdict, now, &mut rng) {
             guards.report(self.inlet.line.scope.key(), &event);
         }

@@ -3,7 +3,6 @@
 use std::{borrow::Cow, net::IpAddr, rc::Rc};
 
 use http::{HeaderMap, Response, request};
-use tokio::time::Instant;
 
 use super::{
     deadline::{self, Deadlines},
@@ -16,6 +15,7 @@ use crate::{
     record::{Exchange, Spoken},
     respond::LocalError,
     route::{self, Chosen, Outcome},
+    share,
 };
 
 pub(super) struct Plan<'a> {
@@ -97,7 +97,7 @@ pub(super) fn plan<'a>(
             upstream = found.ok_or_else(|| no_backend(format!("{} is not there", backend.target)))?;
         }
     }
-    let now = Instant::now();
+    let now = share::now();
     let grpc = if x.spoken() == Spoken::Grpc {
         deadline::grpc_timeout(&head.headers)
     } else {

@@ -17,6 +17,7 @@ use crate::{
     record::{Exchange, Flag, Spoken, TimeLimit},
     respond::{Body, BodyError, LocalError},
     retry::RequestBody,
+    share,
 };
 
 #[derive(Debug)]
@@ -65,14 +66,14 @@ impl Clock {
         let bounded = deadlines.whole.is_some() || deadlines.idle.is_some();
         bounded.then(|| Self {
             deadlines,
-            last: Instant::now(),
+            last: share::now(),
             received: 0,
             timer: None,
         })
     }
 
     fn moved(&mut self) {
-        self.last = Instant::now();
+        self.last = share::now();
     }
 
     /// `Ready` with the flag when time has run out.
@@ -80,7 +81,7 @@ impl Clock {
         loop {
             if received != self.received {
                 self.received = received;
-                self.last = Instant::now();
+                self.last = share::now();
             }
             let idle = self
                 .deadlines

@@ -17,6 +17,7 @@ use crate::{
     pool::{Bounds, Held, Unbounded},
     record::Source,
     route::Table,
+    share,
     snapshot::Snapshot,
 };
 
@@ -138,7 +139,7 @@ impl Upstream {
         self.used.set(true);
         self.balancer
             .borrow_mut()
-            .choose(key, tried, Instant::now().into_std(), rng)
+            .choose(key, tried, share::now().into_std(), rng)
     }
 
     /// The load of the endpoint at `address`.

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::{
     exchange::{Exchange, Line},
     hub::WorkerShard,
-    json::Object,
-    labels::{Flag, NO_STANDARD},
+    json::{Members, Object},
+    labels::{Flag, NO_STANDARD, ScopeKey},
     log_queue::{Batch, Part, Queue, Share},
     wall_clock::WallClock,
 };
@@ -121,16 +121,22 @@ impl AccessLog {
     }
 
     fn head(&self, o: &mut Object<'_>, line: &Line, started: Instant, endpoint: Option<SocketAddr>) {
-        let key = line.scope.key();
-        o.plain("time", self.clock.at(started));
-        o.text("direction", key.direction.as_str().as_bytes());
-        o.text("source", line.caller.as_bytes());
-        o.text("source_namespace", key.source.namespace.as_bytes());
-        o.text("source_workload", key.source.workload.as_bytes());
-        o.plain("service", &key.destination);
+        o.ascii("time", &self.clock.at(started).text());
+        o.members(&line.known);
         if let Some(endpoint) = endpoint {
-            o.plain("endpoint", endpoint);
+            o.address("endpoint", endpoint);
         }
+    }
+
+    /// What all lines of one connection have in common.
+    pub(super) fn known(&self, caller: &str, key: &ScopeKey) -> Members {
+        Members::render(self.field_bytes, |o| {
+            o.text("direction", key.direction.as_str().as_bytes());
+            o.text("source", caller.as_bytes());
+            o.text("source_namespace", key.source.namespace.as_bytes());
+            o.text("source_workload", key.source.workload.as_bytes());
+            o.plain("service", &key.destination);
+        })
     }
 
     fn write(&self, pod: &Rc<PodLines>, members: impl FnOnce(&mut Object<'_>)) {
@@ -189,9 +195,15 @@ impl AccessLog {
         if buffer.is_empty() {
             return;
         }
-        // What waits is no larger than its lines, by which pods are held to their shares.
-        let bytes = buffer.as_slice().to_vec();
-        buffer.clear();
+        // What waits is not much larger than its lines, by which pods are held to their shares.
+        let bytes = if buffer.len() * 2 > buffer.capacity() {
+            let next = Vec::with_capacity(buffer.capacity());
+            std::mem::replace(&mut *buffer, next)
+        } else {
+            let bytes = buffer.as_slice().to_vec();
+            buffer.clear();
+            bytes
+        };
         let part = |pod: Rc<PodLines>| {
             pod.lines.set(0);
             Part {

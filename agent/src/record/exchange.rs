@@ -9,10 +9,12 @@ use tokio::time::Instant;
 use super::{
     Recorder,
     access_log::PodLines,
+    json::Members,
     labels::{Flag, NO_STANDARD, Outcome, Spoken},
     outcomes::Counted,
     scope::Scope,
 };
+use crate::share;
 
 /// Who is on the line; the same for all requests of a connection.
 #[derive(Debug)]
@@ -21,7 +23,9 @@ pub struct Line {
     pub caller: String,
     pub scope: Rc<Scope>,
     /// The pod of this node at its end.
-    pub lines: Rc<PodLines>,
+    pub(super) lines: Rc<PodLines>,
+    /// What its access lines have in common.
+    pub(super) known: Members,
 }
 
 /// What will be counted and logged of one request.
@@ -60,7 +64,7 @@ impl Exchange {
             recorder,
             line,
             spoken,
-            started: Instant::now(),
+            started: share::now(),
             method: head.method.clone(),
             path: head.uri.path_and_query().cloned(),
             authority,
@@ -92,7 +96,7 @@ impl Exchange {
     }
 
     pub fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+        share::now() - self.started
     }
 
     pub fn identified(&mut self, request_id: HeaderValue) {
@@ -141,7 +145,7 @@ impl Exchange {
     /// Response headers go to the caller.
     pub fn answered(&mut self, code: u16, headers: &HeaderMap) {
         self.outcome.code = code;
-        self.first_answer = Some(self.started.elapsed());
+        self.first_answer = Some(share::now() - self.started);
         self.trailers(headers);
     }
 
@@ -178,7 +182,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let took = self.started.elapsed();
+        let took = share::now() - self.started;
         let counted = self
             .line
             .scope

@@ -1,5 +1,7 @@
 //! A JSON object written straight into a byte buffer: no tree, no allocation.
 
+use std::net::SocketAddr;
+
 /// One object. Members come in the order in which they are written.
 pub(super) struct Object<'a> {
     out: &'a mut Vec<u8>,
@@ -7,6 +9,32 @@ pub(super) struct Object<'a> {
     /// Bytes of a text that are written.
     most: usize,
     cut: usize,
+}
+
+/// Members that are the same for many objects, as they are written.
+#[derive(Debug)]
+pub(super) struct Members {
+    bytes: Box<[u8]>,
+    cut: usize,
+}
+
+impl Members {
+    /// Texts of more than `most` bytes are cut.
+    pub(super) fn render(most: usize, members: impl FnOnce(&mut Object<'_>)) -> Self {
+        let mut out = Vec::new();
+        let mut object = Object {
+            out: &mut out,
+            empty: true,
+            most,
+            cut: 0,
+        };
+        members(&mut object);
+        let cut = object.cut;
+        Self {
+            bytes: out.into(),
+            cut,
+        }
+    }
 }
 
 impl<'a> Object<'a> {
@@ -41,6 +69,16 @@ impl<'a> Object<'a> {
         self.out
     }
 
+    /// At least one.
+    pub(super) fn members(&mut self, members: &Members) {
+        if !self.empty {
+            self.out.push(b',');
+        }
+        self.empty = false;
+        self.out.extend_from_slice(&members.bytes);
+        self.cut += members.cut;
+    }
+
     pub(super) fn number(&mut self, name: &str, value: u64) {
         let mut digits = itoa::Buffer::new();
         self.name(name).extend_from_slice(digits.format(value).as_bytes());
@@ -66,6 +104,30 @@ impl<'a> Object<'a> {
         if cut > 0 {
             out.extend_from_slice("…".as_bytes());
         }
+        out.push(b'"');
+    }
+
+    /// ASCII that needs no escaping.
+    pub(super) fn ascii(&mut self, name: &str, value: &[u8]) {
+        let out = self.name(name);
+        out.push(b'"');
+        out.extend_from_slice(value);
+        out.push(b'"');
+    }
+
+    /// Addresses of IPv4 without the formatting of the standard library.
+    pub(super) fn address(&mut self, name: &str, value: SocketAddr) {
+        let SocketAddr::V4(value) = value else {
+            return self.plain(name, value);
+        };
+        let mut digits = itoa::Buffer::new();
+        let out = self.name(name);
+        for (octet, mark) in value.ip().octets().into_iter().zip([b'"', b'.', b'.', b'.']) {
+            out.push(mark);
+            out.extend_from_slice(digits.format(octet).as_bytes());
+        }
+        out.push(b':');
+        out.extend_from_slice(digits.format(value.port()).as_bytes());
         out.push(b'"');
     }
 
@@ -150,6 +212,28 @@ mod tests {
         check("aéé", 4, r#"{"t":"aé…","cut_bytes":2}"#);
         check("😀😀", 7, r#"{"t":"😀…","cut_bytes":4}"#);
         check("😀", 0, r#"{"t":"…","cut_bytes":4}"#);
+    }
+
+    #[test]
+    fn members_are_written_as_if_one_by_one() {
+        let known = |o: &mut Object<'_>| {
+            o.text("text", b"one \" two");
+            o.address("four", "10.0.200.7:8080".parse().unwrap());
+            o.address("six", "[fd00::7]:80".parse().unwrap());
+            o.ascii("ascii", b"x");
+        };
+        let (mut by_one, mut at_once) = (Vec::new(), Vec::new());
+        let mut object = Object::begin(&mut by_one, 5);
+        object.number("n", 1);
+        known(&mut object);
+        object.end();
+        let mut object = Object::begin(&mut at_once, 5);
+        object.number("n", 1);
+        object.members(&Members::render(5, known));
+        object.end();
+        assert_eq!(by_one, at_once);
+        let expect = r#"{"n":1,"text":"one \"…","four":"10.0.200.7:8080","six":"[fd00::7]:80","ascii":"x","cut_bytes":4}"#;
+        assert_eq!(String::from_utf8(at_once).unwrap(), expect);
     }
 
     proptest! {

@@ -62,9 +62,14 @@ impl Recorder {
         self.log.connection(connection);
     }
 
-    /// Against whose share of the access log a pod's lines count.
-    pub fn lines_of(&self, pod: &PodName) -> Rc<PodLines> {
-        self.log.pod(pod)
+    /// A line between `caller` and the service of `scope`; what is logged of it counts against the share of `pod`.
+    pub fn line(&self, caller: String, scope: Rc<Scope>, pod: &PodName) -> Rc<Line> {
+        Rc::new(Line {
+            known: self.log.known(&caller, scope.key()),
+            lines: self.log.pod(pod),
+            caller,
+            scope,
+        })
     }
 
     /// Wall time now, in milliseconds since the epoch.

@@ -42,11 +42,35 @@ pub(super) struct Rfc3339(pub(super) Duration);
 
 impl std::fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.text()))
+    }
+}
+
+impl Rfc3339 {
+    /// By hand: the formatting of the standard library costs a tenth of what the engine spends on a request. Years have
+    /// four digits.
+    pub(super) fn text(&self) -> [u8; 27] {
         let seconds = self.0.as_secs();
         let (days, rest) = (seconds / 86_400, seconds % 86_400);
         let (year, month, day) = civil(days);
         let (h, m, s, us) = (rest / 3600, rest / 60 % 60, rest % 60, self.0.subsec_micros());
-        write!(f, "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{us:06}Z")
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let parts = [
+            (0, 4, year),
+            (5, 2, month),
+            (8, 2, day),
+            (11, 2, h),
+            (14, 2, m),
+            (17, 2, s),
+            (20, 6, us.into()),
+        ];
+        for (at, digits, mut value) in parts {
+            for place in text[at..at + digits].iter_mut().rev() {
+                *place = b'0' + (value % 10) as u8;
+                value /= 10;
+            }
+        }
+        text
     }
 }
 

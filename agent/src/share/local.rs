@@ -2,14 +2,7 @@
 
 use std::{cell::Cell, fmt, rc::Rc, sync::Arc};
 
-use super::{
-    clock,
-    flow::Flow,
-    kind::Share,
-    ledger::Account,
-    tasks::Tasks,
-    turns::{self, Task},
-};
+use super::{clock, flow::Flow, kind::Share, ledger::Account, task::Task, tasks::Tasks, turns};
 
 /// Which part of what its pod has left one connection may take: a pod that opens many connections finds each smaller
 /// than the last, and not all of them refused after the first few. HTTP/2 needs fewer connections.
@@ -65,6 +58,8 @@ impl Local {
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let Some(place) = self.tasks.place() else { return };
         let index = place.index();
+        // Where it stays: a large future is not to be moved by each of those who wrap it.
+        let task = Box::pin(task);
         let task = self.task(async move {
             let _place = place;
             task.await;
@@ -153,7 +148,7 @@ impl Local {
 
     /// A connection of the pod was refused, since its share is used up.
     pub fn refused(&self) {
-        self.account.refused(clock::now() / 1_000_000);
+        self.account.refused(clock::millis());
     }
 }
 

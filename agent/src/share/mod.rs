@@ -11,16 +11,19 @@ mod local;
 mod peers;
 mod clock;
 mod flow;
+mod task;
 mod turns;
 mod tasks;
 mod paced;
 
+pub use clock::now;
 pub use kind::{Bound, Limits, Share};
 pub use ledger::{Account, Ledger, Sample};
 pub use local::{Holding, Local, Part};
 pub use paced::{Paced, breathe};
 pub use peers::{Peer, Peers};
-pub use turns::{Task, Turns};
+pub use task::Task;
+pub use turns::Turns;
 
 /// A pod without bounds, for tests of other rooms.
 #[cfg(test)]

@@ -7,39 +7,38 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::clock;
 
-/// How long one task may go on reading and writing, in nanoseconds.
-const LONG_ENOUGH: u64 = 50_000;
-/// So many reads and writes take less than that; the clock is not asked before.
-const FREE: u32 = 3;
-
 thread_local! {
-    /// When the task that runs is to stop; 0 outside of turns.
-    static UNTIL: Cell<u64> = const { Cell::new(0) };
     static CALLS: Cell<u32> = const { Cell::new(0) };
+    static ALLOWED: Cell<Pace> = const { Cell::new(Pace { long_enough: Duration::ZERO, free: 0 }) };
 }
 
-/// A task begins to run at `now`.
-pub(super) fn begin(now: u64) {
-    UNTIL.set(now + LONG_ENOUGH);
+/// How long a task may go on reading and writing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    pub(super) long_enough: Duration,
+    /// The clock is not asked before so many reads and writes: they take less.
+    pub(super) free: u32,
+}
+
+/// A task is taken up.
+pub(super) fn begin(pace: Pace) {
     CALLS.set(0);
-}
-
-/// What runs next is nobody's turn, and may go on.
-pub(super) fn end() {
-    UNTIL.set(0);
+    ALLOWED.set(pace);
 }
 
 /// `Pending`, and woken at once, when the task has run for long enough.
 fn go_on(cx: &Context<'_>) -> Poll<()> {
     let calls = CALLS.get() + 1;
     CALLS.set(calls);
-    if calls <= FREE || UNTIL.get() == 0 || clock::now() < UNTIL.get() {
+    let pace = ALLOWED.get();
+    if calls <= pace.free || clock::turn().is_none_or(|begun| begun.elapsed() < pace.long_enough) {
         return Poll::Ready(());
     }
     cx.waker().wake_by_ref();

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, mem, rc::Rc};
 
-use super::turns::Task;
+use super::task::Task;
 
 /// Clones are the same group. What a task holds (sockets, places, counters) goes when it has ended, and by [`Tasks::end`]
 /// all of them do.

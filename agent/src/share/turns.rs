@@ -18,23 +18,48 @@ use std::{
 };
 
 use async_task::Runnable;
+use tokio::time::Instant;
 
 use super::{
     clock,
     flow::{Flow, Listed, Ready},
     local::Local,
-    paced,
+    paced::{self, Pace},
+    task::Task,
 };
 
 /// What a pod may use before the next has its turn, in nanoseconds. About as long as a few requests take.
 const QUANTUM: i64 = 25_000;
-/// After so long the sockets and timers are asked again, whatever is ready. In nanoseconds.
-const SLICE: u64 = 100_000;
+/// When a worker stops to look at what else there is.
+#[derive(Clone, Copy)]
+struct Pauses {
+    /// After so many nanoseconds the sockets and timers are asked again, whatever is ready.
+    slice: u64,
+    /// Of one task.
+    pace: Pace,
+}
+
+const SHARED: Pauses = Pauses {
+    slice: 60_000,
+    pace: Pace {
+        long_enough: Duration::from_micros(25),
+        // One write of a bulk transfer takes longer.
+        free: 1,
+    },
+};
+/// While one pod alone has had something to run for [`ALONE_AFTER`]: more comes of one look at the sockets.
+const ALONE: Pauses = Pauses {
+    slice: 500_000,
+    pace: Pace {
+        long_enough: Duration::from_micros(250),
+        free: 4,
+    },
+};
+const ALONE_AFTER: Duration = Duration::from_millis(100);
 
 thread_local!(static HERE: RefCell<Option<Rc<Turns>>> = const { RefCell::new(None) });
 
 /// The queues of one worker.
-#[derive(Default)]
 pub struct Turns {
     /// Pods that have just become ready.
     new: RefCell<VecDeque<Arc<Flow>>>,
@@ -47,12 +72,15 @@ pub struct Turns {
     /// Tasks that have not ended.
     tasks: Cell<usize>,
     ends: Cell<bool>,
+    /// Whose task ran last, and since when no other's has.
+    before: RefCell<Option<Arc<Flow>>>,
+    changed: Cell<Instant>,
     /// Pods with time that has not been billed.
     unbilled: RefCell<Vec<Arc<Flow>>>,
     /// Nanoseconds that the worker used for itself and that have not been billed.
     own: Cell<u64>,
     /// CPU time of the thread up to the last bill.
-    billed: Cell<u64>,
+    billed: Cell<Duration>,
     pods: RefCell<Vec<Weak<Local>>>,
 }
 
@@ -72,17 +100,6 @@ enum Stop {
     Slice,
     /// The last task has ended.
     End,
-}
-
-/// A task that ends when this is dropped.
-pub struct Task(Running);
-
-enum Running {
-    InTurn {
-        _task: async_task::Task<()>,
-    },
-    /// Of a thread without turns.
-    Apart(tokio::task::JoinHandle<()>),
 }
 
 impl Elsewhere {
@@ -149,7 +166,7 @@ impl Drop for Counted {
 
 pub(super) fn spawn(flow: &Arc<Flow>, task: impl Future<Output = ()> + 'static) -> Task {
     let Some(turns) = HERE.with_borrow(Clone::clone) else {
-        return Task(Running::Apart(tokio::task::spawn_local(task)));
+        return Task::apart(tokio::task::spawn_local(task));
     };
     turns.tasks.set(turns.tasks.get() + 1);
     let counted = Counted(turns);
@@ -160,31 +177,7 @@ pub(super) fn spawn(flow: &Arc<Flow>, task: impl Future<Output = ()> + 'static) 
     let flow = flow.clone();
     let (runnable, task) = async_task::spawn_local(task, move |task| flow.schedule(task));
     runnable.schedule();
-    Task(Running::InTurn { _task: task })
-}
-
-impl Task {
-    /// Lets it run to its own end.
-    pub fn detach(self) {
-        match self.0 {
-            Running::InTurn { _task } => _task.detach(),
-            Running::Apart(task) => drop(task),
-        }
-    }
-
-    /// Ends it.
-    pub fn end(self) {
-        match self.0 {
-            Running::InTurn { _task } => drop(_task),
-            Running::Apart(task) => task.abort(),
-        }
-    }
-}
-
-impl fmt::Debug for Task {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Task")
-    }
+    Task::in_turn(task)
 }
 
 impl fmt::Debug for Turns {
@@ -196,8 +189,21 @@ impl fmt::Debug for Turns {
 impl Turns {
     /// The turns of this thread from now on.
     pub fn begin() -> Rc<Self> {
-        let turns = Rc::new(Self::default());
-        turns.billed.set(clock::of_thread());
+        let turns = Rc::new(Self {
+            new: RefCell::default(),
+            old: RefCell::default(),
+            waker: RefCell::default(),
+            waits: Cell::default(),
+            elsewhere: Arc::default(),
+            tasks: Cell::default(),
+            ends: Cell::default(),
+            before: RefCell::default(),
+            changed: Cell::new(Instant::now()),
+            unbilled: RefCell::default(),
+            own: Cell::default(),
+            billed: Cell::new(clock::of_thread()),
+            pods: RefCell::default(),
+        });
         HERE.set(Some(turns.clone()));
         turns
     }
@@ -220,7 +226,7 @@ impl Turns {
 
     fn slice(&self, cx: &mut Context<'_>) -> Poll<Stop> {
         let stopped = self.run_ready(cx);
-        paced::end();
+        clock::end();
         stopped
     }
 
@@ -234,18 +240,23 @@ impl Turns {
         for (flow, task) in self.elsewhere.take() {
             flow.schedule(task);
         }
-        let begun = clock::now();
-        let mut last = begun;
+        let (mut last, mut spent) = (Instant::now(), 0);
+        let alone = last - self.changed.get() >= ALONE_AFTER;
+        let Pauses { slice, pace } = if alone { ALONE } else { SHARED };
         while let Some((flow, task)) = self.next() {
-            paced::begin(last);
+            self.is_next(&flow, last);
+            clock::begin(last);
+            paced::begin(pace);
             // A panic is the task's own; async-task drops its future.
             if catch_unwind(AssertUnwindSafe(|| task.run())).is_err() {
                 tracing::error!(pod = %flow.account().pod(), "a task of the pod panicked");
             }
-            let now = clock::now();
-            self.charge(&flow, now - last);
+            let now = Instant::now();
+            let took = nanos(now - last);
+            self.charge(&flow, took);
             last = now;
-            if now - begun >= SLICE || !tokio::task::coop::has_budget_remaining() {
+            spent += took;
+            if spent >= slice || !tokio::task::coop::has_budget_remaining() {
                 return Poll::Ready(Stop::Slice);
             }
         }
@@ -254,6 +265,15 @@ impl Turns {
         }
         self.waits.set(true);
         Poll::Pending
+    }
+
+    /// Notes when the turn goes from one pod to another.
+    fn is_next(&self, flow: &Arc<Flow>, now: Instant) {
+        let mut before = self.before.borrow_mut();
+        if !before.as_ref().is_some_and(|before| Arc::ptr_eq(before, flow)) {
+            *before = Some(flow.clone());
+            self.changed.set(now);
+        }
     }
 
     /// The next task, of the pod whose turn it is.
@@ -266,9 +286,14 @@ impl Turns {
             let flow = list.borrow().front().cloned()?;
             let ready = flow.here()?;
             if ready.credit.get() <= 0 {
-                ready.credit.set(ready.credit.get() + QUANTUM);
-                self.shift(list, Listed::Old);
-                continue;
+                if self.is_alone() {
+                    // Nobody waits for what it used too much.
+                    ready.credit.set(QUANTUM);
+                } else {
+                    ready.credit.set(ready.credit.get() + QUANTUM);
+                    self.shift(list, Listed::Old);
+                    continue;
+                }
             }
             if let Some(task) = ready.next() {
                 return Some((flow, task));
@@ -277,6 +302,11 @@ impl Turns {
             let waits = listed == Listed::New && !self.old.borrow().is_empty();
             self.shift(list, if waits { Listed::Old } else { Listed::No });
         }
+    }
+
+    /// Whether one pod alone has something to run.
+    fn is_alone(&self) -> bool {
+        self.new.borrow().len() + self.old.borrow().len() == 1
     }
 
     /// Takes the first flow of `list` off it and puts it at the end of another.
@@ -304,9 +334,9 @@ impl Turns {
 
     /// Runs what the worker does for itself, for which no pod pays.
     pub fn for_itself<T>(&self, work: impl FnOnce() -> T) -> T {
-        let begun = clock::now();
+        let begun = Instant::now();
         let result = work();
-        self.own.set(self.own.get() + clock::now() - begun);
+        self.own.set(self.own.get() + nanos(begun.elapsed()));
         result
     }
 
@@ -316,7 +346,7 @@ impl Turns {
     /// Returns that time.
     pub fn bill(&self) -> Duration {
         let now = clock::of_thread();
-        let spent = now - self.billed.replace(now);
+        let spent = now.saturating_sub(self.billed.replace(now));
         let unbilled = self.unbilled.take();
         let used = |flow: &Arc<Flow>| flow.here().map_or(0, |ready| ready.used.take());
         let used: Vec<(Arc<Flow>, u64)> = unbilled
@@ -325,9 +355,10 @@ impl Turns {
             .collect();
         let all = used.iter().map(|(_, nanos)| nanos).sum::<u64>() + self.own.take();
         for (flow, nanos) in used {
-            flow.account().billed(in_proportion(spent, nanos, all));
+            flow.account()
+                .billed(in_proportion(self::nanos(spent), nanos, all));
         }
-        Duration::from_nanos(spent)
+        spent
     }
 
     /// Gives back what pods have been given and do not hold.
@@ -340,6 +371,10 @@ impl Turns {
             None => false,
         });
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn in_proportion(spent: u64, part: u64, all: u64) -> u64 {

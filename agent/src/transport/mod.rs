@@ -2,6 +2,7 @@
 
 mod pulse;
 mod peer;
+mod timer;
 mod vigil;
 
 pub use peer::{Peers, keep_alive};

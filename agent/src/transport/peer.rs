@@ -9,19 +9,15 @@ use std::{
     ffi::c_int,
     io,
     os::fd::{BorrowedFd, RawFd},
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, Sleep},
-};
+use tokio::{net::TcpStream, time::Instant};
 
-use super::Pulse;
+use super::{Pulse, timer::Timer};
 
 /// Probes that are not answered before a silent peer is given up.
 const PROBES: u32 = 2;
@@ -47,7 +43,7 @@ pub fn keep_alive(stream: &TcpStream, limit: Duration) {
 pub struct Peers<const N: usize> {
     peers: [Peer; N],
     every: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
     armed: bool,
 }
 
@@ -60,7 +56,7 @@ impl<const N: usize> Peers<N> {
         Self {
             peers,
             every,
-            timer: None,
+            timer: Timer::default(),
             armed: false,
         }
     }
@@ -72,18 +68,10 @@ impl<const N: usize> Peers<N> {
                 if !self.peers.iter().any(Peer::wants_a_look) {
                     return;
                 }
-                let at = Instant::now() + self.every;
-                match &mut self.timer {
-                    Some(timer) => timer.as_mut().reset(at),
-                    None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
-                }
+                self.timer.set(Instant::now() + self.every);
                 self.armed = true;
             }
-            let fired = self
-                .timer
-                .as_mut()
-                .is_none_or(|timer| timer.as_mut().poll(cx).is_ready());
-            if !fired {
+            if self.timer.poll(cx).is_pending() {
                 return;
             }
             self.armed = false;

@@ -2,15 +2,14 @@
 //! connection under traffic costs a comparison and an idle one nothing.
 
 use std::{
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
-use super::{Pulse, peer::Peer};
+use super::{Pulse, peer::Peer, timer::Timer};
 
 /// How long what may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +67,25 @@ const UNREAD_EVERY: Duration = Duration::from_secs(1);
 pub struct Vigil {
     peer: Peer,
     limits: Limits,
+    /// How often a peer is looked at that owes an acknowledgement.
+    peer_every: Option<Duration>,
     since: Instant,
     seen: Option<Situation>,
     /// Bytes written when they last moved, and when that was seen.
     moved: (u64, Instant),
-    timer: Option<Pin<Box<Sleep>>>,
-    /// How far off the timer was set; `None` when it is not set.
-    armed: Option<Duration>,
+    timer: Timer,
+    /// How far off the timer was set, and what for; `None` when it is not set.
+    armed: Option<(Duration, Reason)>,
+}
+
+/// Why there is something to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reason {
+    doing: Doing,
+    /// The peer owes an acknowledgement.
+    of_peer: bool,
+    /// The kernel takes no more bytes.
+    unread: bool,
 }
 
 impl Vigil {
@@ -83,10 +94,11 @@ impl Vigil {
         Self {
             peer: Peer::new(pulse, limits.dead_peer),
             limits,
+            peer_every: limits.dead_peer.map(|limit| limit / 5),
             since: now,
             seen: None,
             moved: (0, now),
-            timer: None,
+            timer: Timer::default(),
             armed: None,
         }
     }
@@ -94,16 +106,23 @@ impl Vigil {
     /// Polled whenever the connection is.
     pub fn poll(&mut self, situation: Situation, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
-            let Some(wanted) = self.next_look(situation) else {
-                // A timer that still runs finds nothing to do.
-                return Poll::Pending;
+            let reason = Reason {
+                doing: situation.doing,
+                of_peer: self.peer.wants_a_look(),
+                unread: self.peer.pulse.blocked(),
             };
-            if self.armed.is_none_or(|armed| wanted < armed) {
-                self.arm(situation, wanted);
+            // Under traffic there is the same reason again and again.
+            if self.armed.is_none_or(|(_, armed)| armed != reason) {
+                let Some(wanted) = self.next_look(reason) else {
+                    // A timer that still runs finds nothing to do.
+                    return Poll::Pending;
+                };
+                match self.armed {
+                    Some((before, _)) if before <= wanted => self.armed = Some((before, reason)),
+                    _ => self.arm(situation, wanted, reason),
+                }
             }
-            if let Some(timer) = &mut self.timer {
-                ready!(timer.as_mut().poll(cx));
-            }
+            ready!(self.timer.poll(cx));
             self.armed = None;
             let now = Instant::now();
             if self.peer.wants_a_look() {
@@ -116,19 +135,18 @@ impl Vigil {
     }
 
     /// When to look next, from now; `None` when there is nothing to look for.
-    fn next_look(&self, situation: Situation) -> Option<Duration> {
-        let of_state = match situation.doing {
+    fn next_look(&self, reason: Reason) -> Option<Duration> {
+        let of_state = match reason.doing {
             Doing::Serving => None,
             Doing::Head => Some(self.limits.head),
             Doing::Idle => self.limits.idle,
         };
-        let of_peer = self.limits.dead_peer.map(|limit| limit / 5);
-        let of_peer = of_peer.filter(|_| self.peer.wants_a_look());
-        let unread = self.peer.pulse.blocked().then_some(UNREAD_EVERY);
+        let of_peer = self.peer_every.filter(|_| reason.of_peer);
+        let unread = reason.unread.then_some(UNREAD_EVERY);
         [of_state, of_peer, unread].into_iter().flatten().min()
     }
 
-    fn arm(&mut self, situation: Situation, wanted: Duration) {
+    fn arm(&mut self, situation: Situation, wanted: Duration, reason: Reason) {
         let now = Instant::now();
         if self.seen != Some(situation) {
             self.seen = Some(situation);
@@ -144,11 +162,8 @@ impl Vigil {
             Some(limit) => (now + wanted).min(self.since + limit),
             None => now + wanted,
         };
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().reset(at),
-            None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
-        }
-        self.armed = Some(wanted);
+        self.timer.set(at);
+        self.armed = Some((wanted, reason));
     }
 
     fn look(&mut self, situation: Situation, now: Instant) -> Option<Event> {

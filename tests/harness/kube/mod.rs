@@ -18,11 +18,11 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context, Result};
 use kube::{
     Client, Config,
-    api::{Api, DeleteParams, DynamicObject, Patch, PatchParams},
+    api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
     core::{ApiResource, GroupVersionKind},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use proxy::{Fault, Proxy};
 
@@ -158,6 +158,15 @@ impl Cluster {
             .block_on(api.get(&name))
             .with_context(|| format!("getting {name}"))?;
         serde_json::to_value(got).context("an object as JSON")
+    }
+
+    /// Whether an Event in this namespace has this reason.
+    pub fn is_told(&self, namespace: &str, reason: &str) -> Result<bool> {
+        let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"namespace": namespace, "name": ""}});
+        let (api, _) = api(&self.client, &event)?;
+        let list = self.runtime.block_on(api.list(&ListParams::default()));
+        let list = list.with_context(|| format!("listing events of {namespace}"))?;
+        Ok(list.items.iter().any(|event| event.data["reason"] == reason))
     }
 
     /// Whether the server holds objects to the schemas of their kinds. The small one in this process does not.

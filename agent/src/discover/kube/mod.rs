@@ -30,6 +30,7 @@ mod state;
 mod status;
 mod lease;
 mod leader;
+pub mod notices;
 mod source;
 mod pods;
 mod rights;

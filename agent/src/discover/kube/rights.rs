@@ -30,7 +30,7 @@ const GATEWAY: &str = "gateway.networking.k8s.io";
 
 /// All of it. The manifests under `deploy/` grant this and nothing else; a test compares them, and another compares it
 /// with what an agent asks.
-pub const RIGHTS: [Right; 13] = [
+pub const RIGHTS: [Right; 14] = [
     everywhere("", "namespaces", WATCHED),
     everywhere("", "nodes", WATCHED),
     everywhere("", "pods", WATCHED),
@@ -43,6 +43,8 @@ pub const RIGHTS: [Right; 13] = [
     everywhere(GATEWAY, "httproutes/status", WRITTEN),
     everywhere("derny.dev", "trafficpolicies", JUDGED),
     everywhere("derny.dev", "trafficpolicies/status", WRITTEN),
+    // What concerns objects that have no conditions.
+    everywhere("events.k8s.io", "events", &["create"]),
     // What the one that writes statuses holds.
     Right {
         group: "coordination.k8s.io",
