@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use derny_tests::{
     Agent, World, clients,
@@ -48,6 +52,47 @@ fn without_a_killed_agent_pods_work_directly() {
         |agent| agent.kill9().unwrap(),
         |agent| agent.start_again().unwrap(),
     );
+}
+
+/// Connections that are kept, then new ones, one after the other, for a while: says how many were made and refused.
+const DIALS: &str = r#"
+import socket, sys, time
+host, port = sys.argv[1].rsplit(":", 1)
+kept = [socket.create_connection((host, int(port))) for _ in range(800)]
+print("kept", flush=True)
+made = refused = 0
+end = time.time() + 3
+while time.time() < end:
+    try:
+        socket.create_connection((host, int(port)), 2).close()
+        made += 1
+    except ConnectionRefusedError:
+        refused += 1
+print(made, refused)
+"#;
+
+/// The kernel takes a killed process apart piece by piece: what redirects must go before who listens.
+#[test]
+fn nobody_is_refused_while_a_killed_agent_is_taken_apart() {
+    for _ in 0..4 {
+        let mut world = World::new(1).unwrap();
+        let mut python = Command::new("python3");
+        python
+            .args(["-c", DIALS, &world.target("http").unwrap()])
+            .stdout(Stdio::piped());
+        let mut dialling = world.client.spawn(python).unwrap();
+        let mut said = BufReader::new(dialling.child().stdout.take().unwrap()).lines();
+        assert_eq!(said.next().unwrap().unwrap(), "kept");
+        world
+            .agent
+            .metric("derny_connections_total", &[], |n| n > 1000.0)
+            .unwrap();
+        world.agent.kill9().unwrap();
+        let counts = said.next().unwrap().unwrap();
+        let (made, refused) = counts.split_once(' ').unwrap();
+        assert!(made.parse::<u64>().unwrap() > 1000, "{counts}");
+        assert_eq!(refused, "0", "of {made}");
+    }
 }
 
 #[test]

@@ -10,7 +10,10 @@ use derny_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::kubelet::{Driver, Kubelet, NODE_NAME, SOON};
+use crate::{
+    is_told,
+    kubelet::{Driver, Kubelet, NODE_NAME, SOON},
+};
 
 /// A pod that writes about itself what the kubelet writes about the mirror of a static pod whose hash is `uid`.
 fn forged_mirror(name: &str, uid: &str) -> Value {
@@ -175,7 +178,7 @@ fn a_foreign_slice_does_not_capture_calls_to_an_address() {
         false
     );
     for namespace in [THIEF, NAMESPACE] {
-        let told = || kubelet.cluster.is_told(namespace, "AddressContested").unwrap();
+        let told = || is_told(&kubelet, namespace, "AddressContested");
         eventually("an Event tells the claimants", SOON, told).unwrap();
     }
     let explained = explain(&kubelet, STRANGER, &target);

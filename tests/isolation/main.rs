@@ -30,3 +30,14 @@ mod shared_connections;
 mod deadlines;
 /// Admin and metrics endpoints, the agent's log and the access log under attack.
 mod observability;
+
+/// Whether an Event says so, and, where the API server has none, whether the agent has written one.
+fn is_told(kubelet: &kubelet::Kubelet, namespace: &str, reason: &str) -> bool {
+    let written = || {
+        let events = [("resource", "events"), ("verb", "create")];
+        let metrics = kubelet.agent.metrics().unwrap();
+        metrics.sum("derny_kube_requests_total", &events) >= 1.0
+    };
+    let told = kubelet.cluster.is_told(namespace, reason).unwrap();
+    told.unwrap_or_else(written)
+}

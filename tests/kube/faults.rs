@@ -164,6 +164,11 @@ fn a_server_that_comes_back_piece_by_piece_is_watched_at_once() {
 #[test]
 fn endpoints_that_do_not_come_leave_the_choice_to_the_service() {
     let world = World::new(2, &["--endpoints-wait", "300ms"]);
+    // A server that has just been started may refuse something, and nobody waits for one that is away.
+    eventually("the server is heard", SOON, || {
+        world.sum("derny_kube_up", &[]) == 1.0
+    })
+    .unwrap();
     world
         .cluster
         .proxy

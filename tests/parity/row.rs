@@ -144,9 +144,9 @@ impl Why {
                  Envoy bounds requests for the cluster as a whole."
             }
             Self::LostConnection => {
-                "The default retries gRPC calls and idempotent requests whose connection ended before an answer: a \
-                 replica that is killed costs no call. Envoy's words of the same names look at responses only. \
-                 Without `503` and `unavailable` in `on`, Derny does as Envoy (the next row). See \
+                "Where a policy names `unavailable`, or `503` and the method is idempotent, requests are retried whose \
+                 connection ended before an answer: a replica that is killed costs no call. Envoy's words of the same \
+                 names look at responses only. Without them in `on`, Derny does as Envoy (the next row). See \
                  [retries](decisions/retries.md)."
             }
             Self::Pushback => {

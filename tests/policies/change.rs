@@ -34,6 +34,7 @@ fn steps() -> Vec<Value> {
         json!({"timeouts": {"request": "0s", "perTry": "5s"}}),
         json!({"timeouts": {"idle": "0s"}}),
         json!({"retry": {"attempts": 5}}),
+        json!({"retry": {"idempotent": true}}),
         json!({"retry": {"on": ["5xx", "gatewayError", "reset", "retriable4xx", "deadlineExceeded"]}}),
         json!({"retry": {"httpStatus": [429]}}),
         json!({"retry": {"grpcStatus": ["aborted"]}}),

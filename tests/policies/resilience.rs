@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use derny_tests::{clients, observe::eventually, upstream::TestdOptions};
+use derny_tests::{World, clients, observe::eventually, upstream::TestdOptions};
 use serde_json::json;
 
 use super::{SECONDS, line, no_retries, outcome, status, world};
@@ -44,22 +44,54 @@ fn a_status_that_the_policy_does_not_name_is_not_tried_again() {
     );
 }
 
+/// Nothing that an endpoint may have acted on is done twice unless a policy says so.
+#[test]
+fn a_post_that_was_answered_503_runs_once() {
+    let policies = [(json!({}), 1), (json!({"retry": {"idempotent": true}}), 3)];
+    for (policy, runs) in policies {
+        let world = world(2, &policy);
+        let url = world.url("http", "/status/503").unwrap();
+        let arguments = ["-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", "bet", &url];
+        assert_eq!(world.curl(&arguments).unwrap().success().unwrap(), "503");
+        assert_eq!(outcome(&line(&world.agent, "/status/503")).0, runs, "{policy}");
+    }
+}
+
+#[test]
+fn a_grpc_call_that_was_answered_unavailable_runs_once() {
+    let world = world(3, &json!({}));
+    call_unavailable(&world, "trailers");
+    let line = world
+        .agent
+        .access_line("the call", |line| line["protocol"] == "grpc")
+        .unwrap();
+    assert_eq!(outcome(&line).0, 1, "{line}");
+}
+
+/// A call that is answered UNAVAILABLE, in the headers or in the trailers.
+fn call_unavailable(world: &World, place: &str) {
+    let script = format!(
+        "import grpc; c = grpc.insecure_channel('{}'); u = c.unary_unary('/derny.test.v1.Echo/Unary')\n\
+         try: u(b'', metadata=[('x-test-status', '14'), ('x-test-status-in', '{place}'), ('user-agent-x', '{place}')])\n\
+         except grpc.RpcError as e: print(e.code().value[0])",
+        world.target("grpc").unwrap()
+    );
+    let mut command = clients::python("grpc_load.py").unwrap();
+    let program = command.get_program().to_owned();
+    command = Command::new(program);
+    command.args(["-c", &script]);
+    let said = world.client.run(command).unwrap().success().unwrap();
+    assert_eq!(said.trim(), "14", "{place}");
+}
+
 #[test]
 fn a_grpc_status_is_tried_again_wherever_it_comes() {
-    let world = world(3, &json!({"outlierDetection": {"enabled": false}}));
+    let world = world(
+        3,
+        &json!({"outlierDetection": {"enabled": false}, "retry": {"idempotent": true}}),
+    );
     for place in ["headers", "trailers"] {
-        let script = format!(
-            "import grpc; c = grpc.insecure_channel('{}'); u = c.unary_unary('/derny.test.v1.Echo/Unary')\n\
-             try: u(b'', metadata=[('x-test-status', '14'), ('x-test-status-in', '{place}'), ('user-agent-x', '{place}')])\n\
-             except grpc.RpcError as e: print(e.code().value[0])",
-            world.target("grpc").unwrap()
-        );
-        let mut command = clients::python("grpc_load.py").unwrap();
-        let program = command.get_program().to_owned();
-        command = Command::new(program);
-        command.args(["-c", &script]);
-        let said = world.client.run(command).unwrap().success().unwrap();
-        assert_eq!(said.trim(), "14", "{place}");
+        call_unavailable(&world, place);
     }
     let lines = |lines: Vec<serde_json::Value>| -> Vec<u64> {
         lines

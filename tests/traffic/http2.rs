@@ -169,7 +169,7 @@ fn an_endpoints_reset_reaches_the_caller() {
     world
         .agent
         .access_line("the reset", |line| {
-            line["path"] == "/reset" && line["flags"] == "UR"
+            line["path"] == "/reset" && line["flags"] == "URX"
         })
         .unwrap();
 

@@ -188,7 +188,12 @@ fn conditions(on: &RetryOn) -> String {
     let http = on.http_status.iter().map(|status| status.as_str().to_owned());
     let grpc = on.grpc_status.iter().map(|code| format!("grpc-status {code}"));
     let headers = on.headers.iter().map(|name| format!("header {name}"));
-    let all: Vec<String> = named.chain(http).chain(grpc).chain(headers).collect();
+    let by_method = on
+        .idempotent_methods
+        .then(|| "of idempotent methods 503 and reset".to_owned());
+    let all: Vec<String> = (named.chain(http).chain(grpc).chain(headers))
+        .chain(by_method)
+        .collect();
     match all.as_slice() {
         [] => "nothing".to_owned(),
         all => all.join(", "),
@@ -260,8 +265,8 @@ mod tests {
                 "loadBalancer: peakEwma",
                 "connectionPool: connect within 1s, kept idle for 1m",
                 "timeouts: request 15s until the response headers; each attempt none; idle 5m",
-                "retry: 2 times on connectFailure, refusedStream, resetBeforeRequest, 503, grpc-status 1, grpc-status \
-                 14; back-off 25ms to 250ms; budget 20 % of the active requests, at least 3",
+                "retry: 2 times on connectFailure, refusedStream, resetBeforeRequest, of idempotent methods 503 and \
+                 reset; back-off 25ms to 250ms; budget 20 % of the active requests, at least 3",
                 "outlierDetection: ejects for 30s after 5 5xx in a row; at most 50 % of the endpoints",
                 "circuitBreaking: at most 1024 connections, 1024 waiting requests, 1024 requests, retries by their \
                  budget",

@@ -97,6 +97,7 @@ pub(super) struct Retry {
     pub(super) grpc_status: Vec<Word>,
     #[serde(default)]
     pub(super) headers: Vec<String>,
+    pub(super) idempotent: Option<bool>,
     #[serde(default)]
     pub(super) backoff: Backoff,
     pub(super) budget: Option<RetryBudget>,

@@ -4,7 +4,10 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::MetadataExt as _,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::Path,
 };
 
@@ -15,11 +18,13 @@ use aya::{
         sock_ops::SockOpsLink,
     },
 };
+use aya_obj::generated::bpf_attach_type;
 
 use super::{
     InterceptError, Kernel, cgroup,
     load::program,
     rival::{self, Rival},
+    syscalls,
 };
 use crate::model::GroupId;
 
@@ -33,8 +38,8 @@ const DIAL: [&str; 2] = ["derny_dial4", "derny_dial6"];
 /// At the pods' control group. Dropping a link detaches its program.
 pub(super) struct Attached {
     group: GroupId,
-    /// Last attached and first detached.
-    connect: Vec<CgroupSockAddrLink>,
+    /// Last attached and first detached, also when the agent is killed: while it redirects, its listeners are there.
+    connect: Vec<OwnedFd>,
     _peername: Vec<CgroupSockAddrLink>,
     _tuple: SockOpsLink,
 }
@@ -127,13 +132,31 @@ pub(super) fn attach(programs: &mut Ebpf, path: &Path) -> Result<Attached, Inter
         links.collect::<Result<Vec<_>, _>>()
     };
     let peername = sock_addr(PEERNAME)?;
-    let connect = sock_addr(CONNECT)?;
+    let at = [
+        bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
+        bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
+    ];
+    let connect = (CONNECT.into_iter().zip(at)).map(|(name, at)| connect(programs, name, &pods, at));
+    let connect = connect.collect::<Result<_, _>>()?;
     Ok(Attached {
         group,
         connect,
         _peername: peername,
         _tuple: tuple,
     })
+}
+
+fn connect(
+    programs: &mut Ebpf,
+    name: &'static str,
+    group: &File,
+    at: bpf_attach_type,
+) -> Result<OwnedFd, InterceptError> {
+    let program: &mut CgroupSockAddr = program(programs, name)?;
+    let program = program.fd().map_err(InterceptError::program(name))?;
+    let link = syscalls::link(program.as_fd(), group.as_fd(), at);
+    link.map(syscalls::let_go_first)
+        .map_err(|source| InterceptError::Attach { name, source })
 }
 
 fn group_of(path: &Path) -> Result<GroupId, InterceptError> {

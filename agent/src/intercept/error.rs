@@ -36,6 +36,8 @@ pub enum InterceptError {
     },
     #[error("kernel program derny_lookup cannot be copied: {reason}")]
     Copy { reason: String },
+    #[error("kernel program {name} cannot be attached: {source}")]
+    Attach { name: &'static str, source: io::Error },
     #[error("kernel program derny_lookup cannot be attached to a pod's network namespace: {source}")]
     Steer { source: io::Error },
     #[error("the kernel does not tell of its program {name}: {}", chain(source))]

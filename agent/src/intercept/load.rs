@@ -48,8 +48,6 @@ pub struct Kernel {
     pub(super) attached: Option<Attached>,
     _own: AttachedOwn,
     pub(super) steering: Steering,
-    /// Closed after what is attached: the kernel closes what a process leaves in the order of the numbers.
-    _steer: MapData,
     pub(super) tables: Tables,
     pub(super) enrolled: BTreeMap<Slot, Enrolment>,
     /// Of the last enrolment.
@@ -113,19 +111,15 @@ impl Kernel {
             None => cgroup::find_own()?,
         })?;
         attach::load(&mut programs)?;
-        let steering_id = id(&programs, steer::STEERING)?;
-        let first_held = steer::load_steering(&mut programs)?;
+        steer::load_steering(&mut programs)?;
         let at_own = attach::attach_own(&mut programs, &own)?;
         let attached = attach::attach(&mut programs, &options.cgroup)?;
-        let last_held = open_again(steer::STEERING, steering_id)?;
-        drop(first_held);
 
         Ok(Self {
             programs,
             attached: Some(attached),
             _own: at_own,
             steering,
-            _steer: last_held,
             tables,
             enrolled: BTreeMap::new(),
             generation: 0,
@@ -229,13 +223,7 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
 /// The kernel's number of a map.
 fn id(programs: &Ebpf, name: &'static str) -> Result<u32, InterceptError> {
     let map = match programs.map(name) {
-        Some(
-            Map::Array(map)
-            | Map::HashMap(map)
-            | Map::LruHashMap(map)
-            | Map::PerCpuArray(map)
-            | Map::ProgramArray(map),
-        ) => map,
+        Some(Map::Array(map) | Map::HashMap(map) | Map::LruHashMap(map) | Map::PerCpuArray(map)) => map,
         _ => return Err(InterceptError::NoMap { name }),
     };
     Ok(map.info().map_err(InterceptError::map(name))?.id())

@@ -11,6 +11,7 @@ mod rival;
 mod tables;
 mod netns;
 mod listen;
+mod syscalls;
 mod steer;
 mod addresses;
 mod enrol;

@@ -7,8 +7,7 @@
 use std::{
     collections::HashMap,
     ffi::CString,
-    io,
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
 };
 
 use aya::{
@@ -18,18 +17,19 @@ use aya::{
 };
 use aya_obj::{
     Object,
-    generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_prog_type},
+    generated::{bpf_attach_type, bpf_insn, bpf_prog_type},
 };
 use derny_ebpf_common::{OWN_COOKIE, OWN_SLOT};
 
 use super::{
     InterceptError, Netns,
     load::{open_again, program, take},
+    syscalls,
 };
 
 const STEER: &str = "derny_steer";
 const LOOKUP: &str = "derny_lookup";
-pub(super) const STEERING: &str = "DERNY_STEERING";
+const STEERING: &str = "DERNY_STEERING";
 
 /// `BPF_LD | BPF_DW | BPF_IMM`: loads a constant of 64 bits, whose upper half is in the next instruction.
 const LOAD_CONSTANT: u8 = 0x18;
@@ -96,14 +96,18 @@ impl Steering {
                 .into_iter()
                 .for_each(|place| set(&mut instructions, place, value));
         }
-        let program = load(&instructions, &self.license).map_err(error)?;
-        link(&program, netns).map_err(error)
+        let (of_type, at) = (
+            bpf_prog_type::BPF_PROG_TYPE_SK_LOOKUP,
+            bpf_attach_type::BPF_SK_LOOKUP,
+        );
+        let program = syscalls::load(LOOKUP, of_type, at, &instructions, &self.license).map_err(error)?;
+        syscalls::link(program.as_fd(), netns.as_fd(), at).map_err(error)
     }
 }
 
 /// Loads the program that the copies call, and tells them which it is. The kernel clears the table when the last
-/// descriptor of it is closed, so it is to be held for longer than anything is redirected.
-pub(super) fn load_steering(programs: &mut Ebpf) -> Result<ProgramArray<MapData>, InterceptError> {
+/// descriptor of it is closed: `Steering` has one.
+pub(super) fn load_steering(programs: &mut Ebpf) -> Result<(), InterceptError> {
     let mut table: ProgramArray<MapData> = take(programs, STEERING)?;
     // One that no pod has: for the verifier's word, and for whoever lists programs.
     let lookup: &mut SkLookup = program(programs, LOOKUP)?;
@@ -111,10 +115,7 @@ pub(super) fn load_steering(programs: &mut Ebpf) -> Result<ProgramArray<MapData>
     let steer: &mut SkLookup = program(programs, STEER)?;
     steer.load().map_err(InterceptError::program(STEER))?;
     let descriptor = steer.fd().map_err(InterceptError::program(STEER))?;
-    table
-        .set(0, descriptor, 0)
-        .map_err(InterceptError::map(STEERING))?;
-    Ok(table)
+    table.set(0, descriptor, 0).map_err(InterceptError::map(STEERING))
 }
 
 /// Where a constant is loaded.
@@ -132,87 +133,6 @@ fn places(instructions: &[bpf_insn], constant: u64) -> impl Iterator<Item = usiz
 fn set(instructions: &mut [bpf_insn], place: usize, value: u64) {
     instructions[place].imm = (value as u32).cast_signed();
     instructions[place + 1].imm = ((value >> 32) as u32).cast_signed();
-}
-
-/// The part of `union bpf_attr` that `BPF_PROG_LOAD` reads here.
-#[repr(C)]
-struct Load {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-    kern_version: u32,
-    prog_flags: u32,
-    prog_name: [u8; 16],
-    prog_ifindex: u32,
-    expected_attach_type: u32,
-}
-
-/// That of `BPF_LINK_CREATE`.
-#[repr(C)]
-struct Link {
-    prog_fd: u32,
-    target_fd: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-const _: () = assert!(size_of::<Load>() == 72 && size_of::<Link>() == 16);
-
-fn load(instructions: &[bpf_insn], license: &CString) -> io::Result<OwnedFd> {
-    let mut prog_name = [0; 16];
-    prog_name[..LOOKUP.len()].copy_from_slice(LOOKUP.as_bytes());
-    let attributes = Load {
-        prog_type: bpf_prog_type::BPF_PROG_TYPE_SK_LOOKUP as u32,
-        insn_cnt: u32::try_from(instructions.len()).unwrap_or(u32::MAX),
-        insns: instructions.as_ptr() as u64,
-        license: license.as_ptr() as u64,
-        // aya has loaded the same program with the verifier's log.
-        log_level: 0,
-        log_size: 0,
-        log_buf: 0,
-        kern_version: 0,
-        prog_flags: 0,
-        prog_name,
-        prog_ifindex: 0,
-        expected_attach_type: bpf_attach_type::BPF_SK_LOOKUP as u32,
-    };
-    // SAFETY: the pointers lead to what lives until the call has returned.
-    unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &attributes) }
-}
-
-fn link(program: &OwnedFd, netns: &Netns) -> io::Result<OwnedFd> {
-    let attributes = Link {
-        prog_fd: program.as_raw_fd().cast_unsigned(),
-        target_fd: netns.as_fd().as_raw_fd().cast_unsigned(),
-        attach_type: bpf_attach_type::BPF_SK_LOOKUP as u32,
-        flags: 0,
-    };
-    // SAFETY: no pointers.
-    unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &attributes) }
-}
-
-/// # Safety
-/// `attributes` is the command's part of `union bpf_attr`, and the command gives a descriptor, which is close-on-exec.
-unsafe fn bpf<T>(command: bpf_cmd, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads `size_of::<T>()` bytes.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as libc::c_long,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
-    };
-    let descriptor = RawFd::try_from(result).unwrap_or(-1);
-    match descriptor {
-        ..0 => Err(io::Error::last_os_error()),
-        // SAFETY: the kernel has opened it for the caller.
-        _ => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
-    }
 }
 
 /// Of the kinds of map that the object has.

@@ -250,7 +250,7 @@ impl Attempts<'_> {
             }
         };
         if chance == Chance::Left
-            && response_may_be_retried(head.status, &head.headers, status, &self.plan.retry.on)
+            && response_may_be_retried(head.status, &head.headers, status, &self.plan.retry.on, method)
             && let Some(wait) = self.wait(x, &head.headers)
             && self.within_budget(x)
         {
@@ -307,7 +307,7 @@ impl Attempts<'_> {
             Ok(Some(Ok(frame))) => {
                 let status = frame.trailers_ref().and_then(grpc_status);
                 if let Some(trailers) = frame.trailers_ref()
-                    && response_may_be_retried(head.status, &head.headers, status, &retry.on)
+                    && response_may_be_retried(head.status, &head.headers, status, &retry.on, &Method::POST)
                     && let Some(wait) = self.wait(x, trailers)
                     && self.within_budget(x)
                 {

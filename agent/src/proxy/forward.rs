@@ -187,19 +187,25 @@ async fn over_http2(
     share: &Rc<Local>,
     again: impl Fn() -> Option<Request<AttemptBody>>,
 ) -> Result<(Response<Body>, Lease), Failed> {
-    match once_over_http2(pool, opening, request, share).await {
-        // The connection was just being ended: not the request's fault and not the endpoint's, and no attempt. Where the
-        // next one ends as well it is one, or an endpoint could keep a request for ever.
-        Err(NotAnswered::Stream(error)) if ended_before_it_took(&error) => {
-            let Some(same) = again() else {
-                return Err(of_http2(error));
-            };
-            let sent = once_over_http2(pool, opening, same, share).await;
-            sent.map_err(NotAnswered::failed)
+    let (mut request, mut ended) = (request, 0);
+    loop {
+        match once_over_http2(pool, opening, request, share).await {
+            // The connection was just being ended: not the request's fault and not the endpoint's, and no attempt.
+            Err(NotAnswered::Stream(error)) if ended < MAX_ENDED && ended_before_it_took(&error) => {
+                ended += 1;
+                match again() {
+                    Some(same) => request = same,
+                    None => return Err(of_http2(error)),
+                }
+            }
+            sent => return sent.map_err(NotAnswered::failed),
         }
-        sent => sent.map_err(NotAnswered::failed),
     }
 }
+
+/// So many connections may end before they take a request. An endpoint that ends more has had an attempt, or it could keep
+/// the request for ever.
+const MAX_ENDED: u32 = 4;
 
 /// Why a stream has no response.
 enum NotAnswered {

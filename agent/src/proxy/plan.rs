@@ -126,7 +126,8 @@ pub(super) fn plan<'a>(
 fn merge(policy: &Retry, rule: &RuleRetry) -> Retry {
     let on = RetryOn {
         http_status: rule.codes.clone(),
-        grpc_status: Vec::new(),
+        // What may be done twice is said by the rule.
+        idempotent_methods: false,
         ..RetryOn::default()
     };
     let mut retry = Retry { on, ..policy.clone() };

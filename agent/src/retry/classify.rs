@@ -62,7 +62,7 @@ pub fn failure_may_be_retried(failure: Failure, on: &RetryOn, spoken: Spoken, me
         }
     };
     // No answer at all: what the gateway says instead is a 5xx.
-    let any = on.reset || on.any_5xx || on.gateway_error;
+    let any = on.reset || on.any_5xx || on.gateway_error || may_be_done_twice(on, method);
     let unsent = |sent| on.reset_before_request && sent == Sent::Part;
     match failure {
         Failure::Connect => any || on.connect_failure,
@@ -74,14 +74,21 @@ pub fn failure_may_be_retried(failure: Failure, on: &RetryOn, spoken: Spoken, me
     }
 }
 
+/// A gRPC call is a POST, which says nothing of what it does.
+fn may_be_done_twice(on: &RetryOn, method: &Method) -> bool {
+    on.idempotent_methods && method.is_idempotent()
+}
+
 /// Whether `on` names this response. `trailers` are looked at as well once they are there.
 pub fn response_may_be_retried(
     status: StatusCode,
     headers: &HeaderMap,
     grpc_status: Option<u16>,
     on: &RetryOn,
+    method: &Method,
 ) -> bool {
     on.any_5xx && status.is_server_error()
+        || status == StatusCode::SERVICE_UNAVAILABLE && may_be_done_twice(on, method)
         || on.gateway_error && matches!(status.as_u16(), 502..=504)
         || on.retriable_4xx && status == StatusCode::CONFLICT
         || on.http_status.contains(&status)
@@ -105,17 +112,35 @@ mod tests {
         );
         check(Failure::Connect, Spoken::Http1, Method::POST, true);
         check(Failure::Unprocessed, Spoken::Http2, Method::POST, true);
-        check(whole, Spoken::Grpc, Method::POST, true);
-        check(whole, Spoken::Http1, Method::POST, false);
-        check(part, Spoken::Http1, Method::POST, true);
-        check(whole, Spoken::Http1, Method::PUT, true);
-        check(
-            Failure::Reset { sent: Sent::Whole },
-            Spoken::Grpc,
-            Method::POST,
-            false,
-        );
-        check(Failure::Protocol, Spoken::Http1, Method::GET, false);
+        let reset = Failure::Reset { sent: Sent::Whole };
+        for (spoken, method) in [
+            (Spoken::Grpc, Method::POST),
+            (Spoken::Http1, Method::POST),
+            (Spoken::Http2, Method::PATCH),
+        ] {
+            check(part, spoken, method.clone(), true);
+            for failure in [whole, reset, Failure::Protocol, Failure::PerTryTimeout] {
+                check(failure, spoken, method.clone(), false);
+            }
+        }
+        for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE] {
+            for failure in [whole, reset, Failure::Protocol, Failure::PerTryTimeout] {
+                check(failure, Spoken::Http1, method.clone(), true);
+            }
+        }
+    }
+
+    #[test]
+    fn calls_that_may_be_done_twice_are_retried_when_their_connection_is_lost() {
+        let whole = Failure::Lost { sent: Sent::Whole };
+        for spoken in [Spoken::Grpc, Spoken::Http1] {
+            assert!(failure_may_be_retried(
+                whole,
+                &RetryOn::idempotent(),
+                spoken,
+                &Method::POST
+            ));
+        }
     }
 
     #[test]
@@ -164,7 +189,11 @@ mod tests {
     #[test]
     fn a_try_that_takes_too_long_is_no_unavailable_endpoint() {
         for spoken in [Spoken::Grpc, Spoken::Http1] {
-            let on = RetryOn::default();
+            let on = RetryOn {
+                http_status: vec![StatusCode::SERVICE_UNAVAILABLE],
+                grpc_status: vec![UNAVAILABLE],
+                ..RetryOn::nothing()
+            };
             assert!(!failure_may_be_retried(
                 Failure::PerTryTimeout,
                 &on,
@@ -181,15 +210,22 @@ mod tests {
             headers.insert("x-try-again", "1".parse().unwrap());
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(
-                response_may_be_retried(status, &headers, grpc, &on),
+                response_may_be_retried(status, &headers, grpc, &on, &Method::POST),
                 expect,
                 "{status} {grpc:?} {on:?}"
             );
         };
-        check(RetryOn::default(), 503, None, true);
-        check(RetryOn::default(), 500, None, false);
-        check(RetryOn::default(), 200, Some(14), true);
-        check(RetryOn::default(), 200, Some(13), false);
+        check(RetryOn::default(), 503, None, false);
+        check(RetryOn::idempotent(), 503, None, true);
+        check(RetryOn::idempotent(), 500, None, false);
+        check(RetryOn::default(), 200, Some(14), false);
+        check(RetryOn::idempotent(), 200, Some(14), true);
+        check(RetryOn::idempotent(), 200, Some(13), false);
+        let of_get = |status: u16| {
+            let status = StatusCode::from_u16(status).unwrap();
+            response_may_be_retried(status, &HeaderMap::new(), None, &RetryOn::default(), &Method::GET)
+        };
+        assert!(of_get(503) && !of_get(500));
         check(
             RetryOn {
                 any_5xx: true,

@@ -160,13 +160,20 @@ impl Cluster {
         serde_json::to_value(got).context("an object as JSON")
     }
 
-    /// Whether an Event in this namespace has this reason.
-    pub fn is_told(&self, namespace: &str, reason: &str) -> Result<bool> {
+    /// Whether an Event in this namespace has this reason. `None` when the server has no Events.
+    pub fn is_told(&self, namespace: &str, reason: &str) -> Result<Option<bool>> {
         let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"namespace": namespace, "name": ""}});
         let (api, _) = api(&self.client, &event)?;
         let list = self.runtime.block_on(api.list(&ListParams::default()));
-        let list = list.with_context(|| format!("listing events of {namespace}"))?;
-        Ok(list.items.iter().any(|event| event.data["reason"] == reason))
+        match list {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            list => {
+                let list = list.with_context(|| format!("listing events of {namespace}"))?;
+                Ok(Some(
+                    list.items.iter().any(|event| event.data["reason"] == reason),
+                ))
+            }
+        }
     }
 
     /// Whether the server holds objects to the schemas of their kinds. The small one in this process does not.

@@ -20,7 +20,7 @@ pub(crate) enum On {
     Grpc(&'static str),
 }
 
-/// Derny's default.
+/// What Derny retries with `idempotent: true`, without `reset`.
 pub(crate) const DEFAULT_ON: [On; 6] = [
     On::ConnectFailure,
     On::RefusedStream,

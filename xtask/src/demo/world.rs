@@ -67,6 +67,9 @@ impl World {
         let ejection = serde_json::json!({"baseEjectionTime": "2s", "interval": "1s"});
         let policy = config.policy_of("echo")?;
         policy.more.insert("outlierDetection".to_owned(), ejection);
+        // An echo may be done twice: a call whose connection is lost goes to another endpoint.
+        let retry = serde_json::json!({"idempotent": true});
+        policy.more.insert("retry".to_owned(), retry);
         Ok(config)
     }
 }

@@ -19,7 +19,7 @@ use Bounds::{Any, Each, Number, Time, TimeOrZero};
 
 /// (path below `spec`, bounds, description).
 #[rustfmt::skip]
-pub(super) const FIELDS: [(&str, Bounds, &str); 76] = [
+pub(super) const FIELDS: [(&str, Bounds, &str); 77] = [
     ("loadBalancer", Any, "How an endpoint is chosen"),
     ("connectionPool", Any, "Connections to the endpoints, for each calling pod"),
     ("timeouts", Any, "How long a request may take"),
@@ -49,7 +49,8 @@ pub(super) const FIELDS: [(&str, Bounds, &str); 76] = [
     ("timeouts.perTry", TimeOrZero("1ms", "1h"), "Each attempt, until its response headers"),
     ("timeouts.idle", TimeOrZero("1ms", "24h"), "A stream without a byte in either direction. Default 5m"),
     ("retry.attempts", Number(0, 100), "Tries after the first; 0: never. Default 2"),
-    ("retry.on", Any, "Any of these suffices. Replaces the default as a whole; [] leaves only what the three lists add. Default [connectFailure, refusedStream, resetBeforeRequest, 503, unavailable, cancelled]"),
+    ("retry.on", Any, "Any of these suffices. Replaces the default as a whole; [] leaves only what the three lists add. Default [connectFailure, refusedStream, resetBeforeRequest], and 503 and reset for requests with an idempotent method"),
+    ("retry.idempotent", Any, "All calls may be done twice: without `on`, reset, 503, unavailable and cancelled are retried as well. Default false"),
     ("retry.httpStatus", Each(400, 599), "Added to `on`"),
     ("retry.grpcStatus", Any, "Added to `on`"),
     ("retry.headers", Any, "A response with any of these, added to on"),

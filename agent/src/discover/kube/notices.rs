@@ -61,8 +61,10 @@ pub async fn run(
         }
         for notice in due(&mut said, standing(), Instant::now()) {
             match say(&cluster, &node, &notice).await {
-                // Another node's agent has said it.
-                Ok(()) | Err(Failure::Conflict(_)) => drop(said.insert(notice, Instant::now())),
+                // Another node's agent has said it, or the server or the namespace takes no Events.
+                Ok(()) | Err(Failure::Conflict(_) | Failure::NotFound(_)) => {
+                    said.insert(notice, Instant::now());
+                }
                 Err(failure) => {
                     tracing::debug!(error = %failure, note = notice.note, "event not written");
                     break;

@@ -54,6 +54,8 @@ pub struct RetryOn {
     pub grpc_status: Vec<u16>,
     /// A response with any of these headers.
     pub headers: Vec<HeaderName>,
+    /// `reset` and 503 for requests that may be done twice by their method (RFC 9110 section 9.2.2).
+    pub idempotent_methods: bool,
 }
 
 impl RetryOn {
@@ -70,24 +72,34 @@ impl RetryOn {
             http_status: Vec::new(),
             grpc_status: Vec::new(),
             headers: Vec::new(),
+            idempotent_methods: false,
+        }
+    }
+
+    /// For calls that may all be done twice: what Istio retries unless it is told otherwise.
+    pub fn idempotent() -> Self {
+        Self {
+            connect_failure: true,
+            refused_stream: true,
+            reset_before_request: true,
+            reset: true,
+            http_status: vec![StatusCode::SERVICE_UNAVAILABLE],
+            // CANCELLED and UNAVAILABLE.
+            grpc_status: vec![1, 14],
+            ..Self::nothing()
         }
     }
 }
 
 impl Default for RetryOn {
+    /// Nothing that an endpoint may have acted on, unless it may be done twice by its method.
     fn default() -> Self {
         Self {
             connect_failure: true,
             refused_stream: true,
             reset_before_request: true,
-            reset: false,
-            any_5xx: false,
-            gateway_error: false,
-            retriable_4xx: false,
-            http_status: vec![StatusCode::SERVICE_UNAVAILABLE],
-            // CANCELLED and UNAVAILABLE.
-            grpc_status: vec![1, 14],
-            headers: Vec::new(),
+            idempotent_methods: true,
+            ..Self::nothing()
         }
     }
 }

@@ -57,10 +57,11 @@ pub(super) fn check(spec: &written::Retry, at: At<'_>, faults: &mut Faults) -> R
 /// `on` replaces the default as a whole; the three lists add to what it says.
 fn conditions(spec: &written::Retry, section: &mut Section<'_, '_>) -> RetryOn {
     let mut on = match &spec.on {
+        None if spec.idempotent == Some(true) => RetryOn::idempotent(),
         None => RetryOn::default(),
         Some(words) => {
             let found = section.items("on", words, |word| condition(&word.0));
-            found.into_iter().fold(nothing(), with)
+            found.into_iter().fold(RetryOn::nothing(), with)
         }
     };
     let statuses = section.items("httpStatus", &spec.http_status, |number| {
@@ -113,17 +114,6 @@ fn condition(text: &str) -> Result<Condition, Bad> {
 fn http_status(number: u64) -> Option<StatusCode> {
     let number = u16::try_from(number).ok().filter(|n| (400..=599).contains(n))?;
     StatusCode::from_u16(number).ok()
-}
-
-fn nothing() -> RetryOn {
-    RetryOn {
-        connect_failure: false,
-        refused_stream: false,
-        reset_before_request: false,
-        http_status: Vec::new(),
-        grpc_status: Vec::new(),
-        ..RetryOn::default()
-    }
 }
 
 fn with(mut on: RetryOn, condition: Condition) -> RetryOn {

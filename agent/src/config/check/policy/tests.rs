@@ -64,18 +64,7 @@ fn http_probe(expected: &[(u16, u16)]) -> Probe {
 }
 
 fn retry_on(change: impl FnOnce(&mut RetryOn)) -> Policy {
-    let mut on = RetryOn {
-        connect_failure: false,
-        refused_stream: false,
-        reset_before_request: false,
-        reset: false,
-        any_5xx: false,
-        gateway_error: false,
-        retriable_4xx: false,
-        http_status: vec![],
-        grpc_status: vec![],
-        headers: vec![],
-    };
+    let mut on = RetryOn::nothing();
     change(&mut on);
     policy(|p| p.retry.on = on)
 }
@@ -146,6 +135,7 @@ fn every_field_arrives() {
                 http_status: vec![StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS],
                 grpc_status: vec![14, 8, 10],
                 headers: vec![HeaderName::from_static("x-retry-me")],
+                idempotent_methods: false,
             },
             backoff: Backoff {
                 base: ms(10),
@@ -273,9 +263,19 @@ fn values_that_say_more_than_a_number() {
         (
             "retry: {httpStatus: [503, 500], grpcStatus: ['13']}",
             policy(|p| {
-                p.retry.on.http_status.push(StatusCode::INTERNAL_SERVER_ERROR);
+                let statuses = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::INTERNAL_SERVER_ERROR];
+                p.retry.on.http_status.extend(statuses);
                 p.retry.on.grpc_status.push(13);
             }),
+        ),
+        (
+            "retry: {idempotent: true}",
+            policy(|p| p.retry.on = RetryOn::idempotent()),
+        ),
+        ("retry: {idempotent: false}", policy(|_| {})),
+        (
+            "retry: {idempotent: true, on: [reset]}",
+            retry_on(|on| on.reset = true),
         ),
         (
             "retry: {holdHeaders: 0s}",

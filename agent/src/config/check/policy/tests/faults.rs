@@ -191,7 +191,7 @@ fn a_field_that_is_not_known_is_told_with_those_that_are() {
         "retry: {attemps: 1}",
         &[
             "retry.attemps: unknown field `attemps`, expected one of `attempts`, `on`, `httpStatus`, `grpcStatus`, \
-           `headers`, `backoff`, `budget`, `bodyBufferBytes`, `avoidPreviousEndpoint`, `holdHeaders`",
+           `headers`, `idempotent`, `backoff`, `budget`, `bodyBufferBytes`, `avoidPreviousEndpoint`, `holdHeaders`",
         ],
     );
     bad(
