@@ -43,6 +43,8 @@ impl Orders {
         let soon_back = json!({
             "loadBalancer": {"algorithm": "roundRobin"},
             "outlierDetection": {"baseEjectionTime": "2s"},
+            // These calls may be done twice: one whose server is killed goes to another.
+            "retry": {"idempotent": true},
         });
         let policy = objects::policy("p", "orders", soon_back);
         kubelet.cluster.apply(&[service, slice(&pods), policy]).unwrap();
