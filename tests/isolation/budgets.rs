@@ -11,8 +11,8 @@ use derny_tests::{
 use serde_json::{Value, json};
 
 use crate::{
+    are_told,
     claims::{called, of},
-    is_told,
     kubelet::{Driver, Kubelet, NODE_NAME, Running, SOON},
 };
 
@@ -177,7 +177,7 @@ fn an_annotation_does_not_open_a_connection_for_each_of_its_names() {
     annotated["metadata"]["annotations"] = json!({"derny.dev/services": names.join(",")});
     let (_greedy, _running) = start(&kubelet, annotated, GREEDY);
     eventually("it is refused", SOON, || is_refused(&kubelet, "watched_services")).unwrap();
-    let told = || is_told(&kubelet, "default", "ShareUsedUp");
+    let told = || are_told(&kubelet, &["default"], "ShareUsedUp");
     eventually("an Event says so", SOON, told).unwrap();
     let watched = || {
         kubelet

@@ -11,7 +11,7 @@ use derny_tests::{
 use serde_json::{Value, json};
 
 use crate::{
-    is_told,
+    are_told,
     kubelet::{Driver, Kubelet, NODE_NAME, SOON},
 };
 
@@ -177,10 +177,8 @@ fn a_foreign_slice_does_not_capture_calls_to_an_address() {
         kubelet.agent.cli_json(&["status"]).unwrap()["contested"][0]["redirected"],
         false
     );
-    for namespace in [THIEF, NAMESPACE] {
-        let told = || is_told(&kubelet, namespace, "AddressContested");
-        eventually("an Event tells the claimants", SOON, told).unwrap();
-    }
+    let told = || are_told(&kubelet, &[THIEF, NAMESPACE], "AddressContested");
+    eventually("Events tell the claimants", SOON, told).unwrap();
     let explained = explain(&kubelet, STRANGER, &target);
     assert!(
         explained.contains("is claimed by a-thief/echo:80 and demo/bank:80"),

@@ -1,12 +1,14 @@
 //! Whoever an enrolment was made for is served by it, and nobody after that.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    process::{Command, Stdio},
+    io::{BufRead as _, BufReader, Lines, Write as _},
+    process::{ChildStdout, Command, Stdio},
     time::Duration,
 };
 
-use derny_tests::{Agent, AgentOptions, Config, Node, World, eventually, observe::now, upstream::HTTP_PORT};
+use derny_tests::{
+    Agent, AgentOptions, Config, Node, Pod, Process, World, eventually, observe::now, upstream::HTTP_PORT,
+};
 
 use crate::enrolling::{Kept, Mesh, SOON};
 
@@ -54,6 +56,18 @@ fn a_withdrawn_pod_does_not_call_as_the_next() {
     );
 }
 
+/// A script in a pod, and the lines that it says.
+fn bash(pod: &Pod, script: &str) -> (Process, Lines<BufReader<ChildStdout>>) {
+    let mut command = Command::new("bash");
+    command
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut process = pod.spawn(command).unwrap();
+    let said = BufReader::new(process.child().stdout.take().unwrap()).lines();
+    (process, said)
+}
+
 #[test]
 fn after_a_withdrawn_pod_the_agent_holds_nothing_of_it() {
     let mut world = World::with(1, &Default::default(), |options| {
@@ -66,13 +80,7 @@ fn after_a_withdrawn_pod_the_agent_holds_nothing_of_it() {
             "exec 3<>/dev/tcp/{}; echo hello >&3; head -n1 <&3; if read -r -t 60 <&3; then echo more; else echo end; fi",
             target.replace(':', "/")
         );
-        let mut command = Command::new("bash");
-        command
-            .args(["-c", &script])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        let mut process = world.client.spawn(command).unwrap();
-        let mut said = BufReader::new(process.child().stdout.take().unwrap()).lines();
+        let (process, mut said) = bash(&world.client, &script);
         assert_eq!(said.next().unwrap().unwrap(), "hello");
         (process, said)
     };
@@ -144,14 +152,8 @@ fn a_pod_that_is_only_changed_keeps_its_relayed_connections() {
         "exec 3<>/dev/tcp/{}; for word in one two; do echo $word >&3; head -n1 <&3; read -r; done",
         target.replace(':', "/")
     );
-    let mut command = Command::new("bash");
-    command
-        .args(["-c", &script])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let mut process = world.client.spawn(command).unwrap();
+    let (mut process, mut said) = bash(&world.client, &script);
     let mut stdin = process.child().stdin.take().unwrap();
-    let mut said = BufReader::new(process.child().stdout.take().unwrap()).lines();
     assert_eq!(said.next().unwrap().unwrap(), "one");
     let mut config = world.config();
     config.pods[0].inbound.push(derny_tests::config::InboundEntry {

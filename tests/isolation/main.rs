@@ -31,13 +31,15 @@ mod deadlines;
 /// Admin and metrics endpoints, the agent's log and the access log under attack.
 mod observability;
 
-/// Whether an Event says so, and, where the API server has none, whether the agent has written one.
-fn is_told(kubelet: &kubelet::Kubelet, namespace: &str, reason: &str) -> bool {
+/// Whether an Event in each of these namespaces says so, and, where the API server has none, whether the agent has written
+/// as many.
+fn are_told(kubelet: &kubelet::Kubelet, namespaces: &[&str], reason: &str) -> bool {
+    let told = |namespace: &&str| kubelet.cluster.is_told(namespace, reason).unwrap();
+    let told: Option<Vec<bool>> = namespaces.iter().map(told).collect();
     let written = || {
         let events = [("resource", "events"), ("verb", "create")];
         let metrics = kubelet.agent.metrics().unwrap();
-        metrics.sum("derny_kube_requests_total", &events) >= 1.0
+        metrics.sum("derny_kube_requests_total", &events) >= namespaces.len() as f64
     };
-    let told = kubelet.cluster.is_told(namespace, reason).unwrap();
-    told.unwrap_or_else(written)
+    told.map_or_else(written, |told| told.iter().all(|told| *told))
 }

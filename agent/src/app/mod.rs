@@ -214,7 +214,7 @@ pub fn run(args: RunArgs) -> Result<()> {
             all
         };
         let node = args.kubernetes.node_name.clone().unwrap_or_default();
-        control.spawn(kube::notices::run(cluster, node, standing, drain.clone()));
+        control.spawn(kube::tell(cluster, node, standing, drain.clone()));
     }
     let windows = Arc::new(windows::Windows {
         config_path: args.config.clone().unwrap_or_default(),

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    discover::kube::notices::{About, Notice},
+    discover::kube::{About, Notice},
     model::{Budget, Refused, ServiceName},
     snapshot::{Snapshot, Target},
 };
@@ -94,6 +94,47 @@ impl Recently {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        model::{DestinationId, ServicePortName},
+        snapshot::Destination,
+    };
+
+    #[test]
+    fn each_claiming_service_is_told_of_the_others_and_no_namespace_fills_the_list() {
+        let port = |namespace: &str, name: String| ServicePortName {
+            service: ServiceName {
+                namespace: namespace.into(),
+                name: name.as_str().into(),
+            },
+            port: 80,
+        };
+        let claimed = |n: u16| {
+            let own = [("bank", "bank".to_owned()), ("thief", format!("t-{n:02}"))];
+            let own =
+                own.map(|(namespace, name)| (namespace.into(), Target::Endpoint(port(namespace, name))));
+            let destination = Destination {
+                own: own.into(),
+                ..Destination::new(([10, 0, 0, 1], n).into(), Target::Contested)
+            };
+            (DestinationId::new(n.into()).unwrap(), destination)
+        };
+        let snapshot = Snapshot {
+            destinations: (1..=30).map(claimed).collect(),
+            ..Snapshot::default()
+        };
+        let said = contested(&snapshot);
+        let of = |namespace: &str| -> Vec<&Notice> {
+            let is_of =
+                |notice: &&Notice| matches!(&notice.about, About::Service(of) if *of.namespace == *namespace);
+            said.iter().filter(is_of).collect()
+        };
+        assert_eq!((of("bank").len(), of("thief").len()), (1, OF_NAMESPACE));
+        let note = &of("bank")[0].note;
+        assert!(
+            note.contains("of thief has") && note.contains("10.0.0.1:1 is the first"),
+            "{note}"
+        );
+    }
 
     #[test]
     fn what_was_refused_is_said_for_a_while() {

@@ -13,7 +13,7 @@ use crate::share::{Holding, Local, Share};
 /// A connection's window is at least so many streams' worth.
 const LEAST_STREAMS: u32 = 4;
 /// Streams of several callers that share a connection, where their windows are not too large.
-const SHARED_STREAMS: u32 = 100;
+const SHARED_STREAMS: u32 = 128;
 /// What unread answers of a shared connection may hold, in bytes.
 pub(super) const SHARED_BYTES: u32 = 32 * 1024 * 1024;
 
@@ -121,8 +121,8 @@ mod tests {
             window.lower();
             assert_eq!(window.target(Waker::noop()), 4 * stream);
         };
-        check(65_536, 100);
-        check(256 * 1024, 100);
+        check(65_536, 128);
+        check(256 * 1024, 128);
         check(1024 * 1024, 32);
         check(16 * 1024 * 1024, 4);
     }

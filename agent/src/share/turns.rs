@@ -72,8 +72,8 @@ pub struct Turns {
     /// Tasks that have not ended.
     tasks: Cell<usize>,
     ends: Cell<bool>,
-    /// Whose task ran last, and since when no other's has.
-    before: RefCell<Option<Arc<Flow>>>,
+    /// Whose task ran last, and since when no other's has. Compared and nothing else: the pod may have gone.
+    before: Cell<*const Flow>,
     changed: Cell<Instant>,
     /// Pods with time that has not been billed.
     unbilled: RefCell<Vec<Arc<Flow>>>,
@@ -197,7 +197,7 @@ impl Turns {
             elsewhere: Arc::default(),
             tasks: Cell::default(),
             ends: Cell::default(),
-            before: RefCell::default(),
+            before: Cell::new(std::ptr::null()),
             changed: Cell::new(Instant::now()),
             unbilled: RefCell::default(),
             own: Cell::default(),
@@ -269,9 +269,8 @@ impl Turns {
 
     /// Notes when the turn goes from one pod to another.
     fn is_next(&self, flow: &Arc<Flow>, now: Instant) {
-        let mut before = self.before.borrow_mut();
-        if !before.as_ref().is_some_and(|before| Arc::ptr_eq(before, flow)) {
-            *before = Some(flow.clone());
+        let flow = Arc::as_ptr(flow);
+        if self.before.replace(flow) != flow {
             self.changed.set(now);
         }
     }

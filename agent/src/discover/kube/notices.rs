@@ -45,7 +45,7 @@ pub enum About {
 }
 
 /// Says what `standing` gives, each of it once and then as long as it stands, until the drain begins.
-pub async fn run(
+pub async fn tell(
     cluster: Cluster,
     node: String,
     mut standing: impl FnMut() -> Vec<Notice> + Send,
