@@ -7,10 +7,10 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::{BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock},
-    helpers::{bpf_ktime_get_ns, bpf_sk_storage_get},
+    helpers::{bpf_get_netns_cookie, bpf_ktime_get_ns, bpf_sk_storage_get},
     programs::SockOpsContext,
 };
-use derny_ebpf_common::{AddressKey, ConnectionKey, MARK, NODE_COUNTERS, Path, Remembered};
+use derny_ebpf_common::{AddressKey, ConnectionKey, LoopbackKey, MARK, NODE_COUNTERS, Path, Remembered};
 
 use crate::{
     count::Decided,
@@ -62,6 +62,9 @@ pub(crate) fn try_tuple(ctx: &SockOpsContext) -> Option<()> {
     if to != remembered.redirected || to.is_v4() {
         return None;
     }
+    // SAFETY: the helper takes the program's context.
+    let cookie = unsafe { bpf_get_netns_cookie(ctx.ops.cast()) };
+    let key = LoopbackKey::new(cookie, key.local_port_be, key.remote_port_be);
     TUPLES.insert(key, remembered.id, 0).ok()
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use derny::{
     intercept::{Enrolled, Kernel, Options, Origins, SlotCounters},
-    model::{DestinationId, InboundPort, Pod as PodWord, PodAddresses, PodName, Protocol, Slot},
+    model::{DestinationId, EnrolmentId, InboundPort, Pod as PodWord, PodAddresses, PodName, Protocol, Slot},
 };
 use derny_tests::{Node, Pod, eventually};
 use serde_json::{Value, json};
@@ -102,15 +102,20 @@ impl Mesh {
             .kernel
             .enrol(self::slot(slot), &word(pod, inbound), 1)
             .unwrap();
-        let listeners = enrolled.listeners.remove(0);
+        self.serve(&mut enrolled);
+        enrolled
+    }
+
+    /// Takes the listeners, and has an engine at each.
+    pub(crate) fn serve(&self, enrolled: &mut Enrolled) {
         let origins = self.kernel.origins().unwrap();
+        let listeners = enrolled.listeners.remove(0);
         for listener in listeners.outbound {
-            engine(listener, "outbound", Some(origins.clone()));
+            engine(listener, "outbound", Some((origins.clone(), enrolled.id)));
         }
         for listener in listeners.inbound {
             engine(listener, "inbound", None);
         }
-        enrolled
     }
 
     pub(crate) fn redirect(&mut self, address: SocketAddr) {
@@ -226,15 +231,15 @@ pub(crate) fn app(pod: &Pod, ip: IpAddr, port: u16) {
 }
 
 /// Answers every connection with what it is: `outbound ID from IP`, `inbound ADDRESS from IP`, `app from IP`.
-pub(crate) fn engine(listener: TcpListener, role: &'static str, origins: Option<Origins>) {
+pub(crate) fn engine(listener: TcpListener, role: &'static str, origins: Option<(Origins, EnrolmentId)>) {
     listener.set_nonblocking(false).unwrap();
     // Ends with the process: a thread in accept cannot be asked to stop.
     thread::spawn(move || {
         while let Ok((mut stream, peer)) = listener.accept() {
             let local = stream.local_addr().unwrap();
             let what = match (role, &origins) {
-                ("outbound", Some(origins)) => origins
-                    .destination(local, peer)
+                ("outbound", Some((origins, id))) => origins
+                    .destination(id.netns_cookie, local, peer)
                     .map_or("nothing".to_owned(), |id| id.to_string()),
                 ("inbound", _) => local.to_string(),
                 _ => "here".to_owned(),

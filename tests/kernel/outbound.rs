@@ -1,10 +1,14 @@
 //! Connections that pods open: redirected, and what the application sees of it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
+use derny::intercept::Enrolled;
+use derny_tests::eventually;
 use serde_json::{Value, json};
 
 use crate::mesh::{ID, Mesh, VIP, VIP6, address, dial, pair, slot, word};
+
+const SOON: Duration = Duration::from_secs(5);
 
 /// Dials a redirected address: the outbound listener must get it with its id, and the application must see the
 /// address that it dialled.
@@ -126,8 +130,22 @@ fn a_socket_connected_elsewhere_after_a_failure_shows_the_second_address() {
 fn two_pods_with_the_same_loopback_tuple_are_told_apart() {
     let mut mesh = Mesh::new();
     let (a, b) = (mesh.node.pod("a").unwrap(), mesh.node.pod("b").unwrap());
-    mesh.enrol(1, &a, &[]);
-    mesh.enrol(2, &b, &[]);
+    let mut of_a = mesh.kernel.enrol(slot(1), &word(&a, &[]), 1).unwrap();
+    let port = v6_port(&of_a);
+    mesh.serve(&mut of_a);
+    // Two ports are left to draw from, so that it is soon the same.
+    let range = format!("{} {port}", port - 1);
+    b.netns().sysctl(&[("ipv4/ip_local_port_range", &range)]).unwrap();
+    eventually("its listener has the same port", SOON, || {
+        mesh.kernel.withdraw(slot(2));
+        let mut of_b = mesh.kernel.enrol(slot(2), &word(&b, &[]), 1).unwrap();
+        let same = v6_port(&of_b) == port;
+        if same {
+            mesh.serve(&mut of_b);
+        }
+        same
+    })
+    .unwrap();
     mesh.redirect(address(VIP6));
     let other = address("[fd96::8]:80");
     mesh.kernel
@@ -143,6 +161,12 @@ fn two_pods_with_the_same_loopback_tuple_are_told_apart() {
         format!("outbound {ID} from ::1")
     );
     assert_eq!(dial(&b, other, bound).said, "outbound 8 from ::1");
+}
+
+/// Of the outbound listener on `[::1]`.
+fn v6_port(enrolled: &Enrolled) -> u16 {
+    let outbound = &enrolled.listeners[0].outbound;
+    outbound[1].local_addr().unwrap().port()
 }
 
 #[test]
@@ -167,11 +191,11 @@ fn another_pods_redirected_address_cannot_be_dialled_by_hand() {
 fn the_outbound_listener_itself_is_nobodys_destination() {
     let mut mesh = Mesh::new();
     let pod = mesh.node.pod("client").unwrap();
-    let enrolled = mesh.kernel.enrol(slot(5), &word(&pod, &[]), 1).unwrap();
-    let origins = mesh.kernel.origins().unwrap();
-    for listener in enrolled.listeners.into_iter().flat_map(|worker| worker.outbound) {
-        let listening = listener.local_addr().unwrap();
-        crate::mesh::engine(listener, "outbound", Some(origins.clone()));
+    let mut enrolled = mesh.kernel.enrol(slot(5), &word(&pod, &[]), 1).unwrap();
+    let outbound = &enrolled.listeners[0].outbound;
+    let listening: Vec<SocketAddr> = outbound.iter().map(|it| it.local_addr().unwrap()).collect();
+    mesh.serve(&mut enrolled);
+    for listening in listening {
         assert!(
             dial(&pod, listening, json!({}))
                 .said

@@ -209,8 +209,8 @@ pub fn run(args: RunArgs) -> Result<()> {
         let standing = move || {
             // Cloned: a worker that comes for the next snapshot waits for whoever holds this one borrowed.
             let snapshot = published.snapshot.borrow().clone();
-            let mut all = notices::contested(&snapshot);
-            all.extend(recently.refused(refusals.all(), Instant::now()));
+            let mut all = recently.refused(refusals.all(), Instant::now());
+            all.extend(notices::contested(&snapshot));
             all
         };
         let node = args.kubernetes.node_name.clone().unwrap_or_default();

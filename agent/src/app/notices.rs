@@ -19,7 +19,8 @@ const OF_NAMESPACE: usize = 16;
 /// What was refused is said for so long.
 const RECENT: Duration = Duration::from_secs(600);
 
-/// Each service that claims an address with a service of another namespace, once.
+/// Each service that claims an address with a service of another namespace, once. The first of each namespace come before
+/// the second of any, since only so many are told.
 pub(super) fn contested(snapshot: &Snapshot) -> Vec<Notice> {
     let destinations = snapshot.destinations.values();
     let mut of: BTreeMap<ServiceName, (std::net::SocketAddr, BTreeSet<Arc<str>>)> = BTreeMap::new();
@@ -48,13 +49,15 @@ pub(super) fn contested(snapshot: &Snapshot) -> Vec<Notice> {
              other namespaces are left alone",
             others.join(", "),
         );
-        notices.push(Notice {
+        let notice = Notice {
             about: About::Service(service),
             reason: "AddressContested",
             note,
-        });
+        };
+        notices.push((*said, notice));
     }
-    notices
+    notices.sort_by_key(|(nth, _)| *nth);
+    notices.into_iter().map(|(_, notice)| notice).collect()
 }
 
 /// When something was refused last.
@@ -129,6 +132,9 @@ mod tests {
             said.iter().filter(is_of).collect()
         };
         assert_eq!((of("bank").len(), of("thief").len()), (1, OF_NAMESPACE));
+        let of_bank =
+            |notice: &Notice| matches!(&notice.about, About::Service(of) if *of.namespace == *"bank");
+        assert!(said.iter().position(of_bank) < Some(2), "{said:?}");
         let note = &of("bank")[0].note;
         assert!(
             note.contains("of thief has") && note.contains("10.0.0.1:1 is the first"),

@@ -172,8 +172,8 @@ impl Sockets for Netns {
 }
 
 impl model::Origins for Origins {
-    fn destination(&self, local: SocketAddr, peer: SocketAddr) -> Option<DestinationId> {
-        Origins::destination(self, local, peer)
+    fn destination(&self, netns_cookie: u64, local: SocketAddr, peer: SocketAddr) -> Option<DestinationId> {
+        Origins::destination(self, netns_cookie, local, peer)
     }
 }
 

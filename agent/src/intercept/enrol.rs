@@ -89,12 +89,11 @@ impl Kernel {
             });
         }
 
-        let v6_ports: BTreeSet<u16> = self.enrolled.values().filter_map(|it| it.v6_port).collect();
         let by_interfaces = pod.addresses == PodAddresses::Interfaces;
         let (watch, interfaces, opened) = netns
             .enter(|| {
                 let watch = by_interfaces.then(Watch::open);
-                (watch, interfaces(), listen::open(workers, &v6_ports))
+                (watch, interfaces(), listen::open(workers))
             })
             .map_err(netns_error)?;
         let Interfaces {

@@ -1,7 +1,6 @@
 //! The agent's listening sockets inside a pod.
 
 use std::{
-    collections::BTreeSet,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
 };
@@ -10,9 +9,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// SYNs that wait for `accept`, per worker. The kernel cuts it to the pod's `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-
-/// How often a port on `[::1]` is drawn again because another pod has the same; see [`open`].
-const PORT_DRAWS: usize = 64;
 
 /// One worker's listeners inside a pod: non-blocking. IPv4, and IPv6 where the pod has it.
 #[derive(Debug)]
@@ -50,10 +46,7 @@ impl Opened {
 /// Opens the listeners in the network namespace of this thread, on ports that the kernel chooses, so that none
 /// of the pod's is taken. The listeners of one kind share a port and form a reuseport group, over which the
 /// kernel spreads the connections.
-///
-/// `v6_ports` are those of the other pods: redirected IPv6 connections are told apart by the tuple of addresses
-/// and ports alone, and that is the same `[::1]` in every pod.
-pub(super) fn open(workers: usize, v6_ports: &BTreeSet<u16>) -> io::Result<Opened> {
+pub(super) fn open(workers: usize) -> io::Result<Opened> {
     if workers == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no worker to accept"));
     }
@@ -61,7 +54,7 @@ pub(super) fn open(workers: usize, v6_ports: &BTreeSet<u16>) -> io::Result<Opene
     let inbound4 = group(Ipv4Addr::LOCALHOST.into(), workers)?;
     let (outbound6, inbound6) = if has_ipv6() {
         (
-            group_apart(workers, v6_ports)?,
+            group(Ipv6Addr::LOCALHOST.into(), workers)?,
             group(Ipv6Addr::LOCALHOST.into(), workers)?,
         )
     } else {
@@ -91,23 +84,6 @@ pub(super) fn open(workers: usize, v6_ports: &BTreeSet<u16>) -> io::Result<Opene
 /// Can `[::1]` be bound? Not when the kernel has no IPv6, nor when it is disabled in this namespace.
 fn has_ipv6() -> bool {
     TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
-}
-
-/// A group whose port is none of `taken`.
-fn group_apart(size: usize, taken: &BTreeSet<u16>) -> io::Result<Vec<TcpListener>> {
-    // Kept until the end, so that the kernel does not draw the same port again.
-    let mut refused = Vec::new();
-    for _ in 0..PORT_DRAWS {
-        let listeners = group(Ipv6Addr::LOCALHOST.into(), size)?;
-        match listeners.first().map(TcpListener::local_addr).transpose()? {
-            Some(address) if taken.contains(&address.port()) => refused.push(listeners),
-            _ => return Ok(listeners),
-        }
-    }
-    Err(io::Error::new(
-        io::ErrorKind::AddrInUse,
-        "no port on [::1] that no other pod has",
-    ))
 }
 
 fn group(ip: std::net::IpAddr, size: usize) -> io::Result<Vec<TcpListener>> {

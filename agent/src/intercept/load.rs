@@ -11,7 +11,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap},
     programs::{Program, ProgramError},
 };
-use derny_ebpf_common::{AddressKey, Beat, ConnectionKey, Counters, Destination, Pod, PodAddressKey, SLOTS};
+use derny_ebpf_common::{AddressKey, Beat, Counters, Destination, LoopbackKey, Pod, PodAddressKey, SLOTS};
 
 use super::{
     Heartbeat, InterceptError, Observer, Origins, ProgramOrder,
@@ -168,7 +168,7 @@ impl Kernel {
     /// The map cannot be opened a second time.
     pub fn origins(&self) -> Result<Origins, InterceptError> {
         let map = Map::LruHashMap(open_again("DERNY_TUPLES", self.tables.tuples_id)?);
-        let map: HashMap<MapData, ConnectionKey, u32> =
+        let map: HashMap<MapData, LoopbackKey, u32> =
             map.try_into().map_err(InterceptError::map("DERNY_TUPLES"))?;
         Ok(Origins::new(map))
     }

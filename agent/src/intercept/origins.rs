@@ -6,35 +6,39 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData};
-use derny_ebpf_common::{ConnectionKey, Redirect};
+use derny_ebpf_common::{LoopbackKey, Redirect};
 
-use super::tables::connection_key;
 use crate::model::DestinationId;
 
 /// Tells which destination a connection was for that an outbound listener accepted.
 #[derive(Clone)]
 pub struct Origins {
-    tuples: Arc<HashMap<MapData, ConnectionKey, u32>>,
+    tuples: Arc<HashMap<MapData, LoopbackKey, u32>>,
 }
 
 impl Origins {
-    pub(super) fn new(tuples: HashMap<MapData, ConnectionKey, u32>) -> Self {
+    pub(super) fn new(tuples: HashMap<MapData, LoopbackKey, u32>) -> Self {
         Self {
             tuples: Arc::new(tuples),
         }
     }
 
-    /// `local` and `peer` are the accepted socket's. IPv4: read off `local`, without a system call. IPv6: one
+    /// `local` and `peer` are the accepted socket's, `netns_cookie` its network namespace's. IPv4: read off `local`, without a system call. IPv6: one
     /// map lookup. `None`: nobody redirected this connection, the pod dialled the listener itself.
-    pub fn destination(&self, local: SocketAddr, peer: SocketAddr) -> Option<DestinationId> {
+    pub fn destination(
+        &self,
+        netns_cookie: u64,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> Option<DestinationId> {
         match local.ip().to_canonical() {
             IpAddr::V4(ip) => {
                 let redirect = Redirect::decode(ip.to_bits(), local.port())?;
                 DestinationId::new(redirect.id)
             }
             IpAddr::V6(_) => {
-                // The key is the client's view.
-                let id = self.tuples.get(&connection_key(peer, local), 0).ok()?;
+                let key = LoopbackKey::new(netns_cookie, peer.port().to_be(), local.port().to_be());
+                let id = self.tuples.get(&key, 0).ok()?;
                 DestinationId::new(id)
             }
         }

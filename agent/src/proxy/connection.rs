@@ -28,7 +28,7 @@ pub(super) async fn outbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpS
     worker.view.follow(&mut worker.rng.borrow_mut());
     let destination = match addresses(&stream) {
         Ok((local, peer)) => {
-            let id = worker.origins.destination(local, peer);
+            let id = (worker.origins).destination(pod.id.netns_cookie, local, peer);
             id.and_then(|id| worker.view.snapshot().destinations.get(&id).cloned())
                 .ok_or(local)
         }

@@ -86,6 +86,28 @@ pub struct ConnectionKey {
     pub remote_port_be: u16,
 }
 
+/// A connection from a pod's `[::1]` to its listener on `[::1]`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LoopbackKey {
+    pub netns_cookie: u64,
+    pub client_port_be: u16,
+    pub listener_port_be: u16,
+    pub zero: u32,
+}
+
+impl LoopbackKey {
+    #[inline(always)]
+    pub const fn new(netns_cookie: u64, client_port_be: u16, listener_port_be: u16) -> Self {
+        Self {
+            netns_cookie,
+            client_port_be,
+            listener_port_be,
+            zero: 0,
+        }
+    }
+}
+
 /// An enrolled pod. Its key is the cookie of its network namespace.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +193,7 @@ const _: () = {
     assert!(size_of::<AddressKey>() == 20);
     assert!(size_of::<PodAddressKey>() == 32);
     assert!(size_of::<ConnectionKey>() == 36);
+    assert!(size_of::<LoopbackKey>() == 16);
     assert!(size_of::<Pod>() == 88);
     assert!(size_of::<Destination>() == 80);
     assert!(size_of::<Held>() == 72);
@@ -187,6 +210,8 @@ mod user {
     unsafe impl aya::Pod for super::PodAddressKey {}
     // SAFETY: see the module.
     unsafe impl aya::Pod for super::ConnectionKey {}
+    // SAFETY: see the module.
+    unsafe impl aya::Pod for super::LoopbackKey {}
     // SAFETY: see the module.
     unsafe impl aya::Pod for super::Pod {}
     // SAFETY: see the module.

@@ -20,7 +20,7 @@ pub(super) const MAX_EJECTED_PERCENT: u8 = 40;
 pub(super) struct Nobody;
 
 impl Origins for Nobody {
-    fn destination(&self, _: SocketAddr, _: SocketAddr) -> Option<DestinationId> {
+    fn destination(&self, _: u64, _: SocketAddr, _: SocketAddr) -> Option<DestinationId> {
         None
     }
 }
