@@ -3,7 +3,7 @@
 use derny_tests::World;
 use serde_json::{Value, json};
 
-use super::status;
+use super::{line, outcome, status};
 
 /// A world in which `http` has these rules.
 fn routed(rules: Value) -> World {
@@ -76,4 +76,68 @@ fn a_mirror_sees_the_request_and_the_caller_does_not_see_the_mirror() {
         .agent
         .metric("derny_requests_not_mirrored_total", &[], none)
         .unwrap();
+}
+
+/// A rule with this `retry` and these `timeouts`, in front of one endpoint.
+fn retried(retry: Value, timeouts: Value) -> World {
+    routed(json!([{
+        "retry": retry, "timeouts": timeouts,
+        "backendRefs": [{"name": "http", "namespace": "demo", "port": 80}],
+    }]))
+}
+
+/// Duration in milliseconds, attempts and flags of the one request with this path.
+fn told(world: &World, path: &str) -> (f64, u64, String) {
+    let line = line(&world.agent, path);
+    let (attempts, flags) = outcome(&line);
+    (line["duration_ms"].as_f64().unwrap(), attempts, flags.to_owned())
+}
+
+/// GEP-1731: "Implementations SHOULD retry on connection errors (disconnect, reset, timeout, TCP failure) if a retry
+/// stanza is configured."
+#[test]
+fn a_rules_retries_cover_its_codes_resets_and_attempts_that_take_too_long() {
+    let world = retried(
+        json!({"attempts": 2, "codes": [500]}),
+        json!({"backendRequest": "200ms"}),
+    );
+    for (path, code, attempts) in [
+        ("/status/500", "500", 3),
+        ("/status/503", "503", 1),
+        ("/reset", "503", 3),
+        ("/delay/5s", "504", 3),
+    ] {
+        let url = world.url("http", path).unwrap();
+        let arguments = ["-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", "x", &url];
+        assert_eq!(world.curl(&arguments).unwrap().success().unwrap(), code, "{path}");
+        assert_eq!(told(&world, path).1, attempts, "a POST to {path}");
+    }
+}
+
+#[test]
+fn a_rules_backoff_is_the_least_pause_between_two_attempts() {
+    let world = retried(
+        json!({"attempts": 2, "codes": [500], "backoff": "300ms"}),
+        json!({}),
+    );
+    for path in ["/status/500", "/reset"] {
+        status(&world, "http", path);
+        let (took, attempts, _) = told(&world, path);
+        assert!(
+            attempts == 3 && (600.0..2000.0).contains(&took),
+            "{path}: {took} ms"
+        );
+    }
+}
+
+#[test]
+fn an_attempt_that_no_longer_fits_into_a_rules_timeout_is_a_timeout() {
+    let world = retried(
+        json!({"attempts": 5, "codes": [500], "backoff": "400ms"}),
+        json!({"request": "1s"}),
+    );
+    assert_eq!(status(&world, "http", "/status/500"), "504");
+    let (took, attempts, flags) = told(&world, "/status/500");
+    assert!(attempts == 3 && took < 1200.0, "{attempts} attempts in {took} ms");
+    assert_eq!(flags, "UT");
 }

@@ -53,10 +53,20 @@ impl DialledServices {
         let Some(retry) = &route.retry else {
             return Some(json!({"attempts": 0}));
         };
+        if !retry.covers_a_rule() {
+            if retry.policy != never() {
+                retry.node.remark(
+                    NoteKind::NoEquivalent,
+                    "another route of the same service retries otherwise, and a rule's own retries send again what an \
+                     endpoint may have acted on, which this one does not: this rule retries nothing",
+                );
+            }
+            return Some(json!({"attempts": 0}));
+        }
         match retry.beyond_a_rule().as_slice() {
             [] => retry.node.remark(
                 NoteKind::Differs,
-                "another route of the same service retries otherwise: this rule has attempts, statuses and the first \
+                "another route of the same service retries otherwise: this rule has attempts, statuses and the least \
                  back-off of its own, and the rest from there",
             ),
             conditions => retry.node.remark(

@@ -126,12 +126,20 @@ fn backoff(node: &Node<'_>, policy: &mut Map<String, Value>) {
 }
 
 impl Retry<'_> {
-    /// Its conditions that a rule's own `retry` cannot have: there are statuses of HTTP, and what never reached an
-    /// endpoint is retried in any case.
+    /// Whether it retries every failure without an answer, as a rule's own `retry` does: then that does not retry more.
+    pub(super) fn covers_a_rule(&self) -> bool {
+        let on = self.policy.get("on").and_then(Value::as_array);
+        let mut words = on.into_iter().flatten().filter_map(Value::as_str);
+        words.any(|word| matches!(word, "5xx" | "gatewayError" | "reset"))
+    }
+
+    /// Its conditions that a rule's own `retry` cannot have beside statuses of HTTP and failures without an answer.
     pub(super) fn beyond_a_rule(&self) -> Vec<&str> {
         let of_rules = [
             "5xx",
             "gatewayError",
+            "reset",
+            "resetBeforeRequest",
             "retriable4xx",
             "connectFailure",
             "refusedStream",

@@ -216,7 +216,8 @@ fn retries_of_the_first_route_are_those_of_the_service_that_is_dialled() {
         "[{match: {prefix: /a/}, route: {cluster: a, retry_policy: {retry_on: 'connect-failure,gateway-error,unavailable', \
          num_retries: 3, per_try_timeout: 0.5s, retry_back_off: {base_interval: 0.1s, max_interval: 1s}}}}, \
          {match: {prefix: /b/}, route: {cluster: b}}, \
-         {match: {prefix: /}, route: {cluster: a, retry_policy: {retry_on: '5xx,unavailable'}}}]",
+         {match: {prefix: /c/}, route: {cluster: a, retry_policy: {retry_on: '5xx,unavailable'}}}, \
+         {match: {prefix: /d/}, route: {cluster: a, retry_policy: {retry_on: 'connect-failure,retriable-4xx'}}}]",
     );
     let policy = |service: &str| {
         let mut policies = file["policies"].as_array().unwrap().iter();
@@ -250,10 +251,16 @@ fn retries_of_the_first_route_are_those_of_the_service_that_is_dialled() {
         rules[2]["retry"],
         json!({"attempts": 1, "codes": [500, 502, 503, 504]})
     );
-    let [note] = notes.as_slice() else {
+    assert_eq!(
+        rules[3]["retry"],
+        json!({"attempts": 0}),
+        "a rule's own retries would do more than Envoy's"
+    );
+    let [less, nothing] = notes.as_slice() else {
         panic!("{notes:?}")
     };
-    assert!(note.said.ends_with("no condition like unavailable"), "{note:?}");
+    assert!(less.said.ends_with("no condition like unavailable"), "{less:?}");
+    assert!(nothing.said.ends_with("this rule retries nothing"), "{nothing:?}");
 }
 
 #[test]

@@ -60,10 +60,13 @@ pub(super) async fn run(
             Next::Answer(answer) => return Ok(*answer),
             Next::Again(wait) => wait,
         };
-        if again > plan.deadlines.left(Instant::now()) {
-            x.failed(Flag::UpstreamTimeout);
+        // Nothing more can come within the time: the caller need not wait for its end.
+        if again >= plan.deadlines.left(Instant::now()) {
             x.scope().timed_out(TimeLimit::Request);
-            return Err(attempts.error());
+            return Err(LocalError::Timeout {
+                service: inlet.service(),
+                limit: "request's timeout, which has no room for another attempt",
+            });
         }
         tokio::time::sleep(again).await;
     }
@@ -350,13 +353,14 @@ impl Attempts<'_> {
 
     /// Before a retry of `failure`.
     fn backoff_after(&self, failure: Failure, x: &Exchange) -> Duration {
-        // Another endpoint need not be given time to recover: what was not processed goes on at once.
+        // Another endpoint need not be given time to recover: what was not processed goes on at once, but for a pause
+        // that a rule asks for.
         let unprocessed = matches!(failure, Failure::Connect | Failure::Unprocessed);
         if unprocessed
             && self.plan.retry.avoid_previous_endpoint
             && self.inlet.has_beside(&self.plan.upstream, &self.tried)
         {
-            return Duration::ZERO;
+            return self.plan.retry.backoff.least;
         }
         self.backoff(x)
     }
@@ -370,15 +374,16 @@ impl Attempts<'_> {
     }
 
     /// How long to wait before the next attempt; `None` when the endpoint forbids one, or asks for more time than
-    /// there is.
+    /// there is: then its answer tells the caller more than a timeout.
     fn wait(&self, x: &Exchange, said: &HeaderMap) -> Option<Duration> {
         let backoff = self.backoff(x);
-        let wait = match pushback(said, SystemTime::now()) {
-            Pushback::Unsaid => backoff,
-            Pushback::Wait(time) => backoff.max(time),
-            Pushback::Never => return None,
-        };
-        (wait < self.plan.deadlines.left(Instant::now())).then_some(wait)
+        match pushback(said, SystemTime::now()) {
+            Pushback::Unsaid => Some(backoff),
+            Pushback::Wait(time) => {
+                (time < self.plan.deadlines.left(Instant::now())).then_some(backoff.max(time))
+            }
+            Pushback::Never => None,
+        }
     }
 
     fn error(&self) -> LocalError {

@@ -121,23 +121,16 @@ pub(super) fn plan<'a>(
     }))
 }
 
-/// A rule's own retries: its codes instead of the policy's conditions; what never reached an endpoint is retried in
-/// any case (GEP-1731).
+/// A rule's own retries instead of the policy's conditions.
 fn merge(policy: &Retry, rule: &RuleRetry) -> Retry {
-    let on = RetryOn {
-        http_status: rule.codes.clone(),
-        // What may be done twice is said by the rule.
-        idempotent_methods: false,
-        ..RetryOn::default()
+    let mut retry = Retry {
+        on: RetryOn::of_rule(&rule.codes),
+        ..policy.clone()
     };
-    let mut retry = Retry { on, ..policy.clone() };
     if let Some(attempts) = rule.attempts {
         retry.attempts = attempts;
     }
-    if let Some(base) = rule.backoff {
-        retry.backoff.base = base;
-        retry.backoff.max = retry.backoff.max.max(base.saturating_mul(10));
-    }
+    retry.backoff.least = rule.backoff.unwrap_or_default();
     retry
 }
 

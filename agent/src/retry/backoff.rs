@@ -6,12 +6,12 @@ use http::{HeaderMap, header};
 
 use crate::model::Backoff;
 
-/// Full jitter over `(2^n − 1) · base`, at most `max`, before retry `n`, which counts from 1
+/// The pause before retry `n`, which counts from 1: `least`, and full jitter over `(2^n − 1) · base`, at most `max`
 /// (Envoy, `x-envoy-max-retries`: exponential back-off with jitter).
 pub fn delay(backoff: Backoff, retry: u32, rng: &mut fastrand::Rng) -> Duration {
     let factor = 2u32.saturating_pow(retry) - 1;
     let most = backoff.base.saturating_mul(factor.max(1)).min(backoff.max);
-    most.mul_f64(rng.f64())
+    backoff.least.saturating_add(most.mul_f64(rng.f64()))
 }
 
 /// What an endpoint says of being asked again.
@@ -55,11 +55,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_delay_is_within_its_bound(retry in 1u32..100, seed: u64, base in 1u64..1000, max in 1u64..10_000) {
-            let backoff = Backoff { base: Duration::from_millis(base), max: Duration::from_millis(max) };
-            let delay = delay(backoff, retry, &mut fastrand::Rng::with_seed(seed));
-            prop_assert!(delay <= backoff.max);
-            prop_assert!(retry > 1 || delay <= backoff.base);
+        fn a_delay_is_within_its_bounds(
+            retry in 1u32..100, seed: u64, least in 0u64..1000, base in 1u64..1000, max in 1u64..10_000,
+        ) {
+            let [least, base, max] = [least, base, max].map(Duration::from_millis);
+            let delay = delay(Backoff { least, base, max }, retry, &mut fastrand::Rng::with_seed(seed));
+            prop_assert!((least..=least + max).contains(&delay));
+            prop_assert!(retry > 1 || delay <= least + base);
         }
     }
 

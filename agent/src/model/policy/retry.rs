@@ -76,6 +76,18 @@ impl RetryOn {
         }
     }
 
+    /// A rule's own `retry` (GEP-1731): these statuses, and every failure without an answer.
+    pub fn of_rule(codes: &[StatusCode]) -> Self {
+        Self {
+            connect_failure: true,
+            refused_stream: true,
+            reset_before_request: true,
+            reset: true,
+            http_status: codes.to_vec(),
+            ..Self::nothing()
+        }
+    }
+
     /// For calls that may all be done twice: what Istio retries unless it is told otherwise.
     pub fn idempotent() -> Self {
         Self {
@@ -104,9 +116,11 @@ impl Default for RetryOn {
     }
 }
 
-/// Full jitter over `(2^n − 1) · base`, at most `max`, before the n-th retry.
+/// The pause before the n-th retry: `least`, and full jitter over `(2^n − 1) · base`, at most `max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
+    /// Zero without a rule's `retry.backoff`.
+    pub least: Duration,
     pub base: Duration,
     pub max: Duration,
 }
@@ -114,6 +128,7 @@ pub struct Backoff {
 impl Default for Backoff {
     fn default() -> Self {
         Self {
+            least: Duration::ZERO,
             base: Duration::from_millis(25),
             max: Duration::from_millis(250),
         }

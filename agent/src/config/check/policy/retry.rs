@@ -151,6 +151,7 @@ fn backoff(spec: &written::Backoff, section: &mut Section<'_, '_>) -> Backoff {
         );
     }
     Backoff {
+        least: default.least,
         base,
         max: max.unwrap_or(base * 10),
     }

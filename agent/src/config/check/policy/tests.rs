@@ -138,6 +138,7 @@ fn every_field_arrives() {
                 idempotent_methods: false,
             },
             backoff: Backoff {
+                least: Duration::ZERO,
                 base: ms(10),
                 max: s(1),
             },
@@ -246,6 +247,7 @@ fn values_that_say_more_than_a_number() {
             "retry: {backoff: {base: 1s}}",
             policy(|p| {
                 p.retry.backoff = Backoff {
+                    least: Duration::ZERO,
                     base: s(1),
                     max: s(10),
                 }
