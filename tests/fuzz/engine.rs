@@ -224,7 +224,7 @@ fn pod(name: &str) -> Arc<Pod> {
 struct ToTheService(DestinationId);
 
 impl Origins for ToTheService {
-    fn destination(&self, _: SocketAddr, _: SocketAddr) -> Option<DestinationId> {
+    fn destination(&self, _: u64, _: SocketAddr, _: SocketAddr) -> Option<DestinationId> {
         Some(self.0)
     }
 }
