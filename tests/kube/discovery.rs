@@ -149,7 +149,7 @@ fn routes_and_policies_are_in_force_as_they_are_applied() {
     let routed = calls(&world, 100);
     assert_eq!(routed.keys().collect::<Vec<_>>(), ["server-3"]);
 
-    // To another namespace without a grant: refused; and the policy of another object has a fault.
+    // To a service that is not there: refused.
     let mut far = rules.clone();
     far[0]["backendRefs"][0]["namespace"] = json!("far");
     world.apply(&[objects::route("GRPCRoute", "r", "echo", far)]);
@@ -157,7 +157,7 @@ fn routes_and_policies_are_in_force_as_they_are_applied() {
         let load = Load::grpc_calls(&world.client, &world.target(), 1).unwrap();
         !load.finish(SOON).unwrap()[0].ok
     };
-    eventually("a reference without a grant leads nowhere", SOON, refused).unwrap();
+    eventually("a reference to nobody leads nowhere", SOON, refused).unwrap();
     world
         .cluster
         .delete(&objects::route("GRPCRoute", "r", "echo", rules))

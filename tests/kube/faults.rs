@@ -121,13 +121,7 @@ fn watches_that_are_cut_forgotten_and_refused_are_taken_up() {
 fn a_server_that_comes_back_piece_by_piece_is_watched_at_once() {
     /// Failures in a row after which a watch waits six seconds or more for its next try.
     const LONG_AWAY: f64 = 7.0;
-    const KINDS: [&str; 5] = [
-        "services",
-        "httproutes",
-        "grpcroutes",
-        "trafficpolicies",
-        "referencegrants",
-    ];
+    const KINDS: [&str; 4] = ["services", "httproutes", "grpcroutes", "trafficpolicies"];
     let world = World::new(1, &[]);
     let watches = || world.sum("derny_kube_watches", &[]);
     eventually("all is watched", SOON, || watches() >= KINDS.len() as f64).unwrap();
@@ -148,7 +142,6 @@ fn a_server_that_comes_back_piece_by_piece_is_watched_at_once() {
         ("/httproutes?", Fault::Broken, 2),
         ("/grpcroutes?", Fault::Cut, 1),
         ("/trafficpolicies?", Fault::NotFound, 2),
-        ("/referencegrants?", Fault::Throttled, 2),
     ];
     world.cluster.proxy.heal_but(pieces);
     eventually("the server is heard", Duration::from_secs(40), || {

@@ -7,6 +7,8 @@
 mod world;
 /// Services, endpoints, routes and policies from the API.
 mod discovery;
+/// Routes: whose callers they count for, and which of their parts.
+mod routes;
 /// The API server answers badly, or not at all.
 mod faults;
 /// The API server is away for a minute while pods come and go.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::world::{SOON, World};
 
 /// `status/reason` of a condition.
-fn condition(conditions: &Value, kind: &str) -> String {
+pub(crate) fn condition(conditions: &Value, kind: &str) -> String {
     let mut all = conditions.as_array().into_iter().flatten();
     let found = all.find(|condition| condition["type"] == kind);
     found.map_or_else(String::new, |c| {
@@ -83,7 +83,7 @@ fn the_leader_tells_objects_how_they_stand() {
     for (name, namespace, expect) in [
         ("echo", "demo", "True/ResolvedRefs"),
         ("nobody", "demo", "False/BackendNotFound"),
-        ("echo", "far", "False/RefNotPermitted"),
+        ("echo", "far", "False/BackendNotFound"),
     ] {
         let route = route(backend(name, namespace));
         world.apply(std::slice::from_ref(&route));

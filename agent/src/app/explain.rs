@@ -1,6 +1,6 @@
 //! What would become of a request: from the kernel's tables to the candidates, without sending it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::request::Parts;
 
@@ -13,7 +13,7 @@ use crate::{
     admin::{Unanswered, proto},
     config::duration,
     intercept::{ObservedDestination, ObservedHeld, ObservedPod},
-    model::{Filter, GroupId, PodName, PodState, PodStatus, Protocol, ServicePort, ServicePortName},
+    model::{Filter, GroupId, PodName, PodState, PodStatus, Protocol, Route, ServicePort, ServicePortName},
     route,
     snapshot::{Destination, Snapshot, Target},
 };
@@ -230,18 +230,34 @@ fn way(
             .candidates
             .retain(|endpoint| endpoint.address == address);
         explanation.outcome = format!("goes to {address} itself, which the pod dials: nothing is chosen");
-    } else if port.routes.is_empty() {
-        own(&mut explanation);
-        explanation.outcome = "goes to the service's own endpoints: it has no routes".to_owned();
     } else {
-        routed(snapshot, port, sender, &mut explanation);
+        let routes = port.routes_for(&sender.pod.pod.name.namespace);
+        if routes.is_empty() {
+            own(&mut explanation);
+            explanation.outcome = match port.routes.is_empty() {
+                true => "goes to the service's own endpoints: it has no routes".to_owned(),
+                false => {
+                    "goes to the service's own endpoints: its routes are for callers of other namespaces"
+                        .to_owned()
+                }
+            };
+        } else {
+            routed(snapshot, port, &routes, sender, &mut explanation);
+        }
     }
     explanation
 }
 
-fn routed(snapshot: &Snapshot, port: &ServicePort, sender: Sender<'_>, explanation: &mut proto::Explanation) {
+/// `routes` are those that count for the sender.
+fn routed(
+    snapshot: &Snapshot,
+    port: &ServicePort,
+    routes: &[Arc<Route>],
+    sender: Sender<'_>,
+    explanation: &mut proto::Explanation,
+) {
     let head = sender.head;
-    let table = route::Table::new(&port.routes);
+    let table = route::Table::new(routes);
     explanation.rules = route::explain(&table, head).into_iter().map(rule_match).collect();
     let Some(chosen) = table.choose(head) else {
         explanation.outcome = "refused with 404 (gRPC: UNIMPLEMENTED): no rule matches".to_owned();

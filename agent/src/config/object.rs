@@ -127,15 +127,6 @@ pub fn route(
     for (index, (parent, written)) in spec.parent_refs.iter().zip(written).enumerate() {
         let at = refs.item(index);
         let of = parent.namespace.as_deref().unwrap_or(namespace);
-        if of != namespace {
-            let fault = "is not the route's: a route for the callers of one namespace is not supported yet";
-            faults.add(
-                at.field("namespace"),
-                of,
-                fault,
-                "put the route beside the service",
-            );
-        }
         let port = parent.port.map(u16::try_from).transpose().unwrap_or_else(|_| {
             faults.add(
                 at.field("port"),
@@ -297,11 +288,8 @@ mod tests {
         assert_eq!((found.route.created, found.route.rules.len()), (7, 1));
         assert_eq!(found.route.rules[0].backends[0].target.to_string(), "far/other:1");
         let elsewhere = json!([{"group": "", "kind": "Service", "name": "echo", "namespace": "far"}]);
-        assert!(
-            read(elsewhere, rules)
-                .unwrap_err()
-                .starts_with("spec.parentRefs[0].namespace: `far` is not the route's")
-        );
+        let consumer = read(elsewhere, rules).unwrap().unwrap();
+        assert_eq!(consumer.parents[0].service.to_string(), "far/echo");
         assert!(
             read(json!([service]), json!([{"filters": [{"type": "CORS"}]}]))
                 .unwrap_err()

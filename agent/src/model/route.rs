@@ -18,6 +18,20 @@ pub struct Route {
     pub rules: Vec<Rule>,
 }
 
+impl Route {
+    /// All ports to which it sends requests, copies too.
+    pub fn backends(&self) -> impl Iterator<Item = &ServicePortName> {
+        self.rules.iter().flat_map(|rule| {
+            let own = rule.backends.iter().flat_map(|backend| &backend.filters);
+            let mirrors = rule.filters.iter().chain(own).filter_map(|filter| match filter {
+                Filter::Mirror { target, .. } => Some(target),
+                _ => None,
+            });
+            rule.backends.iter().map(|backend| &backend.target).chain(mirrors)
+        })
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RouteKind {
     Http,

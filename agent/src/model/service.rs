@@ -47,6 +47,24 @@ pub struct ServicePort {
     pub endpoints: Endpoints,
     /// Ports of which nobody says anything share one.
     pub policy: Arc<Policy>,
-    /// Empty: requests go to the endpoints. Otherwise where they say, and nowhere when none matches.
+    /// Those of the service's own namespace, and those of callers' namespaces for themselves: see [`Self::routes_for`].
     pub routes: Vec<Arc<Route>>,
+}
+
+impl ServicePort {
+    /// The routes that count for callers of `namespace`. Those of that namespace itself (consumer routes) take the place
+    /// of those of the service's namespace (producer routes), which are for everybody else (GEP-1294). None: requests go
+    /// to the endpoints. Otherwise where they say, and nowhere when none matches.
+    pub fn routes_for(&self, namespace: &str) -> Vec<Arc<Route>> {
+        let of = |wanted: &str| -> Vec<Arc<Route>> {
+            let routes = self.routes.iter().filter(|route| *route.namespace == *wanted);
+            routes.cloned().collect()
+        };
+        let own = of(namespace);
+        if own.is_empty() {
+            of(&self.name.service.namespace)
+        } else {
+            own
+        }
+    }
 }

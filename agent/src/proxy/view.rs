@@ -225,10 +225,10 @@ impl View {
         let same_zone = self.seen.borrow().zone.as_ref() == zone;
         self.upstreams
             .borrow_mut()
-            .retain(|(_, name), upstream| match newest.ports.get(name) {
+            .retain(|(source, name), upstream| match newest.ports.get(name) {
                 Some(port) if same_zone && Arc::ptr_eq(port, &upstream.port) => true,
                 Some(port) => {
-                    let table = newest.tables.get(name).cloned();
+                    let table = newest.table(name, &source.namespace);
                     let guards = upstream.guards.clone();
                     let tables = self.registry.tables().of(&name.service.namespace);
                     *upstream =
@@ -285,7 +285,7 @@ impl View {
             let snapshot = self.snapshot();
             (
                 snapshot.ports.get(name).cloned()?,
-                snapshot.tables.get(name).cloned(),
+                snapshot.table(name, &source.namespace),
                 snapshot.zone.clone(),
             )
         };

@@ -7,7 +7,7 @@ use http::request::Parts;
 use super::{index::Index, precedence::Precedence, request::Request};
 use crate::model::{Backend, Filter, Match, PathMatch, Route, RouteKind, RuleRetry, RuleTimeouts};
 
-/// The routes of one service port.
+/// The routes of one service port that count for the same callers.
 #[derive(Debug, Default)]
 pub struct Table {
     pub(super) rules: Vec<CompiledRule>,

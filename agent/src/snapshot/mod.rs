@@ -16,10 +16,10 @@ use slots::Slots;
 
 use crate::{
     model::{
-        DestinationId, EndpointState, GroupId, Pod, PodName, Route, Service, ServiceName, ServicePort,
+        DestinationId, EndpointState, GroupId, Pod, PodName, Service, ServiceName, ServicePort,
         ServicePortName, Slot, Update,
     },
-    route::Table,
+    route::{self, Table, Tables},
 };
 
 /// Everything that a worker needs to know of the world, at one moment.
@@ -35,9 +35,16 @@ pub struct Snapshot {
     pub strict: OrdMap<PodName, GroupId>,
     pub ports: OrdMap<ServicePortName, Arc<ServicePort>>,
     /// The compiled routes of those ports that have any.
-    pub tables: OrdMap<ServicePortName, Arc<Table>>,
+    pub tables: OrdMap<ServicePortName, Arc<Tables>>,
     /// What a redirected address stands for.
     pub destinations: OrdMap<DestinationId, Destination>,
+}
+
+impl Snapshot {
+    /// The routes of a port that count for callers of `namespace`.
+    pub fn table(&self, port: &ServicePortName, namespace: &str) -> Option<Arc<Table>> {
+        self.tables.get(port)?.for_callers_of(namespace).cloned()
+    }
 }
 
 /// An address that pods dial and the mesh serves.
@@ -203,12 +210,11 @@ impl Reducer {
             // An unchanged port keeps its allocation, by which workers know that it is unchanged.
             if self.view.ports.get(&port.name).is_none_or(|had| **had != *shown) {
                 let had = self.view.ports.get(&port.name);
-                if had.is_none_or(|had| !are_same(&had.routes, &shown.routes)) {
-                    let table = Table::new(&shown.routes);
-                    if table.is_empty() {
-                        self.view.tables.remove(&port.name);
-                    } else {
-                        self.view.tables.insert(port.name.clone(), Arc::new(table));
+                if had.is_none_or(|had| !route::are_same(&had.routes, &shown.routes)) {
+                    let before = self.view.tables.get(&port.name).map(|tables| &**tables);
+                    match Tables::of(&shown, before) {
+                        None => drop(self.view.tables.remove(&port.name)),
+                        Some(tables) => drop(self.view.tables.insert(port.name.clone(), Arc::new(tables))),
                     }
                 }
                 self.view.ports.insert(port.name.clone(), shown);
@@ -264,11 +270,6 @@ impl Reducer {
             }
         }
     }
-}
-
-/// Whether these are the very same routes, whose table can go on: endpoints change more often.
-fn are_same(had: &[Arc<Route>], routes: &[Arc<Route>]) -> bool {
-    had.len() == routes.len() && had.iter().zip(routes).all(|(had, route)| Arc::ptr_eq(had, route))
 }
 
 /// The addresses that a service answers on, and as what. A virtual address wins over an endpoint's.

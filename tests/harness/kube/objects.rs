@@ -106,7 +106,6 @@ pub(super) fn gateway_definitions() -> Vec<Value> {
     let kinds = [
         ("HTTPRoute", "httproutes", "v1"),
         ("GRPCRoute", "grpcroutes", "v1"),
-        ("ReferenceGrant", "referencegrants", "v1beta1"),
     ];
     let anything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let definition = |(kind, plural, version): (&str, &str, &str)| {

@@ -206,9 +206,13 @@ impl<T: Attaches + PartialEq> Attached<T> {
         })
     }
 
-    /// The services that any object is for.
-    pub(super) fn services(&self) -> impl Iterator<Item = &ServiceName> {
-        self.by_service.keys()
+    /// The services that any object is for, with the namespace of each object.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = (&ServiceName, &Arc<str>)> {
+        self.by_service.iter().flat_map(|(service, objects)| {
+            objects
+                .iter()
+                .map(move |object| (service, &object.name.namespace))
+        })
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &ObjectName> {

@@ -8,7 +8,7 @@
 //! ```
 //! `pods` does the same for the pods of this node.
 //!
-//! Services, routes, policies and grants are watched from the start; the endpoints of a service only while a pod of
+//! Services, routes and policies are watched from the start; the endpoints of a service only while a pod of
 //! this node uses it. Nothing keeps a whole object: what is read of one is what its type in `objects` names, and that
 //! becomes a smaller form at once.
 
@@ -20,7 +20,6 @@ mod seen;
 mod services;
 mod slices;
 mod attached;
-mod grants;
 mod shares;
 mod reading;
 mod world;

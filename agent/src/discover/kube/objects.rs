@@ -67,7 +67,6 @@ watched! {
     EndpointSlice: "discovery.k8s.io" "v1" "endpointslices";
     HttpRoute: "gateway.networking.k8s.io" "v1" "httproutes";
     GrpcRoute: "gateway.networking.k8s.io" "v1" "grpcroutes";
-    ReferenceGrant: "gateway.networking.k8s.io" "v1beta1" "referencegrants";
     TrafficPolicy: "derny.dev" "v1alpha1" "trafficpolicies";
 }
 
@@ -197,37 +196,6 @@ with_spec! {
     GrpcRoute
     /// As an HTTPRoute.
     TrafficPolicy
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ReferenceGrant {
-    pub(crate) metadata: Meta,
-    #[serde(default)]
-    pub(crate) spec: GrantSpec,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct GrantSpec {
-    pub(crate) from: Vec<GrantFrom>,
-    pub(crate) to: Vec<GrantTo>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct GrantFrom {
-    pub(crate) group: String,
-    pub(crate) kind: String,
-    pub(crate) namespace: String,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct GrantTo {
-    pub(crate) group: String,
-    pub(crate) kind: String,
-    /// `None`: all of the kind.
-    pub(crate) name: Option<String>,
 }
 
 #[cfg(test)]

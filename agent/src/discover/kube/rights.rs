@@ -30,13 +30,12 @@ const GATEWAY: &str = "gateway.networking.k8s.io";
 
 /// All of it. The manifests under `deploy/` grant this and nothing else; a test compares them, and another compares it
 /// with what an agent asks.
-pub const RIGHTS: [Right; 14] = [
+pub const RIGHTS: [Right; 13] = [
     everywhere("", "namespaces", WATCHED),
     everywhere("", "nodes", WATCHED),
     everywhere("", "pods", WATCHED),
     everywhere("", "services", WATCHED),
     everywhere("discovery.k8s.io", "endpointslices", WATCHED),
-    everywhere(GATEWAY, "referencegrants", WATCHED),
     everywhere(GATEWAY, "grpcroutes", JUDGED),
     everywhere(GATEWAY, "httproutes", JUDGED),
     everywhere(GATEWAY, "grpcroutes/status", WRITTEN),

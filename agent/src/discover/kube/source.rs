@@ -89,7 +89,6 @@ enum News {
     Service(Event<objects::Service>),
     Policy(Event<objects::TrafficPolicy>),
     Route(shares::Told),
-    Grant(Event<objects::ReferenceGrant>),
     Node(Event<objects::Node>),
     Slice(ServiceName, Event<objects::EndpointSlice>),
 }
@@ -167,7 +166,6 @@ impl KubeSource {
         let mut kinds = vec![
             Watch::start(&self.cluster, all(), news.clone(), News::Service),
             Watch::start(&self.cluster, all(), news.clone(), News::Policy),
-            Watch::start(&self.cluster, all(), news.clone(), News::Grant),
         ];
         if let Some(name) = &self.options.node_name
             && self.options.zone.is_none()
@@ -259,7 +257,6 @@ impl Running {
             News::Service(event) => self.world.service(event),
             News::Policy(event) => self.world.policy(event),
             News::Route(told) => self.world.route(told),
-            News::Grant(event) => self.world.grant(event),
             News::Node(Event::Applied(node)) => {
                 let zone = node
                     .metadata

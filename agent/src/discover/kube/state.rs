@@ -19,7 +19,6 @@ pub(super) struct Saved {
     policies: Vec<Value>,
     http_routes: Vec<Value>,
     grpc_routes: Vec<Value>,
-    grants: Vec<objects::ReferenceGrant>,
     endpoints: Vec<SavedEndpoints>,
     pub(super) zone: Option<String>,
 }
@@ -48,7 +47,6 @@ impl Saved {
             policies: values(world.policies.saved()),
             http_routes: values(world.http_routes.saved()),
             grpc_routes: values(world.grpc_routes.saved()),
-            grants: world.grants.all().cloned().collect(),
             endpoints: endpoints.collect(),
             zone,
         }
@@ -71,7 +69,6 @@ impl Saved {
         tell(self.services, |event| world.service(event));
         tell(typed(self.policies), |event| world.policy(event));
         routes.into_iter().for_each(|told| world.route(told));
-        tell(self.grants, |event| world.grant(event));
         let mut watched = Vec::with_capacity(self.endpoints.len());
         for of in self.endpoints {
             let service = ServiceName {

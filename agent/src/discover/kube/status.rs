@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::{
     attached::{Attached, Entry, ObjectName},
-    grants::backends,
     objects::{GrpcRoute, HttpRoute, Resource, TrafficPolicy},
     services::Declared,
     watch::Watched as _,
@@ -154,17 +153,23 @@ fn of_route(world: &World, kind: RouteKind, entry: &Entry<RouteObject>) -> Vec<(
     let Some(good) = &entry.good else {
         return Vec::new();
     };
-    let resolved = resolved(world, kind, good);
+    let resolved = resolved(world, good);
+    let namespace = &good.route.namespace;
     let parents = good.parents.iter().map(|parent| {
         let service = world.services.get(&parent.service);
-        let accepted = of_parent(world, kind, parent, service);
+        let accepted = of_parent(world, (kind, namespace), parent, service);
         (parent.written.clone(), vec![accepted, resolved.clone()])
     });
     parents.collect()
 }
 
 /// Whether a route without a fault counts at any port of its parent.
-fn of_parent(world: &World, kind: RouteKind, parent: &RouteParent, service: Option<&Declared>) -> Condition {
+fn of_parent(
+    world: &World,
+    (kind, namespace): (RouteKind, &str),
+    parent: &RouteParent,
+    service: Option<&Declared>,
+) -> Condition {
     let served = service.filter(|service| service.kind.left_alone().is_none());
     let ports = served.into_iter().flat_map(|service| {
         let ports = service.ports.iter();
@@ -174,7 +179,7 @@ fn of_parent(world: &World, kind: RouteKind, parent: &RouteParent, service: Opti
     let mut before = None;
     for (service, port) in ports {
         let grpc = match kind {
-            RouteKind::Http => world.before_http(service, port),
+            RouteKind::Http => world.before_http(namespace, service, port),
             RouteKind::Grpc => None,
         };
         match grpc {
@@ -198,14 +203,9 @@ fn of_parent(world: &World, kind: RouteKind, parent: &RouteParent, service: Opti
     condition("Accepted", Holds::False, reason, message)
 }
 
-fn resolved(world: &World, kind: RouteKind, object: &RouteObject) -> Condition {
-    let from = &object.route.namespace;
-    let refused = backends(&object.route).find(|to| !world.grants.allow(kind, from, &to.service));
-    if let Some(to) = refused {
-        let message = format!("no ReferenceGrant lets {from} send requests to {}", to.service);
-        return condition("ResolvedRefs", Holds::False, "RefNotPermitted", message);
-    }
-    match backends(&object.route).find_map(|to| unresolved(world, to)) {
+/// A mesh asks for no ReferenceGrant: the callers could call a backend of another namespace themselves (GEP-1294).
+fn resolved(world: &World, object: &RouteObject) -> Condition {
+    match object.route.backends().find_map(|to| unresolved(world, to)) {
         Some(message) => condition("ResolvedRefs", Holds::False, "BackendNotFound", message),
         None => condition("ResolvedRefs", Holds::True, "ResolvedRefs", String::new()),
     }

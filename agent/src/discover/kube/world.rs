@@ -11,7 +11,6 @@ use std::{
 use super::{
     attached::{Attached, Fault, ObjectName},
     demand::Users,
-    grants::{Grants, backends},
     objects,
     seen::Seen,
     services::{self, Declared, Kind},
@@ -30,7 +29,6 @@ pub(super) struct World {
     pub(super) policies: Attached<PolicyObject>,
     pub(super) http_routes: Attached<RouteObject>,
     pub(super) grpc_routes: Attached<RouteObject>,
-    pub(super) grants: Grants,
     /// Of the services whose endpoints are watched. In force only when a list was whole.
     pub(super) endpoints: HashMap<ServiceName, Watched>,
     zones: Zones,
@@ -58,7 +56,6 @@ struct SeenKinds {
     policies: Seen<ObjectName>,
     http_routes: Seen<ObjectName>,
     grpc_routes: Seen<ObjectName>,
-    grants: Seen<ObjectName>,
 }
 
 impl World {
@@ -141,38 +138,6 @@ impl World {
         self.dirty.extend(changed);
     }
 
-    pub(super) fn grant(&mut self, event: Event<objects::ReferenceGrant>) {
-        let seen = &mut self.seen.grants;
-        let changed = match event {
-            Event::Listing => {
-                seen.begin();
-                false
-            }
-            Event::Absent => {
-                seen.absent();
-                false
-            }
-            Event::Applied(grant) => {
-                seen.see(ObjectName::of(&grant.metadata));
-                self.grants.set(grant)
-            }
-            Event::Gone(grant) => {
-                let name = ObjectName::of(&grant.metadata);
-                seen.lose(&name);
-                self.grants.remove(&name)
-            }
-            Event::Listed => {
-                let gone = seen.end(self.grants.names());
-                // Each is removed, so this must not stop at the first.
-                gone.iter().filter(|name| self.grants.remove(name)).count() > 0
-            }
-        };
-        if changed {
-            let parents = self.http_routes.services().chain(self.grpc_routes.services());
-            self.dirty.extend(parents.cloned());
-        }
-    }
-
     /// A service's endpoints are watched from now on.
     pub(super) fn watch_endpoints(&mut self, service: &ServiceName) {
         self.endpoints.entry(service.clone()).or_default();
@@ -235,47 +200,42 @@ impl World {
             policies,
             http_routes,
             grpc_routes,
-            grants,
         } = &self.seen;
         services.is_answered()
             && policies.is_answered()
             && http_routes.is_answered()
             && grpc_routes.is_answered()
-            && grants.is_answered()
     }
 
     pub(super) fn has_services(&self) -> bool {
         self.seen.services.is_answered()
     }
 
-    /// The services whose endpoints must be known when those in `used` are: these, the backends of their routes, and
-    /// headless services that a policy or a route is for, since only by their endpoints' addresses are they seen to
-    /// be dialled. Headless ones and backends are wanted by the namespace whose policies and routes these are.
+    /// The services whose endpoints must be known when those in `used` are: these, the backends of the routes that count
+    /// for who uses them, and headless services that a policy or a route is for, since only by their endpoints' addresses
+    /// are they seen to be dialled. Headless ones and backends are wanted by the namespace whose policies and routes
+    /// these are.
     pub(super) fn wanted(&self, used: Users) -> Users {
-        let attached = self.policies.services();
-        let attached = attached
-            .chain(self.http_routes.services())
-            .chain(self.grpc_routes.services());
-        let headless = attached.filter(|name| {
-            let declared = self.services.get(*name);
-            declared.is_some_and(|declared| declared.kind == Kind::Headless)
-        });
         let mut wanted = used;
-        for name in headless {
-            wanted
-                .entry(name.clone())
-                .or_default()
-                .insert(name.namespace.clone());
+        let policies = self.policies.namespaces();
+        let routes = self.http_routes.namespaces().chain(self.grpc_routes.namespaces());
+        for (name, by) in policies.chain(routes) {
+            let declared = self.services.get(name);
+            if declared.is_some_and(|declared| declared.kind == Kind::Headless) {
+                wanted.entry(name.clone()).or_default().insert(by.clone());
+            }
         }
-        let routes = |name| self.http_routes.of(name).chain(self.grpc_routes.of(name));
-        let behind: Vec<(ServiceName, Arc<str>)> = (wanted.keys().flat_map(routes))
-            .flat_map(|(_, object)| {
+        let mut behind: Vec<(ServiceName, Arc<str>)> = Vec::new();
+        for (name, users) in &wanted {
+            let routes = self.http_routes.of(name).chain(self.grpc_routes.of(name));
+            for (_, object) in routes {
                 let by = &object.route.namespace;
-                backends(&object.route)
-                    .map(|to| (to.service.clone(), by.clone()))
-                    .collect::<Vec<_>>()
-            })
-            .collect();
+                // A consumer's route is for callers of its own namespace.
+                if *by == name.namespace || users.contains(by) {
+                    behind.extend(object.route.backends().map(|to| (to.service.clone(), by.clone())));
+                }
+            }
+        }
         for (name, by) in behind {
             wanted.entry(name).or_default().insert(by);
         }

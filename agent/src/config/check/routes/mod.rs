@@ -148,11 +148,12 @@ impl Routes {
             }
             Entry::Occupied(entry) => entry,
         };
-        let had = &routes.get()[0];
+        // Routes of another namespace are for other callers.
+        let other_kind = |had: &&Arc<Route>| had.namespace == route.namespace && had.kind != route.kind;
         if routes.get().iter().any(|had| Arc::ptr_eq(had, route)) {
             let remedy = "name each port once, or the service once without a port";
             faults.add(at, routes.key(), "is a parent already", remedy);
-        } else if had.kind != route.kind {
+        } else if let Some(had) = routes.get().iter().find(other_kind) {
             let fault = format!(
                 "has the {} {}/{} already, and one kind counts alone",
                 kind_word(&had.kind),

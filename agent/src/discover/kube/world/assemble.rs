@@ -1,6 +1,6 @@
 //! What is known of a service → the service with its endpoints, policies and routes.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use super::World;
 use crate::{
@@ -103,38 +103,34 @@ impl World {
         of(true).or_else(|| of(false))
     }
 
-    /// Routes of one kind: where both are there, GRPCRoutes (GEP-1426, "Route types").
+    /// All routes of a port, those for single namespaces too. Of each namespace's the routes of one kind: where both are
+    /// there, GRPCRoutes (GEP-1426, "Route types").
     fn routes_of(&self, service: &Declared, port: &DeclaredPort) -> Vec<Arc<Route>> {
-        let grpc = self.attached(&self.grpc_routes, service, port);
-        if grpc.is_empty() {
-            self.attached(&self.http_routes, service, port)
-        } else {
-            grpc
-        }
+        let mut routes = attached(&self.grpc_routes, service, port);
+        let grpc: BTreeSet<Arc<str>> = routes.iter().map(|route| route.namespace.clone()).collect();
+        let http = attached(&self.http_routes, service, port).into_iter();
+        routes.extend(http.filter(|route| !grpc.contains(&route.namespace)));
+        routes
     }
 
-    fn attached(
-        &self,
-        routes: &Attached<RouteObject>,
-        service: &Declared,
-        port: &DeclaredPort,
-    ) -> Vec<Arc<Route>> {
-        let objects = routes.of(&service.name).map(|(_, object)| object);
-        let attached = objects.filter(|object| is_for(object, service, port));
-        attached.map(|object| self.grants.apply(&object.route)).collect()
-    }
-
-    /// The GRPCRoute because of which HTTPRoutes do not count at a port.
+    /// The GRPCRoute because of which HTTPRoutes of the same namespace do not count at a port.
     pub(in crate::discover::kube) fn before_http(
         &self,
+        namespace: &str,
         service: &Declared,
         port: &DeclaredPort,
     ) -> Option<&ObjectName> {
         let mut routes = self.grpc_routes.of(&service.name);
         routes
-            .find(|(_, object)| is_for(object, service, port))
+            .find(|(name, object)| *name.namespace == *namespace && is_for(object, service, port))
             .map(|(name, _)| name)
     }
+}
+
+fn attached(routes: &Attached<RouteObject>, service: &Declared, port: &DeclaredPort) -> Vec<Arc<Route>> {
+    let objects = routes.of(&service.name).map(|(_, object)| object);
+    let attached = objects.filter(|object| is_for(object, service, port));
+    attached.map(|object| object.route.clone()).collect()
 }
 
 fn is_for(object: &RouteObject, service: &Declared, port: &DeclaredPort) -> bool {

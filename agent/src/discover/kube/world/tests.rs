@@ -67,7 +67,6 @@ impl Told {
         world.policy(Event::Absent);
         world.route((RouteKind::Http, Event::Absent));
         world.route((RouteKind::Grpc, Event::Absent));
-        world.grant(Event::Absent);
         assert!(told.world.is_whole());
         told
     }
@@ -311,12 +310,46 @@ fn routes_are_given_to_the_ports_that_they_name() {
 }
 
 #[test]
+fn a_consumers_route_is_for_callers_of_its_namespace() {
+    let mut told = Told::new();
+    for name in ["echo", "other"] {
+        told.world.service(service(name, "10.96.0.1"));
+    }
+    let parent = json!({"group": "", "kind": "Service", "name": "echo", "namespace": "demo"});
+    let backend = |name: &str| json!({"name": name, "namespace": "demo", "port": 80});
+    told.route(
+        RouteKind::Grpc,
+        route("producer", parent.clone(), backend("echo")),
+    );
+    told.route(RouteKind::Http, route("web/consumer", parent, backend("other")));
+    let port = told.port("echo", 80);
+    let of = |namespace: &str| {
+        let routes = port.routes_for(namespace);
+        routes
+            .iter()
+            .map(|route| route.name.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        [of("web"), of("demo"), of("else")],
+        [["consumer"], ["producer"], ["producer"]]
+    );
+    for verdict in crate::discover::kube::status::verdicts(&told.world) {
+        let (_, conditions) = &verdict.parents[0];
+        let reasons: Vec<&str> = conditions.iter().map(|condition| condition.reason).collect();
+        assert_eq!(reasons, ["Accepted", "ResolvedRefs"], "{}", verdict.object);
+    }
+}
+
+#[test]
 fn what_is_wanted_follows_use_routes_and_headless_services() {
     let mut told = Told::new();
     for (service_name, ip) in [
         ("echo", "10.96.0.1"),
         ("other", "10.96.0.2"),
         ("idle", "10.96.0.3"),
+        ("beta", "10.96.0.4"),
+        ("quiet-only", "10.96.0.5"),
     ] {
         told.world.service(service(service_name, ip));
     }
@@ -329,6 +362,12 @@ fn what_is_wanted_follows_use_routes_and_headless_services() {
     let parent = json!({"group": "", "kind": "Service", "name": "echo"});
     let backend = json!({"name": "other", "port": 80});
     told.route(RouteKind::Http, route("r", parent, backend));
+    // Of a consumer, whose namespace does not call the service, and of one that does.
+    for (by, to) in [("quiet", "quiet-only"), ("web", "beta")] {
+        let parent = json!({"group": "", "kind": "Service", "name": "echo", "namespace": "demo"});
+        let far = json!({"name": to, "namespace": "demo", "port": 80});
+        told.route(RouteKind::Http, route(&format!("{by}/r"), parent, far));
+    }
     let check = |used: &[&str], expect: &[&str]| {
         let used = used
             .iter()
@@ -339,7 +378,7 @@ fn what_is_wanted_follows_use_routes_and_headless_services() {
         assert_eq!(words, expect);
     };
     check(&[], &["db"]);
-    check(&["echo"], &["db", "echo", "other"]);
+    check(&["echo"], &["beta", "db", "echo", "other"]);
     check(&["idle", "nobody"], &["db", "idle"]);
 }
 
