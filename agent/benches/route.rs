@@ -113,6 +113,7 @@ fn routes(case: &Case, count: usize) -> Vec<Arc<Route>> {
         backends: Vec::new(),
         timeouts: RuleTimeouts::default(),
         retry: None,
+        fault: None,
     };
     let rules: Vec<Rule> = (0..count).map(|i| rule(vec![(case.wanted)(i)])).collect();
     let all = rules

@@ -155,7 +155,7 @@ fn routes_and_policies_are_in_force_as_they_are_applied() {
     world.apply(&[objects::route("GRPCRoute", "r", "echo", far)]);
     let refused = || {
         let load = Load::grpc_calls(&world.client, &world.target(), 1).unwrap();
-        !load.finish(SOON).unwrap()[0].ok
+        load.finish(SOON).unwrap()[0].code == "UNAVAILABLE"
     };
     eventually("a reference to nobody leads nowhere", SOON, refused).unwrap();
     world

@@ -141,3 +141,67 @@ fn an_attempt_that_no_longer_fits_into_a_rules_timeout_is_a_timeout() {
     assert!(attempts == 3 && took < 1200.0, "{attempts} attempts in {took} ms");
     assert_eq!(flags, "UT");
 }
+
+/// GEP-1767. Preflights end at the engine; an endpoint would describe the request.
+#[test]
+fn a_cors_filter_answers_preflights_and_says_to_whom_answers_may_be_shown() {
+    let world = routed(json!([{
+        "filters": [{"type": "CORS", "cors": {
+            "allowOrigins": ["https://shop.example", "https://*.shop.example"], "allowCredentials": true,
+            "allowMethods": ["GET", "PUT"], "allowHeaders": ["x-a"], "exposeHeaders": ["x-b"], "maxAge": 60,
+        }}],
+        "backendRefs": [{"name": "http", "namespace": "demo", "port": 80}],
+    }]));
+    let said = |path: &str, more: &[&str]| {
+        let url = world.url("http", path).unwrap();
+        let mut arguments = vec!["-s", "-i", &url];
+        arguments.extend(more);
+        world.curl(&arguments).unwrap().success().unwrap().to_lowercase()
+    };
+    let preflight = |origin: &str| {
+        let origin = format!("origin: {origin}");
+        let asked = "access-control-request-method: PUT";
+        said("/asked", &["-X", "OPTIONS", "-H", &origin, "-H", asked])
+    };
+    let allowed = preflight("https://a.shop.example");
+    for line in [
+        "http/1.1 204",
+        "access-control-allow-origin: https://a.shop.example",
+        "access-control-allow-credentials: true",
+        "access-control-allow-methods: get, put",
+        "access-control-allow-headers: x-a",
+        "access-control-max-age: 60",
+        "server: derny",
+    ] {
+        assert!(allowed.contains(line), "{line} in {allowed}");
+    }
+    let refused = preflight("https://else.example");
+    assert!(
+        refused.starts_with("http/1.1 204") && !refused.contains("access-control"),
+        "{refused}"
+    );
+    assert_eq!(
+        outcome(&line(&world.agent, "/asked")).0,
+        0,
+        "no endpoint was asked"
+    );
+
+    let from = ["-H", "origin: https://shop.example"];
+    for path in ["/", "/status/500", "/reset"] {
+        let answer = said(path, &from);
+        assert!(
+            answer.contains("access-control-allow-origin: https://shop.example"),
+            "{path}: {answer}"
+        );
+        assert!(
+            answer.contains("access-control-expose-headers: x-b"),
+            "{path}: {answer}"
+        );
+    }
+    let options = said("/", &["-X", "OPTIONS", from[0], from[1]]);
+    assert!(
+        options.contains("\"method\":\"options\""),
+        "an endpoint's own: {options}"
+    );
+    assert!(!said("/", &[]).contains("access-control"));
+}

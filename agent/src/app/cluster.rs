@@ -10,7 +10,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     admin::proto,
     cli::KubernetesArgs,
-    discover::kube::{Cluster, Inputs, KubeBoard, KubeDemand, KubeSource, Options, Use},
+    discover::kube::{Cluster, InForce, Inputs, KubeBoard, KubeDemand, KubeSource, Options, Use},
     model::{PatternShare, Refusals, ServiceName},
     record::KubeSample,
 };
@@ -21,7 +21,8 @@ pub(super) fn status(board: &KubeBoard) -> proto::Kubernetes {
         resource: fault.resource.to_owned(),
         object: fault.object,
         message: fault.message,
-        last_good_in_force: fault.last_good_in_force,
+        last_good_in_force: fault.in_force == InForce::LastGood,
+        in_force_in_part: fault.in_force == InForce::Part,
     });
     let watched = board
         .watches()

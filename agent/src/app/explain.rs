@@ -267,7 +267,11 @@ fn routed(
     let place = format!("rule {} of {}", rule.position, rule.route);
     match sender.through([&rule.filters, &[]], chosen.matched_prefix, port.protocol) {
         Forwarded::Answer(answer) => {
-            explanation.outcome = format!("{place} answers with {}, a redirect", answer.code);
+            let what = match answer.location.as_str() {
+                "" => "to a CORS preflight",
+                _ => "a redirect",
+            };
+            explanation.outcome = format!("{place} answers with {}, {what}", answer.code);
             explanation.answer = Some(answer);
             return;
         }
@@ -284,15 +288,20 @@ fn routed(
             .get(&of_rule.target)
             .map_or(port.protocol, |port| port.protocol);
         let filters: [&[Filter]; 2] = [&rule.filters, &of_rule.filters];
-        forward(
-            &mut shown,
-            sender.through(filters, chosen.matched_prefix, protocol),
-        );
+        match &of_rule.fault {
+            Some(fault) => shown.fault = fault.to_string(),
+            None => forward(
+                &mut shown,
+                sender.through(filters, chosen.matched_prefix, protocol),
+            ),
+        }
         shown.mirrors = forwarded::mirrors(filters.into_iter().flatten());
         shown
     });
     explanation.backends = backends.collect();
-    explanation.outcome = if rule.backends.iter().any(|b| b.weight > 0) {
+    explanation.outcome = if let Some(refused) = &rule.refused {
+        format!("{place} has a fault, refused with 500: {refused}")
+    } else if rule.backends.iter().any(|b| b.weight > 0) {
         format!("{place} sends it to its backends, by weight")
     } else {
         format!("{place} has no backend with a weight: refused with 500")

@@ -38,8 +38,8 @@ impl Sender<'_> {
         let mut head = self.head.clone();
         for filters in filters {
             match route::apply_request(filters, matched_prefix, &mut head) {
-                Ok(route::Outcome::Go) => {}
-                Ok(route::Outcome::Redirect(response)) => return Forwarded::Answer(answer(&response)),
+                Ok(route::Outcome::Go { .. }) => {}
+                Ok(route::Outcome::Answer(response)) => return Forwarded::Answer(answer(&response)),
                 Err(error) => return Forwarded::Refused(error.to_string()),
             }
         }

@@ -146,6 +146,10 @@ fn backend(backend: &ExplainedBackend) -> String {
         algorithm,
         ..
     } = backend;
+    if !backend.fault.is_empty() {
+        let fault = &backend.fault;
+        return format!("backend with weight {weight}: {fault}: refused with 500");
+    }
     match (backend.exists, backend.candidates.as_slice()) {
         (false, _) => format!("backend {port}, weight {weight}: there is no such service port"),
         (true, []) => format!("backend {port}, weight {weight}: no endpoint"),
@@ -165,7 +169,10 @@ fn backend(backend: &ExplainedBackend) -> String {
 /// The request as it would arrive, or the answer in its place.
 fn sent(backend: &ExplainedBackend) -> Option<String> {
     if let Some(Answer { code, location }) = &backend.answer {
-        return Some(format!("answered with {code}, a redirect to {location}"));
+        return Some(match location.as_str() {
+            "" => format!("answered with {code}, to a CORS preflight"),
+            location => format!("answered with {code}, a redirect to {location}"),
+        });
     }
     let request = backend.request.as_ref()?;
     let mut facts = vec![
@@ -295,6 +302,7 @@ mod tests {
             }),
             mirrors: vec!["demo/b:2".to_owned()],
             answer: None,
+            fault: String::new(),
         });
         let (head, rest) = shown.split_once("\nSERVICE").unwrap();
         assert_eq!(

@@ -214,14 +214,12 @@ fn cluster(kubernetes: &Kubernetes) -> Vec<(&'static str, String)> {
         format!("{up}, {heard}, endpoints of {watched} services watched"),
     )];
     for object in &kubernetes.rejected {
-        let instead = match object.last_good_in_force {
-            true => "its last good version is in force",
-            false => "it is not in force",
+        let standing = match (object.in_force_in_part, object.last_good_in_force) {
+            (true, _) => "is in force in part",
+            (false, true) => "was refused; its last good version is in force",
+            (false, false) => "was refused; it is not in force",
         };
-        facts.push((
-            "",
-            format!("{} {} was refused; {instead}", object.resource, object.object),
-        ));
+        facts.push(("", format!("{} {} {standing}", object.resource, object.object)));
         facts.push(("", object.message.clone()));
     }
     facts

@@ -57,6 +57,28 @@ pub struct Problem {
     pub remedy: String,
 }
 
+impl Problem {
+    fn new(
+        at: At<'_>,
+        value: impl fmt::Display,
+        fault: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            path: at.to_string(),
+            value: value.to_string(),
+            fault: fault.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// Faults in one line.
+pub(super) fn one_line(problems: &[Problem]) -> String {
+    let words: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    words.join("; ")
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -73,6 +95,10 @@ impl fmt::Display for Problem {
 #[derive(Debug)]
 pub(super) struct Faults {
     problems: Vec<Problem>,
+    /// Rules with faults, by their positions: the others count without them.
+    set_aside: Vec<(usize, Vec<Problem>)>,
+    /// References to what is known to be no target, which costs nothing but the reference.
+    foreign: Vec<Problem>,
     share: PatternShare,
     taken: PatternShare,
     is_over_share: bool,
@@ -89,6 +115,8 @@ impl Faults {
     pub(super) fn within(share: PatternShare) -> Self {
         Self {
             problems: Vec::new(),
+            set_aside: Vec::new(),
+            foreign: Vec::new(),
             share,
             taken: PatternShare::default(),
             is_over_share: false,
@@ -119,17 +147,53 @@ impl Faults {
         fault: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.problems.push(Problem {
-            path: at.to_string(),
-            value: value.to_string(),
-            fault: fault.into(),
-            remedy: remedy.into(),
-        });
+        self.problems.push(Problem::new(at, value, fault, remedy));
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.problems.len()
+    }
+
+    /// Sets aside what was found since there were `begun`, in the rule at `position`; the first of it in words.
+    pub(super) fn set_aside(&mut self, position: usize, begun: usize) -> Option<String> {
+        let found = self.problems.split_off(begun);
+        let first = found.first()?.to_string();
+        self.set_aside.push((position, found));
+        Some(first)
+    }
+
+    /// What was set aside.
+    pub(super) fn aside(&self) -> &[(usize, Vec<Problem>)] {
+        &self.set_aside
+    }
+
+    /// What was set aside counts like all other faults.
+    pub(super) fn count_all(&mut self) {
+        let aside = std::mem::take(&mut self.set_aside).into_iter();
+        self.problems.extend(aside.flat_map(|(_, problems)| problems));
+    }
+
+    /// A reference of a kind that is no target here.
+    pub(super) fn add_foreign(
+        &mut self,
+        at: At<'_>,
+        value: impl fmt::Display,
+        fault: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.foreign.push(Problem::new(at, value, fault, remedy));
+    }
+
+    pub(super) fn foreign(&self) -> &[Problem] {
+        &self.foreign
     }
 
     /// Puts what a later section's check has found behind what is here.
     pub(super) fn append(&mut self, later: Faults) {
         self.problems.extend(later.problems);
+        self.set_aside.extend(later.set_aside);
+        self.foreign.extend(later.foreign);
         self.taken = self.taken.with(later.taken);
         self.is_over_share |= later.is_over_share;
     }

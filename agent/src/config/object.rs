@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 use serde_path_to_error::Segment;
 
 use super::{
-    Error, Problem,
+    Error,
     check::{policies, policy, routes},
-    error::{At, Faults},
+    error::{self, At, Faults},
     schema,
     traffic_policy::TrafficPolicy,
 };
-use crate::model::{PatternShare, Policy, Route, RouteKind, ServiceName};
+use crate::model::{PatternShare, Policy, Route, RouteKind, RuleFault, ServiceName};
 
 /// Fields that are left out of one object; with more of them it is something else than it says.
 const MAX_IGNORED: usize = 64;
@@ -43,6 +43,10 @@ pub struct PolicyTarget {
 pub struct RouteObject {
     pub route: Arc<Route>,
     pub parents: Vec<RouteParent>,
+    /// Which rules are not in force, and why, while the others are.
+    pub dropped: Option<String>,
+    /// References to backends and mirrors that can be none, whatever there is.
+    pub foreign: Option<String>,
     /// What its regular expressions take.
     pub patterns: PatternShare,
     /// Paths of fields that this version does not know.
@@ -146,10 +150,29 @@ pub fn route(
             written,
         });
     }
+    if route.rules.iter().all(|rule| rule.fault.is_some()) {
+        faults.count_all();
+    }
+    let dropped = faults.aside().iter().map(|(position, problems)| {
+        let refused = matches!(route.rules[*position].fault, Some(RuleFault::Refused(_)));
+        let instead = match refused {
+            true => "its requests are answered with 500",
+            false => "its requests go to the other rules",
+        };
+        format!(
+            "Dropped Rule {position} ({instead}): {}",
+            error::one_line(problems)
+        )
+    });
+    let dropped: Vec<String> = dropped.collect();
+    let foreign = faults.foreign();
+    let foreign = (!foreign.is_empty()).then(|| error::one_line(foreign));
     let patterns = faults.patterns();
     faults.or(Some(RouteObject {
         route,
         parents,
+        dropped: (!dropped.is_empty()).then(|| dropped.join("; ")),
+        foreign,
         patterns,
         ignored,
     }))
@@ -214,86 +237,11 @@ impl Error {
     /// The faults of one object in one line, for its status.
     pub fn one_line(&self) -> String {
         match self {
-            Self::Faults(problems) => {
-                let words: Vec<String> = problems.iter().map(Problem::to_string).collect();
-                words.join("; ")
-            }
+            Self::Faults(problems) => error::one_line(problems),
             other => other.to_string(),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn policy(spec: Value) -> Result<PolicyObject, String> {
-        traffic_policy("demo", spec).map_err(|e| e.one_line())
-    }
-
-    #[test]
-    fn a_policy_is_read_as_the_file_reads_it() {
-        let read = policy(json!({
-            "targetRefs": [{"group": "", "kind": "Service", "name": "echo", "sectionName": "grpc"}],
-            "loadBalancer": {"algorithm": "roundRobin", "speed": 9},
-            "fancy": {"a": [1]},
-        }))
-        .unwrap();
-        assert_eq!(read.targets[0].service.to_string(), "demo/echo");
-        assert_eq!(read.targets[0].section.as_deref(), Some("grpc"));
-        assert_eq!(read.policy.load_balancer.algorithm.as_str(), "roundRobin");
-        assert_eq!(read.ignored, ["spec.loadBalancer.speed", "spec.fancy"]);
-    }
-
-    #[test]
-    fn faults_of_a_policy_are_those_of_the_file() {
-        let check = |spec: Value, expect: &str| assert_eq!(policy(spec).unwrap_err(), expect);
-        let target = json!([{"kind": "Service", "name": "echo"}]);
-        check(
-            json!({"targetRefs": target, "loadBalancer": {"algorithm": "fastest"}, "detectTimeout": "2h"}),
-            "spec.loadBalancer.algorithm: `fastest` is not known: use one of peakEwma, leastRequest, roundRobin, \
-             random, ringHash, maglev; spec.detectTimeout: `2h` is out of range: use 10ms to 1m",
-        );
-        check(
-            json!({"targetRefs": [{"kind": "Service", "name": "a", "namespace": "b"}]}),
-            "spec.targetRefs[0].namespace: `b` is not the policy's namespace: leave it out; a policy is for services \
-             of its own namespace",
-        );
-        check(
-            json!({"targetRefs": target, "retry": {"attempts": "two"}}),
-            "spec.retry.attempts: invalid type: string \"two\", expected u64",
-        );
-        check(
-            json!({"targetRefs": []}),
-            "spec.targetRefs: `[]` names no target: name at least one service, or remove the policy",
-        );
-    }
-
-    #[test]
-    fn a_route_has_the_parents_that_are_services() {
-        let gateway = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g"});
-        let service =
-            json!({"group": "", "kind": "Service", "name": "echo", "port": 80, "sectionName": "main"});
-        let rules = json!([{"matches": [{"path": {"type": "PathPrefix", "value": "/a"}}],
-            "backendRefs": [{"group": "", "kind": "Service", "name": "other", "namespace": "far", "port": 1, "weight": 1}]}]);
-        let read = |parents: Value, rules: Value| {
-            let spec = json!({"parentRefs": parents, "rules": rules, "hostnames": ["x"]});
-            route(RouteKind::Http, ("demo", "r"), 7, spec, PatternShare::UNLIMITED).map_err(|e| e.one_line())
-        };
-        assert_eq!(read(json!([gateway]), rules.clone()), Ok(None));
-        let found = read(json!([gateway, service]), rules.clone()).unwrap().unwrap();
-        assert_eq!((found.parents.len(), found.parents[0].port), (1, Some(80)));
-        assert_eq!(found.parents[0].written, service);
-        assert_eq!(found.ignored, ["spec.hostnames"]);
-        assert_eq!((found.route.created, found.route.rules.len()), (7, 1));
-        assert_eq!(found.route.rules[0].backends[0].target.to_string(), "far/other:1");
-        let elsewhere = json!([{"group": "", "kind": "Service", "name": "echo", "namespace": "far"}]);
-        let consumer = read(elsewhere, rules).unwrap().unwrap();
-        assert_eq!(consumer.parents[0].service.to_string(), "far/echo");
-        assert!(
-            read(json!([service]), json!([{"filters": [{"type": "CORS"}]}]))
-                .unwrap_err()
-                .starts_with("spec.rules[0].filters[0].type")
-        );
-    }
-}
+mod tests;

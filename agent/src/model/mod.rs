@@ -8,6 +8,7 @@ mod endpoint;
 mod dns;
 mod pattern;
 mod route;
+mod cors;
 mod service;
 mod pod;
 mod update;
@@ -17,6 +18,7 @@ mod budgets;
 
 pub use addr::{DestinationId, MAX_SLOTS, Slot};
 pub use budgets::{Budget, Refusals, Refused};
+pub use cors::{Cors, CorsList, CorsOrigins, HostPattern, OriginPattern};
 pub use demand::Demand;
 pub use dns::{Dns, DnsMode, TtlBounds};
 pub use endpoint::{Endpoint, EndpointState, Endpoints};
@@ -34,8 +36,8 @@ pub use policy::{
 };
 pub use protocol::Protocol;
 pub use route::{
-    Backend, Filter, HeaderChange, Match, PathChange, PathMatch, Redirect, Route, RouteKind, Rule, RuleRetry,
-    RuleTimeouts, Share, ValueMatch,
+    Backend, Filter, HeaderChange, Match, PathChange, PathMatch, Redirect, Route, RouteKind, Rule, RuleFault,
+    RuleRetry, RuleTimeouts, Share, ValueMatch,
 };
 pub use service::{Service, ServiceName, ServicePort, ServicePortName};
 pub use update::Update;

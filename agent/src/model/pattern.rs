@@ -65,6 +65,14 @@ impl PatternShare {
         }
     }
 
+    /// So much that it covers either.
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            count: self.count.max(other.count),
+            bytes: self.bytes.max(other.bytes),
+        }
+    }
+
     pub fn covers(self, other: Self) -> bool {
         other.count <= self.count && other.bytes <= self.bytes
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Pattern, ServicePortName};
+use super::{Cors, Pattern, ServicePortName};
 
 /// One HTTPRoute or GRPCRoute, as it applies to one service port.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,13 +21,15 @@ pub struct Route {
 impl Route {
     /// All ports to which it sends requests, copies too.
     pub fn backends(&self) -> impl Iterator<Item = &ServicePortName> {
-        self.rules.iter().flat_map(|rule| {
+        let counts = |rule: &&Rule| rule.fault.is_none();
+        self.rules.iter().filter(counts).flat_map(|rule| {
             let own = rule.backends.iter().flat_map(|backend| &backend.filters);
             let mirrors = rule.filters.iter().chain(own).filter_map(|filter| match filter {
                 Filter::Mirror { target, .. } => Some(target),
                 _ => None,
             });
-            rule.backends.iter().map(|backend| &backend.target).chain(mirrors)
+            let backends = rule.backends.iter().filter(|backend| backend.fault.is_none());
+            backends.map(|backend| &backend.target).chain(mirrors)
         })
     }
 }
@@ -49,6 +51,17 @@ pub struct Rule {
     pub timeouts: RuleTimeouts,
     /// `None`: the service's policy.
     pub retry: Option<RuleRetry>,
+    /// Why it is not in force as it is written, while other rules of its route are.
+    pub fault: Option<RuleFault>,
+}
+
+/// What is wrong with a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RuleFault {
+    /// Its conditions cannot be read: it matches nothing, and keeps its position in the route.
+    Matches,
+    /// Something else: the requests that it matches are refused, for this reason. It has no filters and no backends.
+    Refused(Arc<str>),
 }
 
 /// All of the conditions that are there.
@@ -81,7 +94,10 @@ pub enum ValueMatch {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Backend {
+    /// Port 0, which no service has, where there is a `fault`.
     pub target: ServicePortName,
+    /// Why it can be no backend: its share of the requests is refused, for this reason.
+    pub fault: Option<Arc<str>>,
     /// Relative to the other backends; zero gets none.
     pub weight: u32,
     pub filters: Vec<Filter>,
@@ -96,6 +112,7 @@ pub enum Filter {
         path: Option<PathChange>,
     },
     Redirect(Redirect),
+    Cors(Arc<Cors>),
     Mirror {
         target: ServicePortName,
         share: Share,

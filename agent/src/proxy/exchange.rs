@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, request};
 use http_body_util::BodyExt as _;
 
 use super::{
@@ -29,6 +29,8 @@ struct Refused {
     exchange: Box<Exchange>,
     body: RequestBody,
     error: LocalError,
+    /// What lets a page of another origin see the answer.
+    for_origin: Option<Box<HeaderMap>>,
 }
 
 /// Answers one request, with an endpoint's response or with an error of the engine's own. Dropped, the request is
@@ -86,6 +88,7 @@ async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<Re
             exchange,
             body,
             error,
+            for_origin: None,
         })
     };
     let Some(dialled) = dialled else {
@@ -95,7 +98,7 @@ async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<Re
     let mut head = head;
     let mut plan = match plan(inlet, &dialled, &mut head, &mut x) {
         Ok(Planned::Go(plan)) => plan,
-        Ok(Planned::Redirect(response)) => return Ok(redirect(x, body, response)),
+        Ok(Planned::Answer(response)) => return Ok(direct(x, body, response)),
         Err(error) => return refused(x, body, error),
     };
     plan.upstream = inlet.known(plan.upstream).await;
@@ -104,7 +107,12 @@ async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<Re
     }
     match send(inlet, &plan, &mut x, head, &body).await {
         Ok((answer, permit)) => Ok(answered(&plan, x, body, answer, permit)),
-        Err(error) => refused(x, body, error),
+        Err(error) => Err(Refused {
+            exchange: x,
+            body,
+            error,
+            for_origin: plan.for_origin(),
+        }),
     }
 }
 
@@ -166,7 +174,7 @@ fn answered(
 }
 
 /// The route's own answer.
-fn redirect(mut x: Box<Exchange>, body: RequestBody, response: Response<()>) -> Response<ResponseBody> {
+fn direct(mut x: Box<Exchange>, body: RequestBody, response: Response<()>) -> Response<ResponseBody> {
     let (mut head, ()) = response.into_parts();
     head.headers
         .insert(http::header::SERVER, HeaderValue::from_static("derny"));
@@ -182,11 +190,15 @@ fn refuse(inlet: &Inlet, refused: Refused) -> Response<ResponseBody> {
         exchange: mut x,
         body,
         error,
+        for_origin,
     } = refused;
     if let Some(rest) = body.rest() {
         inlet.pod.share.spawn(read_away(rest));
     }
-    let (head, text) = error.response(x.spoken()).into_parts();
+    let (mut head, text) = error.response(x.spoken()).into_parts();
+    if let Some(more) = for_origin {
+        head.headers.extend(*more);
+    }
     x.answered(head.status.as_u16(), &head.headers);
     x.refused(error.flag());
     Response::from_parts(head, ResponseBody::new(None, text, local(x, body)))

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr, rc::Rc};
 
-use http::{HeaderMap, Response, request};
+use http::{HeaderMap, HeaderValue, Response, request};
 
 use super::{
     deadline::{self, Deadlines},
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{
     balance::hash_key,
-    model::{Algorithm, Filter, HashKey, Retry, RetryOn, RuleRetry, RuleTimeouts, ServicePortName},
+    model::{Algorithm, Backend, HashKey, Retry, RetryOn, RuleRetry, RuleTimeouts, ServicePortName},
     record::{Exchange, Spoken},
     respond::LocalError,
-    route::{self, Chosen, Outcome},
+    route::{self, Chosen, CompiledRule, Outcome},
     share,
 };
 
@@ -25,8 +25,10 @@ pub(super) struct Plan<'a> {
     pub(super) deadlines: Deadlines,
     /// What decides the endpoint, where the algorithm hashes.
     pub(super) key: Option<u64>,
-    /// Filters of the rule and of the backend, for the response.
-    filters: [&'a [Filter]; 2],
+    /// The rule and its backend, whose filters are for the response too.
+    routed: Option<(&'a CompiledRule, &'a Backend)>,
+    /// Of the page whose browser asks, where they speak of it.
+    origin: Option<Box<HeaderValue>>,
     pub(super) mirrors: Vec<ServicePortName>,
 }
 
@@ -34,15 +36,28 @@ pub(super) struct Plan<'a> {
 pub(super) enum Planned<'a> {
     Go(Plan<'a>),
     /// The route answers itself.
-    Redirect(Response<()>),
+    Answer(Response<()>),
 }
 
 impl Plan<'_> {
     pub(super) fn filter_response(&self, headers: &mut HeaderMap) {
+        let Some((rule, backend)) = self.routed else {
+            return;
+        };
+        let origin = self.origin.as_deref();
         // The backend's own come first: they are nearer to it.
-        for filters in self.filters.iter().rev() {
-            route::apply_response(filters, headers);
-        }
+        route::apply_response(&backend.filters, origin, headers);
+        route::apply_response(&rule.filters, origin, headers);
+    }
+
+    /// What is added to an answer of the engine's own, so that a page of another origin may see it.
+    pub(super) fn for_origin(&self) -> Option<Box<HeaderMap>> {
+        let (rule, backend) = self.routed?;
+        let origin = self.origin.as_deref()?;
+        let mut headers = Box::default();
+        route::show_to_origin(&rule.filters, origin, &mut headers);
+        route::show_to_origin(&backend.filters, origin, &mut headers);
+        Some(headers)
     }
 }
 
@@ -56,7 +71,8 @@ pub(super) fn plan<'a>(
     let policy = &dialled.port.policy;
     let mut rule_timeouts = RuleTimeouts::default();
     let mut retry = Cow::Borrowed(&policy.retry);
-    let mut filters: [&[Filter]; 2] = [&[], &[]];
+    let mut routed = None;
+    let mut origin = None;
     let mut mirrors = Vec::new();
     let mut upstream = dialled.clone();
     if let Some(table) = inlet.table(dialled) {
@@ -74,27 +90,33 @@ pub(super) fn plan<'a>(
             route: rule.route.to_string(),
             reason,
         };
-        if let Outcome::Redirect(response) = route::apply_request(&rule.filters, matched_prefix, head)
+        match route::apply_request(&rule.filters, matched_prefix, head)
             .map_err(|e| no_backend(e.to_string()))?
         {
-            return Ok(Planned::Redirect(response));
+            Outcome::Go { origin: of_rule } => origin = of_rule,
+            Outcome::Answer(response) => return Ok(Planned::Answer(response)),
         }
         let mut rng = inlet.worker.rng.borrow_mut();
-        let backend = rule
-            .backend(&mut rng)
-            .ok_or_else(|| no_backend("none has a weight".into()))?;
+        let backend = rule.backend(&mut rng).ok_or_else(|| {
+            let refused = rule.refused.as_deref();
+            no_backend(refused.unwrap_or("none has a weight").into())
+        })?;
         mirrors.extend(route::mirrors(&rule.filters, &mut rng).cloned());
         mirrors.extend(route::mirrors(&backend.filters, &mut rng).cloned());
         drop(rng);
-        if let Outcome::Redirect(response) = route::apply_request(&backend.filters, matched_prefix, head)
+        match route::apply_request(&backend.filters, matched_prefix, head)
             .map_err(|e| no_backend(e.to_string()))?
         {
-            return Ok(Planned::Redirect(response));
+            Outcome::Go { origin: of_backend } => origin = origin.or(of_backend),
+            Outcome::Answer(response) => return Ok(Planned::Answer(response)),
         }
-        filters = [&rule.filters, &backend.filters];
+        routed = Some((rule, backend));
         if backend.target != dialled.port.name {
             let found = inlet.backend(&backend.target);
-            upstream = found.ok_or_else(|| no_backend(format!("{} is not there", backend.target)))?;
+            upstream = found.ok_or_else(|| {
+                let fault = backend.fault.as_deref().map(str::to_owned);
+                no_backend(fault.unwrap_or_else(|| format!("{} is not there", backend.target)))
+            })?;
         }
     }
     let now = share::now();
@@ -116,7 +138,8 @@ pub(super) fn plan<'a>(
         retry,
         deadlines,
         key,
-        filters,
+        routed,
+        origin,
         mirrors,
     }))
 }

@@ -99,11 +99,14 @@ impl LocalError {
         }
     }
 
-    /// `UNAVAILABLE` (14) when another attempt may succeed, `DEADLINE_EXCEEDED` (4) when time has run out,
-    /// `UNIMPLEMENTED` (12) when nobody serves the method, `INTERNAL` (13) when the request or a route is bad.
+    /// `UNAVAILABLE` (14) when another attempt may succeed, or a route has no backend (Gateway API, `GRPCRouteRule`),
+    /// `DEADLINE_EXCEEDED` (4) when time has run out, `UNIMPLEMENTED` (12) when nobody serves the method, `INTERNAL` (13)
+    /// when the request is bad.
     fn grpc_status(&self) -> HeaderValue {
         HeaderValue::from_static(match self.status() {
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => "14",
+            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => {
+                "14"
+            }
             StatusCode::GATEWAY_TIMEOUT => "4",
             StatusCode::NOT_FOUND => "12",
             _ => "13",

@@ -7,7 +7,7 @@ use http::{
     uri::{Authority, InvalidUri, InvalidUriParts, PathAndQuery, Uri},
 };
 
-use super::{path, redirect};
+use super::{cors, path, redirect};
 use crate::model::{Filter, HeaderChange, PathChange, ServicePortName};
 
 /// Why a filter could not be applied. The request is the reason, or its sum with what the filter adds.
@@ -28,9 +28,12 @@ pub enum Error {
 #[derive(Debug)]
 pub enum Outcome {
     /// On to the backend.
-    Go,
-    /// The answer; nothing is sent to a backend.
-    Redirect(Response<()>),
+    Go {
+        /// Of the page whose browser asks, where a filter has something to say of it in the response.
+        origin: Option<Box<HeaderValue>>,
+    },
+    /// The answer, to a preflight or by a redirect; nothing is sent to a backend.
+    Answer(Response<()>),
 }
 
 /// Applies `filters` to a request, in their order. `matched_prefix` is [`Chosen`](super::Chosen)'s.
@@ -39,7 +42,8 @@ pub fn apply_request(
     matched_prefix: Option<&str>,
     head: &mut Parts,
 ) -> Result<Outcome, Error> {
-    for filter in filters {
+    let mut origin: Option<Box<HeaderValue>> = None;
+    for (position, filter) in filters.iter().enumerate() {
         match filter {
             Filter::RequestHeaders(change) => {
                 change_headers(change, &mut head.headers)
@@ -54,20 +58,43 @@ pub fn apply_request(
                 }
             }
             Filter::Redirect(to) => {
-                return Ok(Outcome::Redirect(redirect::response(to, matched_prefix, head)?));
+                let mut response = redirect::response(to, matched_prefix, head)?;
+                if let Some(origin) = &origin {
+                    show_to_origin(&filters[..position], origin, response.headers_mut());
+                }
+                return Ok(Outcome::Answer(response));
+            }
+            Filter::Cors(cors) => {
+                if let Some(response) = cors::preflight(cors, head) {
+                    return Ok(Outcome::Answer(response));
+                }
+                origin = head.headers.get(header::ORIGIN).cloned().map(Box::new);
             }
             Filter::ResponseHeaders(_) | Filter::Mirror { .. } => {}
         }
     }
-    Ok(Outcome::Go)
+    Ok(Outcome::Go { origin })
 }
 
-/// Applies `filters` to a response's headers, in their order.
-pub fn apply_response(filters: &[Filter], headers: &mut HeaderMap) {
+/// Applies `filters` to a response's headers, in their order. `origin` is the request's, as [`Outcome::Go`] has it.
+pub fn apply_response(filters: &[Filter], origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
     for filter in filters {
-        if let Filter::ResponseHeaders(change) = filter {
-            // A response with as many headers as fit (32768) goes out without the added ones.
-            let _full = change_headers(change, headers);
+        match (filter, origin) {
+            (Filter::ResponseHeaders(change), _) => {
+                // A response with as many headers as fit (32768) goes out without the added ones.
+                let _full = change_headers(change, headers);
+            }
+            (Filter::Cors(cors), Some(origin)) => cors::show(cors, origin, headers),
+            _ => {}
+        }
+    }
+}
+
+/// What the page of another origin may see, in an answer that no endpoint gave.
+pub fn show_to_origin(filters: &[Filter], origin: &HeaderValue, headers: &mut HeaderMap) {
+    for filter in filters {
+        if let Filter::Cors(cors) = filter {
+            cors::show(cors, origin, headers);
         }
     }
 }

@@ -14,12 +14,13 @@ mod table;
 mod tables;
 mod path;
 mod filter;
+mod cors;
 mod redirect;
 mod explain;
 #[cfg(test)]
 mod tests;
 
 pub use explain::{Explained, Verdict, explain};
-pub use filter::{Error, Outcome, apply_request, apply_response, mirrors};
+pub use filter::{Error, Outcome, apply_request, apply_response, mirrors, show_to_origin};
 pub use table::{Chosen, CompiledRule, Table};
 pub use tables::{Tables, are_same};

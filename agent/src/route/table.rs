@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use http::request::Parts;
 
 use super::{index::Index, precedence::Precedence, request::Request};
-use crate::model::{Backend, Filter, Match, PathMatch, Route, RouteKind, RuleRetry, RuleTimeouts};
+use crate::model::{Backend, Filter, Match, PathMatch, Route, RouteKind, RuleFault, RuleRetry, RuleTimeouts};
 
 /// The routes of one service port that count for the same callers.
 #[derive(Debug, Default)]
@@ -31,6 +31,8 @@ pub struct CompiledRule {
     pub filters: Vec<Filter>,
     /// With their own filters, which come after the rule's.
     pub backends: Vec<Backend>,
+    /// Why its requests are refused; then it has no backends.
+    pub refused: Option<Arc<str>>,
     pub timeouts: RuleTimeouts,
     /// `None`: the service's policy.
     pub retry: Option<RuleRetry>,
@@ -56,6 +58,11 @@ impl Table {
         for route in routes.iter().filter(|route| Some(route.kind) == kind) {
             let label: Arc<str> = label(route);
             for (position, rule) in route.rules.iter().enumerate() {
+                let refused = match &rule.fault {
+                    None => None,
+                    Some(RuleFault::Refused(reason)) => Some(reason.clone()),
+                    Some(RuleFault::Matches) => continue,
+                };
                 let matches = match rule.matches.as_slice() {
                     [] => &everything,
                     some => some,
@@ -72,6 +79,7 @@ impl Table {
                     position,
                     filters: rule.filters.clone(),
                     backends: rule.backends.clone(),
+                    refused,
                     timeouts: rule.timeouts,
                     retry: rule.retry.clone(),
                     total_weight: rule.backends.iter().map(|b| u64::from(b.weight)).sum(),
@@ -130,7 +138,8 @@ fn label(route: &Route) -> Arc<str> {
 }
 
 impl CompiledRule {
-    /// One of the backends, by weight. `None` when there is none with a weight: the request is answered with 500.
+    /// One of the backends, by weight. `None` when there is none with a weight: the request is answered with 500, as it
+    /// is when the backend has a fault.
     pub fn backend(&self, rng: &mut fastrand::Rng) -> Option<&Backend> {
         if let [only] = self.backends.as_slice() {
             return (only.weight > 0).then_some(only);

@@ -89,6 +89,7 @@ fn target(name: &str) -> ServicePortName {
 fn backend(name: &str, weight: u32) -> Backend {
     Backend {
         target: target(name),
+        fault: None,
         weight,
         filters: Vec::new(),
     }
@@ -103,6 +104,7 @@ fn rule(name: &str, matches: Vec<Match>) -> Rule {
         backends: vec![backend(name, 1)],
         timeouts: RuleTimeouts::default(),
         retry: None,
+        fault: None,
     }
 }
 

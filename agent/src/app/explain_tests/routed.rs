@@ -138,3 +138,49 @@ routes:
     );
     assert_eq!(sent.removed, ["connection", "x-secret"]);
 }
+
+/// A file may have routes of several namespaces, of either kind.
+#[test]
+fn routes_of_a_namespace_are_for_its_callers() {
+    let route = |kind: &str, namespace: &str| {
+        format!(
+            "- {{kind: {kind}, name: r, namespace: {namespace}, parentRefs: [{{name: echo, namespace: demo, port: 80}}], \
+             rules: [{{backendRefs: [{{name: pet, namespace: demo, port: 8080}}]}}]}}\n"
+        )
+    };
+    let outcome = |routes: &str| {
+        let checked = config::from_yaml(format!("{CONFIG}routes:\n{routes}").as_bytes()).unwrap();
+        let updates = checked.services.iter().cloned().map(Update::Service).collect();
+        let mut reducer = Reducer::default();
+        reducer.apply(updates, tokio::time::Instant::now().into_std());
+        let ask = |namespace: &str| {
+            let mut pod = (*checked.pods[0]).clone();
+            pod.name.namespace = namespace.into();
+            let pods = [PodStatus {
+                pod: pod.into(),
+                slot: slot(),
+                state: PodState::Waiting {
+                    reason: String::new(),
+                },
+            }];
+            let request = proto::ExplainRequest {
+                namespace: namespace.to_owned(),
+                pod: "client".to_owned(),
+                method: "GET".to_owned(),
+                url: "http://10.96.0.1/".to_owned(),
+                headers: vec![],
+            };
+            explain(&reducer.view(), &pods, Ok(kernel(0)), &request)
+                .unwrap()
+                .outcome
+        };
+        [ask("web"), ask("demo")]
+    };
+    let consumer = route("HTTPRoute", "web");
+    let by = |namespace: &str| format!("rule 0 of {namespace}/r sends it to its backends, by weight");
+    let alone = "goes to the service's own endpoints: its routes are for callers of other namespaces";
+    assert_eq!(outcome(&consumer), [by("web"), alone.to_owned()]);
+    let both = format!("{consumer}{}", route("GRPCRoute", "demo"));
+    let refused = "refused with 404 (gRPC: UNIMPLEMENTED): no rule matches";
+    assert_eq!(outcome(&both), [by("web"), refused.to_owned()]);
+}

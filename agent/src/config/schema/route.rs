@@ -119,6 +119,7 @@ pub(in crate::config) struct Filter {
     pub(in crate::config) url_rewrite: Option<UrlRewrite>,
     pub(in crate::config) request_redirect: Option<RequestRedirect>,
     pub(in crate::config) request_mirror: Option<RequestMirror>,
+    pub(in crate::config) cors: Option<Cors>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -172,6 +173,23 @@ pub(in crate::config) struct RequestMirror {
     pub(in crate::config) backend_ref: Ref,
     pub(in crate::config) percent: Option<u64>,
     pub(in crate::config) fraction: Option<Fraction>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(in crate::config) struct Cors {
+    #[serde(default)]
+    pub(in crate::config) allow_origins: Vec<String>,
+    #[serde(default)]
+    pub(in crate::config) allow_credentials: bool,
+    #[serde(default)]
+    pub(in crate::config) allow_methods: Vec<String>,
+    #[serde(default)]
+    pub(in crate::config) allow_headers: Vec<String>,
+    #[serde(default)]
+    pub(in crate::config) expose_headers: Vec<String>,
+    #[serde(default = "five")]
+    pub(in crate::config) max_age: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -241,6 +259,10 @@ fn slash() -> String {
 
 fn found() -> u64 {
     302
+}
+
+fn five() -> u64 {
+    5
 }
 
 fn hundred() -> u64 {

@@ -1,7 +1,7 @@
 //! Policies and routes, and the services that they are for.
 //!
 //! Each object is judged alone. One with a fault leaves its last good version in force, and where there was none,
-//! nothing.
+//! what of it is good.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -49,6 +49,11 @@ pub(super) struct Precedence {
 /// What an object is for.
 pub(super) trait Attaches {
     fn services(&self) -> BTreeSet<ServiceName>;
+
+    /// The fault because of which a part of it is not in force.
+    fn fault_in_part(&self) -> Option<Fault> {
+        None
+    }
 }
 
 impl Attaches for PolicyObject {
@@ -61,14 +66,23 @@ impl Attaches for RouteObject {
     fn services(&self) -> BTreeSet<ServiceName> {
         self.parents.iter().map(|parent| parent.service.clone()).collect()
     }
+
+    fn fault_in_part(&self) -> Option<Fault> {
+        Some(Fault {
+            message: self.dropped.clone()?,
+            reach: Reach::Part,
+            parents: self.parents.iter().map(|parent| parent.written.clone()).collect(),
+        })
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Entry<T> {
     pub(super) precedence: Precedence,
     pub(super) generation: Option<i64>,
-    /// The last good version.
+    /// The version that is in force: the last good one, or else the newest with what of it is good.
     pub(super) good: Option<Arc<T>>,
+    pub(super) good_generation: Option<i64>,
     /// Why the newest version is not in force.
     pub(super) fault: Option<Fault>,
     /// The object as it was when `good` was read, to be saved.
@@ -79,10 +93,19 @@ pub(super) struct Entry<T> {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fault {
     pub(super) message: String,
-    /// Its namespace has no room for it: the last good version is not in force either.
-    pub(super) over_share: bool,
+    pub(super) reach: Reach,
     /// The services of a route's `parentRefs`, as they are written: who is told.
     pub(super) parents: Vec<Value>,
+}
+
+/// How much of an object a fault takes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    Whole,
+    /// Some of a route's rules. Where an earlier version had no such fault, that one stays in force instead.
+    Part,
+    /// Its namespace has no room for it: the last good version is not in force either.
+    OverShare,
 }
 
 impl<T: Attaches> Entry<T> {
@@ -118,15 +141,22 @@ impl<T: Attaches + PartialEq> Attached<T> {
         object: &impl serde::Serialize,
     ) -> BTreeSet<ServiceName> {
         let name = ObjectName::of(meta);
+        let had = self.entries.get(&name).and_then(|entry| entry.good.as_ref());
+        let had_whole = had.is_some_and(|had| had.fault_in_part().is_none());
         let (good, fault) = match judged {
             Ok(None) => return self.remove(&name),
-            Ok(Some(good)) => (Some(Arc::new(good)), None),
+            Ok(Some(newest)) => match newest.fault_in_part() {
+                Some(fault) if had_whole => (None, Some(fault)),
+                fault => (Some(Arc::new(newest)), fault),
+            },
             Err(fault) => (None, Some(fault)),
         };
         let mut before = self.entries.remove(&name);
         let mut changed = self.detach(before.as_ref());
         if let Some(before) = &mut before
-            && fault.as_ref().is_some_and(|fault| fault.over_share)
+            && fault
+                .as_ref()
+                .is_some_and(|fault| fault.reach == Reach::OverShare)
         {
             before.good = None;
         }
@@ -137,9 +167,13 @@ impl<T: Attaches + PartialEq> Attached<T> {
         if let Some(fault) = &fault
             && before.as_ref().and_then(|before| before.fault.as_ref()) != Some(fault)
         {
-            let in_force = before.as_ref().is_some_and(|before| before.good.is_some());
             let error = &fault.message;
-            tracing::warn!(object = %name, error, last_good_in_force = in_force, "object refused");
+            if good.is_some() {
+                tracing::warn!(object = %name, error, "object in force in part");
+            } else {
+                let in_force = before.as_ref().is_some_and(|before| before.good.is_some());
+                tracing::warn!(object = %name, error, last_good_in_force = in_force, "object refused");
+            }
         }
         let saved = match (&good, &before) {
             (None, Some(before)) => before.saved.clone(),
@@ -150,6 +184,10 @@ impl<T: Attaches + PartialEq> Attached<T> {
         let entry = Entry {
             precedence,
             generation: meta.generation,
+            good_generation: match &good {
+                Some(_) => meta.generation,
+                None => before.as_ref().and_then(|before| before.good_generation),
+            },
             good: good.or_else(|| before.as_ref().and_then(|before| before.good.clone())),
             fault,
             saved,

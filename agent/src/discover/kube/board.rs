@@ -47,7 +47,16 @@ pub struct ObjectFault {
     /// `namespace/name`.
     pub object: String,
     pub message: String,
-    pub last_good_in_force: bool,
+    pub in_force: InForce,
+}
+
+/// What is in force of an object with a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InForce {
+    Nothing,
+    LastGood,
+    /// The newest version without the rules that have faults.
+    Part,
 }
 
 /// Requests of one kind since the start.

@@ -35,7 +35,7 @@ mod pods;
 mod rights;
 mod fuzz;
 
-pub use board::{KubeBoard, ObjectFault, RequestCount};
+pub use board::{InForce, KubeBoard, ObjectFault, RequestCount};
 pub use client::{Cluster, Error};
 pub use demand::{KubeDemand, Use};
 pub(crate) use fuzz::objects as fuzz_objects;

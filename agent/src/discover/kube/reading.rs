@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
+    attached::Reach,
     client::{Cluster, Selection},
     objects::{GrpcRoute, HttpRoute},
     saved_file,
@@ -116,7 +117,10 @@ pub(super) async fn restored(
 /// Counts a route that its namespace has no room for.
 fn count(refusals: &Refusals, (_, event): &Told) {
     if let Event::Applied(judged) = event
-        && judged.read.as_ref().is_err_and(|fault| fault.over_share)
+        && judged
+            .read
+            .as_ref()
+            .is_err_and(|fault| fault.reach == Reach::OverShare)
     {
         let namespace = judged.route.metadata.namespace.as_str().into();
         if refusals.count(Budget::RoutePatterns, &namespace) {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    attached::{Fault, ObjectName},
+    attached::{Fault, ObjectName, Reach},
     objects,
     seen::Seen,
     watch::Event,
@@ -164,8 +164,18 @@ impl Shares {
         let left = self.share.without(granted(routes.range(..&age)));
         let read = read(&route, left);
         let standing = match &read {
-            Ok(read) => Standing::Granted(read.as_ref().map(|read| read.patterns).unwrap_or_default()),
-            Err(fault) if fault.over_share => Standing::Refused(left),
+            Ok(Some(read)) => {
+                // Of one with a fault in part the last good version may be in force.
+                let had = before
+                    .map(|before| before.standing)
+                    .filter(|_| read.dropped.is_some());
+                Standing::Granted(match had {
+                    Some(Standing::Granted(had)) => read.patterns.max(had),
+                    _ => read.patterns,
+                })
+            }
+            Ok(None) => Standing::Granted(PatternShare::default()),
+            Err(fault) if fault.reach == Reach::OverShare => Standing::Refused(left),
             // Its last good version is in force.
             Err(_) => before.map_or(Standing::Granted(PatternShare::default()), |before| {
                 before.standing
@@ -265,7 +275,10 @@ fn read(route: &RawRoute, left: PatternShare) -> Result<Option<RouteObject>, Fau
         .unwrap_or_default();
     let name = (&*metadata.namespace, &*metadata.name);
     config::route(*kind, name, created, spec.clone(), left).map_err(|error| Fault {
-        over_share: matches!(error, config::Error::OverShare),
+        reach: match error {
+            config::Error::OverShare => Reach::OverShare,
+            _ => Reach::Whole,
+        },
         message: error.one_line(),
         parents: config::service_parents(spec).cloned().collect(),
     })
@@ -273,7 +286,7 @@ fn read(route: &RawRoute, left: PatternShare) -> Result<Option<RouteObject>, Fau
 
 fn over_share(route: &RawRoute) -> Fault {
     Fault {
-        over_share: true,
+        reach: Reach::OverShare,
         message: config::Error::OverShare.one_line(),
         parents: config::service_parents(&route.spec).cloned().collect(),
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{
-    attached::{Attached, Entry, ObjectName},
+    attached::{Attached, Entry, Fault, ObjectName, Reach},
     objects::{GrpcRoute, HttpRoute, Resource, TrafficPolicy},
     services::Declared,
     watch::Watched as _,
@@ -31,6 +31,8 @@ pub(super) struct Verdict {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Condition {
+    /// Of what was judged, where that is not the newest version.
+    pub(super) generation: Option<i64>,
     pub(super) kind: &'static str,
     pub(super) holds: Holds,
     pub(super) reason: &'static str,
@@ -49,13 +51,19 @@ fn condition(
     reason: &'static str,
     message: impl Into<String>,
 ) -> Condition {
+    let mut message = message.into();
+    message.truncate(message.floor_char_boundary(MESSAGE));
     Condition {
+        generation: None,
         kind,
         holds,
         reason,
-        message: message.into(),
+        message,
     }
 }
+
+/// Bytes of a message. The API server refuses one of 32 KiB, and nobody reads it.
+const MESSAGE: usize = 4096;
 
 /// The standing of all objects that a leader writes a status to.
 pub(super) fn verdicts(world: &World) -> Vec<Verdict> {
@@ -142,7 +150,7 @@ fn of_policy(world: &World, name: &ObjectName, entry: &Entry<PolicyObject>) -> C
 
 /// `Accepted` and `ResolvedRefs`, with the reasons of the Gateway API's `RouteConditionReason`.
 fn of_route(world: &World, kind: RouteKind, entry: &Entry<RouteObject>) -> Vec<(Value, Vec<Condition>)> {
-    if let Some(fault) = &entry.fault {
+    if let Some(fault) = entry.fault.as_ref().filter(|fault| fault.reach != Reach::Part) {
         let message = with_last_good(&fault.message, entry.good.is_some());
         let accepted = condition("Accepted", Holds::False, "UnsupportedValue", message);
         let parents = fault.parents.iter();
@@ -157,10 +165,26 @@ fn of_route(world: &World, kind: RouteKind, entry: &Entry<RouteObject>) -> Vec<(
     let namespace = &good.route.namespace;
     let parents = good.parents.iter().map(|parent| {
         let service = world.services.get(&parent.service);
-        let accepted = of_parent(world, (kind, namespace), parent, service);
-        (parent.written.clone(), vec![accepted, resolved.clone()])
+        let mut accepted = of_parent(world, (kind, namespace), parent, service);
+        let mut conditions = vec![resolved.clone()];
+        if let Some(fault) = &entry.fault {
+            accepted.generation = entry.good_generation;
+            conditions.push(in_part(fault, good));
+        }
+        conditions.insert(0, accepted);
+        (parent.written.clone(), conditions)
     });
     parents.collect()
+}
+
+/// That some rules have faults and others count (Gateway API, `RouteConditionPartiallyInvalid`, which prescribes how the
+/// message begins).
+fn in_part(fault: &Fault, in_force: &RouteObject) -> Condition {
+    let message = match in_force.dropped {
+        Some(_) => fault.message.clone(),
+        None => format!("Fall Back to the last good version: {}", fault.message),
+    };
+    condition("PartiallyInvalid", Holds::True, "UnsupportedValue", message)
 }
 
 /// Whether a route without a fault counts at any port of its parent.
@@ -205,6 +229,9 @@ fn of_parent(
 
 /// A mesh asks for no ReferenceGrant: the callers could call a backend of another namespace themselves (GEP-1294).
 fn resolved(world: &World, object: &RouteObject) -> Condition {
+    if let Some(foreign) = &object.foreign {
+        return condition("ResolvedRefs", Holds::False, "InvalidKind", foreign);
+    }
     match object.route.backends().find_map(|to| unresolved(world, to)) {
         Some(message) => condition("ResolvedRefs", Holds::False, "BackendNotFound", message),
         None => condition("ResolvedRefs", Holds::True, "ResolvedRefs", String::new()),
@@ -294,7 +321,7 @@ impl Verdict {
             json!({
                 "type": condition.kind,
                 "status": status,
-                "observedGeneration": self.generation.unwrap_or_default(),
+                "observedGeneration": condition.generation.or(self.generation).unwrap_or_default(),
                 "lastTransitionTime": since,
                 "reason": condition.reason,
                 "message": condition.message,
@@ -305,62 +332,4 @@ impl Verdict {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn verdict(parents: Vec<(Value, Vec<Condition>)>) -> Verdict {
-        Verdict {
-            of: TrafficPolicy::OF,
-            object: ObjectName {
-                namespace: "demo".into(),
-                name: "p".into(),
-            },
-            generation: Some(3),
-            parents,
-        }
-    }
-
-    #[test]
-    fn a_condition_keeps_its_time_until_it_turns() {
-        let good = verdict(vec![(
-            Value::Null,
-            vec![condition("Accepted", Holds::True, "Accepted", "")],
-        )]);
-        let first = good.merge(&Value::Null, "1").unwrap();
-        assert_eq!(first["conditions"][0]["lastTransitionTime"], "1");
-        assert_eq!(first["conditions"][0]["observedGeneration"], 3);
-        assert_eq!(good.merge(&first, "2"), None);
-        let bad = verdict(vec![(
-            Value::Null,
-            vec![condition("Accepted", Holds::False, "Invalid", "x")],
-        )]);
-        let second = bad.merge(&first, "3").unwrap();
-        assert_eq!(second["conditions"][0]["lastTransitionTime"], "3");
-        let other = verdict(vec![(
-            Value::Null,
-            vec![condition("Accepted", Holds::False, "Invalid", "y")],
-        )]);
-        let third = other.merge(&second, "4").unwrap();
-        assert_eq!(
-            third["conditions"][0]["lastTransitionTime"], "3",
-            "another message is no turn"
-        );
-    }
-
-    #[test]
-    fn entries_of_others_stay_in_a_routes_status() {
-        let gateway =
-            json!({"controllerName": "example.com/gateway", "parentRef": {"name": "g"}, "conditions": []});
-        let gone = json!({"controllerName": CONTROLLER, "parentRef": {"name": "old"}, "conditions": []});
-        let parent = json!({"kind": "Service", "name": "echo"});
-        let of = verdict(vec![(
-            parent.clone(),
-            vec![condition("Accepted", Holds::True, "Accepted", "")],
-        )]);
-        let next = of.merge(&json!({"parents": [gone, gateway]}), "1").unwrap();
-        assert_eq!(next["parents"][0], gateway);
-        assert_eq!(next["parents"][1]["parentRef"], parent);
-        assert_eq!(next["parents"].as_array().unwrap().len(), 2);
-        assert_eq!(of.merge(&next, "2"), None);
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    attached::{Attached, Fault, ObjectName},
+    attached::{Attached, Fault, ObjectName, Reach},
     demand::Users,
     objects,
     seen::Seen,
@@ -108,7 +108,7 @@ impl World {
             let read = config::traffic_policy(&object.metadata.namespace, object.spec.clone());
             read.map(Some).map_err(|error| Fault {
                 message: error.one_line(),
-                over_share: false,
+                reach: Reach::Whole,
                 parents: Vec::new(),
             })
         };

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::{Scope, matches::foreign, rules::number, values};
+use super::{Scope, cors, matches::foreign, rules::number, values};
 use crate::{
     config::{
         check::words,
@@ -40,15 +40,17 @@ enum Kind {
     Rewrite,
     Redirect,
     Mirror,
+    Cors,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::RequestHeaders,
         Self::ResponseHeaders,
         Self::Rewrite,
         Self::Redirect,
         Self::Mirror,
+        Self::Cors,
     ];
 
     fn as_str(&self) -> &'static str {
@@ -58,6 +60,7 @@ impl Kind {
             Self::Rewrite => "URLRewrite",
             Self::Redirect => "RequestRedirect",
             Self::Mirror => "RequestMirror",
+            Self::Cors => "CORS",
         }
     }
 
@@ -68,6 +71,7 @@ impl Kind {
             Self::Rewrite => "urlRewrite",
             Self::Redirect => "requestRedirect",
             Self::Mirror => "requestMirror",
+            Self::Cors => "cors",
         }
     }
 
@@ -78,6 +82,7 @@ impl Kind {
             Self::Rewrite => filter.url_rewrite.is_some(),
             Self::Redirect => filter.request_redirect.is_some(),
             Self::Mirror => filter.request_mirror.is_some(),
+            Self::Cors => filter.cors.is_some(),
         }
     }
 }
@@ -125,7 +130,7 @@ fn one(
     at: At<'_>,
     faults: &mut Faults,
 ) -> Option<Filter> {
-    if scope.kind == RouteKind::Grpc && matches!(kind, Kind::Rewrite | Kind::Redirect) {
+    if scope.kind == RouteKind::Grpc && matches!(kind, Kind::Rewrite | Kind::Redirect | Kind::Cors) {
         foreign(at.field("type"), kind.as_str(), "use an HTTPRoute", faults);
         return None;
     }
@@ -146,6 +151,10 @@ fn one(
         }
         Kind::Rewrite => Some(rewrite(filter.url_rewrite.as_ref()?, place, inner, faults)),
         Kind::Redirect => redirect(filter.request_redirect.as_ref()?, place, inner, faults),
+        Kind::Cors => {
+            let cors = cors::check(filter.cors.as_ref()?, inner, faults);
+            Some(Filter::Cors(cors.into()))
+        }
         Kind::Mirror => mirror(filter.request_mirror.as_ref()?, scope, inner, faults),
     }
 }
@@ -273,6 +282,10 @@ fn mirror(
     at: At<'_>,
     faults: &mut Faults,
 ) -> Option<Filter> {
+    // Nothing is copied to it (Gateway API, `HTTPRequestMirrorFilter`).
+    if (scope.targets).is_foreign(&mirror.backend_ref, at.field("backendRef"), faults) {
+        return None;
+    }
     let target = scope.targets.backend(
         &mirror.backend_ref,
         scope.namespace,

@@ -82,7 +82,7 @@ pub(super) fn foreign(at: At<'_>, value: &str, instead: &str, faults: &mut Fault
     faults.add(at, value, "has no place in a GRPCRoute", instead);
 }
 
-const METHODS: [&str; 9] = [
+pub(super) const METHODS: [&str; 9] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 ];
 

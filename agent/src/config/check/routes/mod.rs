@@ -2,6 +2,7 @@
 
 mod matches;
 mod filters;
+mod cors;
 mod rules;
 mod targets;
 mod values;

@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::{
     Scope, filters,
     matches::{self, foreign},
+    targets::kind_of,
 };
 use crate::{
     config::{
@@ -14,7 +15,9 @@ use crate::{
         error::{At, Faults},
         schema::route as schema,
     },
-    model::{Backend, Filter, RouteKind, Rule, RuleRetry, RuleTimeouts},
+    model::{
+        Backend, Filter, RouteKind, Rule, RuleFault, RuleRetry, RuleTimeouts, ServiceName, ServicePortName,
+    },
 };
 
 /// The Gateway API's durations end at five digits of hours.
@@ -39,6 +42,7 @@ pub(super) fn check(
     let mut checked = Vec::with_capacity(rules.len());
     for (index, rule) in rules.iter().enumerate() {
         let at = section.item(index);
+        let begun = faults.count();
         let name = rule.name.as_deref();
         let name = name.and_then(|name| words::label(name, at.field("name"), faults));
         if let Some(name) = &name
@@ -50,16 +54,39 @@ pub(super) fn check(
         let place = filters::Place::of(&rule.matches);
         let filters = filters::check(&rule.filters, scope, place, at.field("filters"), faults);
         let backends = backends(rule, &filters, scope, at, faults);
-        checked.push(Rule {
+        let before_matches = faults.count();
+        let matches = matches::check(&rule.matches, scope, at.field("matches"), faults);
+        let has_good_matches = faults.count() == before_matches;
+        let rule = Rule {
             name,
-            matches: matches::check(&rule.matches, scope, at.field("matches"), faults),
+            matches,
             filters,
             backends,
             timeouts: timeouts(rule.timeouts.as_ref(), scope.kind, at.field("timeouts"), faults),
             retry: retry(rule.retry.as_ref(), scope.kind, at.field("retry"), faults),
+            fault: None,
+        };
+        let fault = match scope.targets.are_unseen() {
+            true => faults.set_aside(index, begun),
+            false => None,
+        };
+        checked.push(match fault {
+            None => rule,
+            Some(fault) if has_good_matches => refused(rule, RuleFault::Refused(fault.into())),
+            Some(_) => refused(rule, RuleFault::Matches),
         });
     }
     checked
+}
+
+/// The rule without what its requests would meet.
+fn refused(rule: Rule, fault: RuleFault) -> Rule {
+    Rule {
+        filters: Vec::new(),
+        backends: Vec::new(),
+        fault: Some(fault),
+        ..rule
+    }
 }
 
 fn backends(
@@ -92,7 +119,11 @@ fn backends(
             port: backend.port,
             section_name: None,
         };
-        let target = scope.targets.backend(&to, scope.namespace, at, faults);
+        let is_foreign = scope.targets.is_foreign(&to, at, faults);
+        let target = match is_foreign {
+            true => Some(nowhere(&to, scope.namespace)),
+            false => scope.targets.backend(&to, scope.namespace, at, faults),
+        };
         let weight = number(
             backend.weight,
             WEIGHT,
@@ -112,6 +143,8 @@ fn backends(
         }
         if let (Some(target), Some(weight)) = (target, weight) {
             checked.push(Backend {
+                fault: is_foreign
+                    .then(|| format!("{} is a {}, and no Service", target.service, kind_of(&to)).into()),
                 target,
                 weight,
                 filters: own,
@@ -119,6 +152,17 @@ fn backends(
         }
     }
     checked
+}
+
+/// What stands for a backend that can be none: no service has port 0.
+fn nowhere(to: &schema::Ref, namespace: &str) -> ServicePortName {
+    ServicePortName {
+        service: ServiceName {
+            namespace: to.namespace.as_deref().unwrap_or(namespace).into(),
+            name: to.name.as_str().into(),
+        },
+        port: 0,
+    }
 }
 
 fn timeouts(

@@ -32,6 +32,22 @@ impl<'a> Targets<'a> {
         Self(None)
     }
 
+    /// Whether a fault in one rule leaves the others in force: where the services come and go by themselves, and nobody
+    /// is there to be told of it at once.
+    pub(super) fn are_unseen(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether a backend or mirror is of another kind than a Service, which leaves the rest of its rule in force.
+    pub(super) fn is_foreign(&self, to: &Ref, at: At<'_>, faults: &mut Faults) -> bool {
+        if !self.are_unseen() || is_service(to) {
+            return false;
+        }
+        let fault = "is no Service, and gets no requests";
+        faults.add_foreign(at, kind_of(to), fault, "name a Service");
+        true
+    }
+
     /// The ports that a parent names. All that carry HTTP, when it names none.
     pub(super) fn parent(
         &self,
@@ -159,6 +175,18 @@ fn choice(service: &schema::Service) -> String {
     match ports.is_empty() {
         true => "add the port to the service".to_owned(),
         false => format!("use one of {}", ports.join(", ")),
+    }
+}
+
+fn is_service(to: &Ref) -> bool {
+    matches!(&*to.group, "" | "core") && to.kind == "Service"
+}
+
+/// `Kind.group`, as kubectl has it.
+pub(super) fn kind_of(to: &Ref) -> String {
+    match &*to.group {
+        "" => to.kind.clone(),
+        group => format!("{}.{group}", to.kind),
     }
 }
 

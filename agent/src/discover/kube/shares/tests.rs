@@ -41,7 +41,7 @@ fn words(told: Vec<Told>) -> Vec<String> {
             let name = &judged.route.metadata.name;
             match judged.read {
                 Ok(_) => name.clone(),
-                Err(fault) if fault.over_share => format!("-{name}"),
+                Err(fault) if fault.reach == Reach::OverShare => format!("-{name}"),
                 Err(fault) => format!("{name}: {}", fault.message),
             }
         }
@@ -143,4 +143,35 @@ proptest! {
             }
         }
     }
+}
+
+/// A consumer's route is on a service of another namespace.
+#[test]
+fn patterns_count_in_the_namespace_of_the_route() {
+    let mut shares = shares();
+    let mut consumer = route(RouteKind::Http, "consumer", 1, SHARE);
+    consumer.metadata.namespace = "web".to_owned();
+    consumer.spec["parentRefs"][0]["namespace"] = json!("demo");
+    let producer = route(RouteKind::Http, "producer", 2, SHARE);
+    for (route, name) in [(consumer, "consumer"), (producer, "producer")] {
+        let told = shares.take(RouteKind::Http, Event::Applied(route));
+        assert_eq!(words(told), [name]);
+    }
+}
+
+/// The last good version stays in force, and takes what it took.
+#[test]
+fn a_version_with_a_fault_in_a_rule_frees_no_patterns() {
+    let mut shares = shares();
+    let mut apply = |route, expect: &[&str]| {
+        let told = shares.take(RouteKind::Http, Event::Applied(route));
+        assert_eq!(words(told), expect);
+    };
+    apply(route(RouteKind::Http, "a", 1, SHARE), &["a"]);
+    let mut partly = route(RouteKind::Http, "a", 1, 1);
+    partly.spec["rules"] = json!([{}, {"filters": [{"type": "ExtensionRef"}]}]);
+    apply(partly, &["a"]);
+    apply(route(RouteKind::Http, "b", 2, 1), &["-b"]);
+    // Whole again: there is room.
+    apply(route(RouteKind::Http, "a", 1, 1), &["a", "b"]);
 }

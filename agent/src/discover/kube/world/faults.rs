@@ -3,7 +3,7 @@
 use super::World;
 use crate::discover::kube::{
     attached::{Attached, Attaches},
-    board::ObjectFault,
+    board::{InForce, ObjectFault},
     objects::{GrpcRoute, HttpRoute, TrafficPolicy},
     watch::Watched as _,
 };
@@ -22,11 +22,16 @@ fn of<T: Attaches + PartialEq>(
     resource: &'static str,
 ) -> impl Iterator<Item = ObjectFault> {
     objects.all().filter_map(move |(name, entry)| {
+        let fault = entry.fault.as_ref()?;
         Some(ObjectFault {
             resource,
             object: name.to_string(),
-            message: entry.fault.as_ref()?.message.clone(),
-            last_good_in_force: entry.good.is_some(),
+            message: fault.message.clone(),
+            in_force: match &entry.good {
+                None => InForce::Nothing,
+                Some(good) if good.fault_in_part().is_some() => InForce::Part,
+                Some(_) => InForce::LastGood,
+            },
         })
     })
 }

@@ -29,13 +29,13 @@ fn filters_that_contradict_are_refused() {
         ],
     );
     check(
-        &filter("{type: URLRewrite, requestRedirect: {port: 1}}, {type: CORS}"),
+        &filter("{type: URLRewrite, requestRedirect: {port: 1}}, {type: ExtensionRef}"),
         &[
             "routes[0].rules[0].filters[0]: `requestRedirect` does not belong to type URLRewrite: remove it, or \
              set type: RequestRedirect",
             "routes[0].rules[0].filters[0]: `URLRewrite` does not say what to do: add `urlRewrite`",
-            "routes[0].rules[0].filters[1].type: `CORS` is not known: use one of RequestHeaderModifier, \
-             ResponseHeaderModifier, URLRewrite, RequestRedirect, RequestMirror",
+            "routes[0].rules[0].filters[1].type: `ExtensionRef` is not known: use one of RequestHeaderModifier, \
+             ResponseHeaderModifier, URLRewrite, RequestRedirect, RequestMirror, CORS",
         ],
     );
     check(
@@ -70,6 +70,33 @@ fn filters_that_contradict_are_refused() {
         &[
             "routes[0].rules[0].filters[0].urlRewrite.path.replacePrefixMatch: `/x` has no single prefix to replace: \
            give the rule exactly one match, with a path of type PathPrefix",
+        ],
+    );
+}
+
+#[test]
+fn faults_of_cors_are_told() {
+    check(
+        &http(
+            "[{filters: [{type: CORS, cors: {allowOrigins: ['*', 'http://a'], allowMethods: [GET, get], \
+             allowHeaders: ['a b'], maxAge: 0}}]}]",
+        ),
+        &[
+            "routes[0].rules[0].filters[0].cors.maxAge: `0` is out of range: use 1 to 2147483647",
+            "routes[0].rules[0].filters[0].cors.allowOrigins[0]: `*` stands beside others: keep it alone, or remove it",
+            "routes[0].rules[0].filters[0].cors.allowMethods[1]: `get` is not known: use one of GET, HEAD, POST, PUT, \
+             DELETE, CONNECT, OPTIONS, TRACE, PATCH",
+            "routes[0].rules[0].filters[0].cors.allowHeaders[0]: `a b` is not a header name: use letters, digits and -; \
+             the path and the method have fields of their own",
+        ],
+    );
+    check(
+        &http("[{filters: [{type: CORS, cors: {allowOrigins: [example.com, 'ftp://a']}}]}]"),
+        &[
+            "routes[0].rules[0].filters[0].cors.allowOrigins[0]: `example.com` is not an origin: write http or https, ://, \
+             a host or *.domain, and the port where it is not the scheme's own; or * alone",
+            "routes[0].rules[0].filters[0].cors.allowOrigins[1]: `ftp://a` is not an origin: write http or https, ://, \
+             a host or *.domain, and the port where it is not the scheme's own; or * alone",
         ],
     );
 }
