@@ -206,7 +206,7 @@ impl Balancer {
                 panic: rotation.panic,
                 ramp: endpoint.ramp(self.settings.slow_start, now),
                 in_flight: endpoint.host().in_flight(),
-                latency: endpoint.latency(now).map(Duration::from_secs_f64),
+                latency: endpoint.latency().map(Duration::from_secs_f64),
             })
             .collect()
     }

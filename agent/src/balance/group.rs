@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, time::Duration, time::Instant};
 
-use super::{EndpointLoad, p2c::Draw, round_robin::RoundRobin, weights::Weights};
+use super::{EndpointLoad, contender::Contender, p2c::Draw, round_robin::RoundRobin, weights::Weights};
 use crate::model::Algorithm;
 
 /// How one of a group is chosen.
@@ -69,18 +69,24 @@ impl Group {
         let load = |position: usize| &endpoints[members[position]];
         let ramp = |position: usize| load(position).ramp(slow_start, now);
         let usable = |position: usize| usable(members[position]);
-        let relative = |position: usize| self.weights.relative(position);
+        let contender = |position: usize| Contender {
+            load: load(position),
+            relative: self.weights.relative(position),
+        };
         let draw = Draw {
             weights: &self.weights,
             usable,
             ramp,
         };
         let position = match &mut self.way {
-            Way::PeakEwma => draw.cheaper(|p| load(p).latency_cost(relative(p), now), rng),
-            Way::LeastRequest => draw.cheaper(|p| load(p).request_cost(relative(p)), rng),
+            Way::PeakEwma => draw.better(|p, q| contender(p).is_quicker(contender(q), now), rng),
+            Way::LeastRequest => draw.better(|p, q| contender(p).is_idler(contender(q)), rng),
             Way::RoundRobin(turns) => turns.next(usable, ramp),
             Way::Random => draw.one(rng),
         }?;
+        if matches!(self.way, Way::PeakEwma | Way::LeastRequest) {
+            contender(position).take_turn(ramp(position));
+        }
         members.get(position).copied()
     }
 }

@@ -9,14 +9,10 @@ use std::{
 };
 
 use super::{
-    latency::Latency,
+    latency::{Latency, Seen},
     outlier::{Event, Host, Outliers, ShownLatency, Trial, Verdict},
 };
 use crate::model::{Endpoint, EndpointState};
-
-/// The cost, in seconds, of an endpoint that has a request in flight and has never answered: larger than any
-/// sane latency, so that a new endpoint is tried with one request at a time until it answers once.
-const UNKNOWN: f64 = 3600.0;
 
 /// The least part of its share that an endpoint gets in slow start, so that it gets anything at all.
 /// (Envoy, `min_weight_percent`.)
@@ -35,6 +31,8 @@ pub struct EndpointLoad {
     max_requests: Cell<Option<u32>>,
     in_flight: Cell<u32>,
     latency: Cell<Latency>,
+    /// Requests that it was chosen for, each counted for its weight. Only differences mean something.
+    pub(super) turns: Cell<f64>,
     shown: Arc<ShownLatency>,
     /// A trial that [`super::Balancer::choose`] took, until the request begins.
     pub(super) trial: Cell<Option<Trial>>,
@@ -54,6 +52,7 @@ impl EndpointLoad {
             max_requests: Cell::new(max_requests),
             in_flight: Cell::new(0),
             latency: Cell::default(),
+            turns: Cell::default(),
             trial: Cell::default(),
         })
     }
@@ -100,9 +99,9 @@ impl EndpointLoad {
         (self.max_requests.get()).is_some_and(|max| self.host.in_flight() >= max)
     }
 
-    /// The average now, in seconds; `None` before the first answer.
-    pub fn latency(&self, now: Instant) -> Option<f64> {
-        self.latency.get().at(now)
+    /// What it usually takes to answer, in seconds; `None` before the first answer.
+    pub fn latency(&self) -> Option<f64> {
+        self.latency.get().usual()
     }
 
     /// Counts a request as in flight until the guard is dropped, whatever the endpoint's bound.
@@ -134,26 +133,26 @@ impl EndpointLoad {
 
     /// An answer took `took`, ending at `now`.
     pub fn observe(&self, took: Duration, now: Instant) {
-        self.learn(self.latency.get().after_answer(took, now), now);
+        self.learn(self.latency.get().after_answer(took, now));
     }
 
-    /// A failure (5xx or local) took `took`, ending at `now`. It never makes the endpoint look faster.
-    pub fn observe_failure(&self, took: Duration, now: Instant) {
-        self.learn(self.latency.get().after_failure(took, now), now);
+    /// A failure (5xx or local) at `now`. It never makes the endpoint look faster.
+    pub fn observe_failure(&self, now: Instant) {
+        self.learn(self.latency.get().after_failure(now));
     }
 
-    fn learn(&self, latency: Latency, now: Instant) {
+    fn learn(&self, latency: Latency) {
         self.latency.set(latency);
-        self.shown.set(latency.at(now));
+        self.shown.set(latency.usual());
     }
 
-    /// Forgets the latencies of before it last came back from an ejection. It was out for them; a peak that is still
-    /// held against it would keep it out for as long again, and longer.
+    /// Forgets the latencies of before it last came back from an ejection. It was out for them, and would be out for as
+    /// long again.
     pub(super) fn begin_anew(&self) {
         if let (Some(returned), Some(learned)) = (self.host.returned(), self.latency.get().learned())
             && learned <= returned
         {
-            self.latency.set(Latency::Unknown);
+            self.latency.set(Latency::default());
         }
     }
 
@@ -173,19 +172,9 @@ impl EndpointLoad {
         (age.as_secs_f64() / window.as_secs_f64()).max(LEAST_SHARE)
     }
 
-    /// Latency × (requests in flight for its weight, and this one). `relative` is its weight over the mean.
-    pub(super) fn latency_cost(&self, relative: f64, now: Instant) -> f64 {
-        let latency = match self.latency(now) {
-            Some(seconds) => seconds,
-            None if self.in_flight.get() == 0 => 0.0,
-            None => UNKNOWN,
-        };
-        latency * (self.request_cost(relative) + 1.0)
-    }
-
-    /// Requests in flight for its weight.
-    pub(super) fn request_cost(&self, relative: f64) -> f64 {
-        f64::from(self.in_flight.get()) / relative
+    /// What a choice is made by.
+    pub(super) fn seen(&self, now: Instant) -> Seen {
+        self.latency.get().seen(now)
     }
 }
 
@@ -242,24 +231,6 @@ mod tests {
         let endpoint = Endpoint::new(([10, 0, 0, 1], 80).into());
         let host = Outliers::new(None).host(endpoint.address);
         (EndpointLoad::new(&endpoint, host, max, now), now)
-    }
-
-    #[test]
-    fn an_endpoint_that_nobody_asks_is_forgiven() {
-        let (load, start) = load(None);
-        load.observe(Duration::from_secs(5), start);
-        let later = load.latency_cost(1.0, start + Duration::from_secs(60));
-        assert!(later < 0.02, "{later}");
-    }
-
-    #[test]
-    fn a_new_endpoint_is_tried_with_one_request_at_a_time() {
-        let (load, start) = load(None);
-        assert_eq!(load.latency_cost(1.0, start), 0.0);
-        let first = load.begin();
-        assert!(load.latency_cost(1.0, start) > 1000.0);
-        drop(first);
-        assert_eq!((load.in_flight(), load.latency_cost(1.0, start)), (0, 0.0));
     }
 
     #[test]

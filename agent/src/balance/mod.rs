@@ -15,6 +15,8 @@ mod load;
 mod rotation;
 /// Weighted draws.
 mod weights;
+/// The better of two.
+mod contender;
 /// The power of two choices.
 mod p2c;
 /// In turn.

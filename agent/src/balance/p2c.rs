@@ -1,4 +1,4 @@
-//! The power of two choices: two different candidates at random, the cheaper wins.
+//! The power of two choices: two different candidates at random, the better wins.
 //! (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001.)
 
 use super::weights::Weights;
@@ -15,9 +15,12 @@ pub(super) struct Draw<'a, U, R> {
 }
 
 impl<U: Fn(usize) -> bool, R: Fn(usize) -> f64> Draw<'_, U, R> {
-    /// The cheaper of two usable candidates; of two that cost the same the first, so that idle ones get their
-    /// weights. `None` when none is usable.
-    pub(super) fn cheaper(&self, cost: impl Fn(usize) -> f64, rng: &mut fastrand::Rng) -> Option<usize> {
+    /// The better of two usable candidates: the second when it goes before the first. `None` when none is usable.
+    pub(super) fn better(
+        &self,
+        goes_before: impl Fn(usize, usize) -> bool,
+        rng: &mut fastrand::Rng,
+    ) -> Option<usize> {
         let first = self.one(rng)?;
         if self.weights.is_both(first, rng) {
             return Some(first);
@@ -25,7 +28,7 @@ impl<U: Fn(usize) -> bool, R: Fn(usize) -> f64> Draw<'_, U, R> {
         let Some(second) = self.other(first, rng) else {
             return Some(first);
         };
-        Some(if cost(second) < cost(first) { second } else { first })
+        Some(if goes_before(second, first) { second } else { first })
     }
 
     /// A usable candidate; `None` when there is none.
@@ -84,13 +87,13 @@ mod tests {
                 ramp: |_| 1.0,
             };
             for _ in 0..100 {
-                assert_eq!(draw.cheaper(|_| 1.0, &mut rng), found);
+                assert_eq!(draw.better(|_, _| false, &mut rng), found);
             }
         }
     }
 
     #[test]
-    fn of_two_the_cheaper_always_wins() {
+    fn of_two_the_better_always_wins() {
         let mut rng = fastrand::Rng::with_seed(1);
         let draw = Draw {
             weights: &equal(2),
@@ -98,7 +101,7 @@ mod tests {
             ramp: |_| 1.0,
         };
         for _ in 0..100 {
-            assert_eq!(draw.cheaper(|i| [2.0, 1.0][i], &mut rng), Some(1));
+            assert_eq!(draw.better(|own, _| own == 1, &mut rng), Some(1));
         }
     }
 

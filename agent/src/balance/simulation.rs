@@ -177,7 +177,7 @@ impl World {
             let endpoint = request.in_flight.endpoint();
             match verdict {
                 Verdict::Success => endpoint.observe(request.took, self.now),
-                _ => endpoint.observe_failure(request.took, self.now),
+                _ => endpoint.observe_failure(self.now),
             }
             let before = self.out();
             let event = (request.in_flight).record(&self.outliers, verdict, self.now, &mut self.rng);

@@ -1,5 +1,6 @@
 //! The balancer as its caller sees it.
 
+mod shares;
 mod trials;
 mod zones;
 
@@ -203,7 +204,7 @@ fn the_slow_endpoint_gets_less_by_peak_ewma_and_recovers() {
         of_first
     };
     let slow = phase(Duration::from_millis(500));
-    // It is looked at again when its peak has decayed to the others' level, every 40 s or so.
+    // It is looked at again every 10 s.
     assert!((1..200).contains(&slow), "{slow} of 20,000 to the slow one");
     phase(Duration::from_millis(10));
     let equal = phase(Duration::from_millis(10));

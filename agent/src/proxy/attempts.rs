@@ -136,7 +136,7 @@ impl Attempts<'_> {
                 Err(_) if limit == Limit::Request => {
                     x.scope().timed_out(TimeLimit::Request);
                     judged.verdict(Verdict::LocalError);
-                    endpoint.observe_failure(started.elapsed(), Instant::now().into_std());
+                    endpoint.observe_failure(Instant::now().into_std());
                     return Err(LocalError::Timeout {
                         service: self.inlet.service(),
                         limit: "request's timeout",
@@ -154,7 +154,7 @@ impl Attempts<'_> {
         match sent {
             Ok((response, lease)) => {
                 if response.status().is_server_error() {
-                    endpoint.observe_failure(took, now.into_std());
+                    endpoint.observe_failure(now.into_std());
                 } else {
                     endpoint.observe(took, now.into_std());
                 }
@@ -172,8 +172,7 @@ impl Attempts<'_> {
                     });
                 }
                 if failed.blame == Blame::Endpoint {
-                    // A quick refusal must not make it look fast.
-                    endpoint.observe_failure(took.max(settings.connect_timeout), now.into_std());
+                    endpoint.observe_failure(now.into_std());
                     judged.verdict(Verdict::LocalError);
                 }
                 tracing::debug!(endpoint = %endpoint.address(), reason = failed.reason, "attempt failed");

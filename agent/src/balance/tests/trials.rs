@@ -50,7 +50,7 @@ fn who_comes_back_is_not_held_to_what_it_was_ejected_for() {
     answer_all(&bench);
     bench.eject(0);
     for _ in 0..20 {
-        bench.loads[0].observe_failure(millisecond, bench.now);
+        bench.loads[0].observe_failure(bench.now);
     }
     bench.pass(Duration::from_secs(30));
     assert_eq!(bench.choose(None, &[]), Some(0));
