@@ -17,7 +17,7 @@ mod connect;
 mod dial;
 /// Pods whose connections are refused until they are enrolled.
 mod hold;
-/// cgroup getpeername4/6: the address that the application dialled.
+/// cgroup getpeername4/6 and getsockname4/6: what the application sees of its connections.
 mod peername;
 /// Which pod an sk_lookup program runs for.
 mod own;
@@ -86,6 +86,18 @@ fn derny_peername4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 fn derny_peername6(ctx: SockAddrContext) -> i32 {
     peername::try_getpeername6(&ctx);
+    PROCEED
+}
+
+#[cgroup_sock_addr(getsockname4)]
+fn derny_sockname4(ctx: SockAddrContext) -> i32 {
+    peername::try_getsockname4(&ctx);
+    PROCEED
+}
+
+#[cgroup_sock_addr(getsockname6)]
+fn derny_sockname6(ctx: SockAddrContext) -> i32 {
+    peername::try_getsockname6(&ctx);
     PROCEED
 }
 

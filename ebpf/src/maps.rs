@@ -8,8 +8,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use derny_ebpf_common::{
-    AddressKey, Beat, ConnectionKey, Counters, Destination, Held, LoopbackKey, NODE_COUNTERS, Pod,
-    PodAddressKey, Remembered, SLOTS,
+    AddressKey, Beat, ConnectionKey, Counters, Destination, Held, NODE_COUNTERS, Pod, PodAddressKey,
+    PodConnectionKey, Remembered, SLOTS,
 };
 
 use crate::own::Own;
@@ -60,9 +60,18 @@ pub(crate) static ASIDE: Array<u32, PODS_CAPACITY> = Array::new();
 #[btf_map(name = "DERNY_DIALLED")]
 pub(crate) static DIALLED: SkStorage<Remembered> = SkStorage::new();
 
-/// Connection to a pod's `[::1]` listener → destination id. Written by sock_ops.
+/// Socket → the caller that is shown as its peer. Written by the agent for one that is to dial an application; origin takes
+/// it off, and tuple gives it to the socket that the application accepts. Gone with the socket.
+#[btf_map(name = "DERNY_SHOWN")]
+pub(crate) static SHOWN: SkStorage<AddressKey> = SkStorage::new();
+
+/// Connection of the agent to an application, as the agent sees it → the caller. Written by origin, removed by tuple.
+#[btf_map(name = "DERNY_CALLERS")]
+pub(crate) static CALLERS: LruHashMap<PodConnectionKey, AddressKey, 16_384> = LruHashMap::new();
+
+/// Connection to a pod's `[::1]` listener, as the client sees it → destination id. Written by sock_ops.
 #[btf_map(name = "DERNY_TUPLES")]
-pub(crate) static TUPLES: LruHashMap<LoopbackKey, u32, 65_536> = LruHashMap::new();
+pub(crate) static TUPLES: LruHashMap<PodConnectionKey, u32, 65_536> = LruHashMap::new();
 
 /// Connection opened by the agent, as the agent sees it → ktime in nanoseconds. Written by sock_ops.
 #[btf_map(name = "DERNY_ORIGIN")]

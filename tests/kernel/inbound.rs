@@ -1,16 +1,17 @@
 //! Connections to pods: steered to the agent, once.
 
 use std::{
-    io::Read as _,
+    io::{BufRead as _, BufReader, Read as _},
     net::{IpAddr, SocketAddr, TcpStream},
+    process::{Command, Stdio},
     time::Duration,
 };
 
-use derny::intercept::Netns;
+use derny::intercept::{Enrolled, Netns};
 use derny_tests::Pod;
 use serde_json::json;
 
-use crate::mesh::{APP, ID, Mesh, address, app, dial};
+use crate::mesh::{APP, ID, Mesh, address, app, dial, slot, word};
 
 /// What the engine's upstream connections are: opened in the pod's namespace, marked.
 fn dial_as_agent(pod: &Pod, to: SocketAddr) -> String {
@@ -184,4 +185,52 @@ fn a_pod_that_calls_itself_passes_the_agent_on_its_way_out_only() {
         ) = (3, 1, 1);
         counters.skipped_loopback = 4;
     });
+}
+
+/// A client of this address is shown to whatever the pod has at `to`.
+fn dial_for(enrolled: &Enrolled, to: SocketAddr, caller: SocketAddr) -> TcpStream {
+    let socket = enrolled.netns.tcp_socket(to).unwrap();
+    socket.set_nonblocking(false).unwrap();
+    enrolled.callers.show(&socket, caller).unwrap();
+    socket
+        .connect_timeout(&to.into(), Duration::from_secs(3))
+        .unwrap();
+    TcpStream::from(socket)
+}
+
+/// What `accept` and `getpeername` tell an application of the pod, and to whom its peer thinks it is connected.
+fn told(to: &str, caller: &str, listener: &str) -> (String, SocketAddr) {
+    let mut mesh = Mesh::new();
+    let server = mesh.node.pod("server").unwrap();
+    let enrolled = mesh.kernel.enrol(slot(6), &word(&server, &[APP]), 1).unwrap();
+    let application = format!(
+        "import socket; s = {listener}
+s.listen()
+print('ready', flush=True); c, peer = s.accept(); print(peer[:2], c.getpeername()[:2], flush=True); c.recv(1)"
+    );
+    let mut command = Command::new("python3");
+    command.args(["-c", &application]).stdout(Stdio::piped());
+    let mut running = server.spawn(command).unwrap();
+    let mut lines = BufReader::new(running.child().stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    let to = match address(to).is_ipv4() {
+        true => server.address(APP),
+        false => server.address6(APP),
+    };
+    let dialled = dial_for(&enrolled, to, address(caller));
+    (lines.next().unwrap().unwrap(), dialled.peer_addr().unwrap())
+}
+
+#[test]
+fn an_application_sees_for_whom_the_agent_dials_it() {
+    let both = format!("socket.create_server(('', {APP}), family=socket.AF_INET6, dualstack_ipv6=True)");
+    let (seen, peer) = told("0.0.0.0:0", "192.0.2.7:4711", &both);
+    assert_eq!(seen, "('::ffff:192.0.2.7', 4711) ('::ffff:192.0.2.7', 4711)");
+    assert_eq!(peer.port(), APP);
+    let (seen, _) = told("[::]:0", "[2001:db8::7]:4711", &both);
+    assert_eq!(seen, "('2001:db8::7', 4711) ('2001:db8::7', 4711)");
+    // What Go's net.Listen makes.
+    let multipath = format!("socket.socket(proto=262); s.bind(('', {APP}))");
+    let (seen, _) = told("0.0.0.0:0", "192.0.2.7:4711", &multipath);
+    assert_eq!(seen, "('192.0.2.7', 4711) ('192.0.2.7', 4711)");
 }

@@ -178,6 +178,7 @@ pub(crate) struct Seen {
     pub(crate) said: String,
     pub(crate) error: String,
     pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
     pub(crate) all: Value,
 }
 
@@ -205,16 +206,18 @@ impl Seen {
     pub(crate) fn of(printed: &str) -> Self {
         let all: Value = serde_json::from_str(printed).unwrap();
         let text = |key: &str| all[key].as_str().unwrap_or_default().to_owned();
-        let peer = all["peer"].as_array().map(|pair| {
-            SocketAddr::new(
+        let address = |key: &str| {
+            let pair = all[key].as_array()?;
+            Some(SocketAddr::new(
                 pair[0].as_str().unwrap().parse().unwrap(),
                 u16::try_from(pair[1].as_u64().unwrap()).unwrap(),
-            )
-        });
+            ))
+        };
         Self {
             said: text("said"),
             error: text("error"),
-            peer,
+            peer: address("peer"),
+            local: address("local"),
             all,
         }
     }

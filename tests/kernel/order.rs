@@ -54,7 +54,7 @@ fn who_runs_before_the_agents_programs_is_seen_by_where_they_are_attached() {
     };
     assert_eq!(words(&mesh), at_hooks("before"));
     let before = mesh.kernel.program_order().unwrap().look().unwrap();
-    assert_eq!(before.len(), 5, "{before:?}");
+    assert_eq!(before.len(), 7, "{before:?}");
     assert!(
         before
             .iter()
@@ -139,11 +139,11 @@ fn the_agent_says_at_its_start_who_is_before_it() {
     // An agent does not start beside another's connect programs.
     other.stop();
     let agent = Agent::start(&node, AgentOptions::new(Config::default())).unwrap();
-    before(&agent, 3.0).unwrap();
+    before(&agent, 5.0).unwrap();
     eventually("the log says so", SEEN, || {
         let log = agent.log();
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(said)).collect();
-        lines.len() == 3 && lines.iter().any(|line| line.contains("derny_peername4"))
+        lines.len() == 5 && lines.iter().any(|line| line.contains("derny_peername4"))
     })
     .unwrap();
     let status = agent.cli_json(&["status"]).unwrap();

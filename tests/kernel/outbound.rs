@@ -1,6 +1,9 @@
 //! Connections that pods open: redirected, and what the application sees of it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use derny::intercept::Enrolled;
 use derny_tests::eventually;
@@ -22,6 +25,17 @@ fn assert_redirected(dialled: &str, shown: &str, options: Value, source: &str) {
     let seen = dial(&pod, address(dialled), options);
     assert_eq!(seen.said, format!("outbound {ID} from {source}"), "{seen:?}");
     assert_eq!(seen.peer, Some(address(shown)), "{seen:?}");
+    if seen.all["peer"][0] == address(dialled).ip().to_string() {
+        let own: [IpAddr; 3] = [
+            pod.ip().into(),
+            pod.ip().to_ipv6_mapped().into(),
+            pod.ip6().into(),
+        ];
+        assert!(
+            own.contains(&seen.local.unwrap().ip()),
+            "not its own address: {seen:?}"
+        );
+    }
     let over_sk_lookup = u64::from(source.contains('.'));
     mesh.assert_counted(5, |counters| {
         counters.redirected = 1;

@@ -15,5 +15,7 @@ mod bodies;
 mod broken_off;
 /// Bytes that are not HTTP.
 mod opaque;
+/// Who is at the other end, as applications see it.
+mod seen;
 /// Who gets the next request, and what becomes of requests when an endpoint goes.
 mod balancing;

@@ -22,10 +22,10 @@ use tokio::{
 use super::memory;
 use crate::{
     drain,
-    intercept::{Enrolled, Heartbeat, Netns, Origins},
+    intercept::{Callers, Enrolled, Heartbeat, Netns, Origins, bind_address},
     live::Pulse,
     model::{self, Demand, DestinationId, Ending, EnrolmentId, Pod, Slot, Update},
-    pool::Sockets,
+    pool::{DialAs, Sockets},
     proxy::{self, Command, EnrolledPod, Progress, Registry, Setup},
     publish::{self, Publisher},
     ready,
@@ -122,6 +122,10 @@ pub(super) struct Handles {
 
 impl publish::Workers for Handles {
     fn enrol(&self, slot: Slot, pod: &Arc<Pod>, enrolled: Enrolled) {
+        let sockets = Arc::new(PodSockets {
+            netns: enrolled.netns,
+            callers: enrolled.callers,
+        });
         let account = self.ledger.open(pod.name.clone());
         self.accounts.borrow_mut().insert(slot, account.clone());
         for (worker, listeners) in self.workers.iter().zip(enrolled.listeners) {
@@ -130,7 +134,7 @@ impl publish::Workers for Handles {
                 id: enrolled.id,
                 pod: pod.clone(),
                 addresses: enrolled.addresses.own.clone(),
-                sockets: enrolled.netns.clone(),
+                sockets: sockets.clone(),
                 account: account.clone(),
                 outbound: listeners.outbound,
                 inbound: listeners.inbound,
@@ -165,8 +169,28 @@ impl publish::Workers for Handles {
     }
 }
 
+/// The sockets of a pod.
+#[derive(Debug)]
+struct PodSockets {
+    netns: Arc<Netns>,
+    callers: Callers,
+}
+
+impl Sockets for PodSockets {
+    fn tcp_socket(&self, to: SocketAddr, dial_as: DialAs) -> io::Result<socket2::Socket> {
+        let socket = self.netns.tcp_socket(to)?;
+        match dial_as {
+            DialAs::Pod => {}
+            DialAs::Bound(address) => bind_address(&socket, address)?,
+            DialAs::Caller(caller) => self.callers.show(&socket, caller)?,
+        }
+        Ok(socket)
+    }
+}
+
+/// The sockets of the node, for probes.
 impl Sockets for Netns {
-    fn tcp_socket(&self, to: SocketAddr) -> io::Result<socket2::Socket> {
+    fn tcp_socket(&self, to: SocketAddr, _: DialAs) -> io::Result<socket2::Socket> {
         Netns::tcp_socket(self, to)
     }
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::{grpc, http};
 use crate::{
     model::{HealthCheck, Probe},
-    pool::Sockets,
+    pool::{DialAs, Sockets},
 };
 
 /// Why an endpoint did not pass.
@@ -106,7 +106,7 @@ pub(super) async fn probe(
 }
 
 async fn connect(address: SocketAddr, sockets: &(impl Sockets + ?Sized)) -> io::Result<TcpStream> {
-    let socket = sockets.tcp_socket(address)?;
+    let socket = sockets.tcp_socket(address, DialAs::Pod)?;
     TcpSocket::from_std_stream(socket.into()).connect(address).await
 }
 

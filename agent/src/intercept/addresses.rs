@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     EnrolError, InterceptError, Kernel,
-    enrol::Enrolment,
+    enrol::{Enrolment, enter},
     netns::interfaces,
     tables::{address_key, full_or, is_missing},
 };
@@ -50,6 +50,10 @@ impl Kernel {
             path: pod.netns.path().to_owned(),
             source,
         };
+        let kernel_error = |source| EnrolError::Kernel {
+            pod: pod.name.clone(),
+            source: Box::new(source),
+        };
         let own = match (&pod.addresses, &enrolment.watch) {
             (PodAddresses::Given(addresses), _) => {
                 enrolment.watch = None;
@@ -71,11 +75,8 @@ impl Kernel {
         if own == enrolment.addresses {
             return Ok(None);
         }
-        let over_share =
-            steer(&mut self.tables.inbound, enrolment, &own, share).map_err(|source| EnrolError::Kernel {
-                pod: pod.name.clone(),
-                source: Box::new(source),
-            })?;
+        let over_share = steer(&mut self.tables.inbound, enrolment, &own, share).map_err(kernel_error)?;
+        enter(&mut self.tables.pods, enrolment, &own).map_err(kernel_error)?;
         enrolment.addresses.clone_from(&own);
         Ok(Some(Addresses { own, over_share }))
     }

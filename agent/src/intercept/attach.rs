@@ -31,6 +31,7 @@ use crate::model::GroupId;
 pub(super) const CONNECT4: &str = "derny_connect4";
 const CONNECT: [&str; 2] = [CONNECT4, "derny_connect6"];
 const PEERNAME: [&str; 2] = ["derny_peername4", "derny_peername6"];
+const SOCKNAME: [&str; 2] = ["derny_sockname4", "derny_sockname6"];
 const TUPLE: &str = "derny_tuple";
 const ORIGIN: &str = "derny_origin";
 const DIAL: [&str; 2] = ["derny_dial4", "derny_dial6"];
@@ -40,7 +41,7 @@ pub(super) struct Attached {
     group: GroupId,
     /// Last attached and first detached, also when the agent is killed: while it redirects, its listeners are there.
     connect: Vec<OwnedFd>,
-    _peername: Vec<CgroupSockAddrLink>,
+    _names: [Vec<CgroupSockAddrLink>; 2],
     _tuple: SockOpsLink,
 }
 
@@ -105,7 +106,7 @@ pub(super) fn load(programs: &mut Ebpf) -> Result<(), InterceptError> {
         let loaded: &mut SockOps = program(programs, name)?;
         loaded.load().map_err(InterceptError::program(name))?;
     }
-    for name in PEERNAME.into_iter().chain(CONNECT).chain(DIAL) {
+    for name in PEERNAME.into_iter().chain(SOCKNAME).chain(CONNECT).chain(DIAL) {
         let loaded: &mut CgroupSockAddr = program(programs, name)?;
         loaded.load().map_err(InterceptError::program(name))?;
     }
@@ -131,7 +132,7 @@ pub(super) fn attach(programs: &mut Ebpf, path: &Path) -> Result<Attached, Inter
         let links = names.into_iter().map(|name| sock_addr(programs, name, &pods));
         links.collect::<Result<Vec<_>, _>>()
     };
-    let peername = sock_addr(PEERNAME)?;
+    let names = [sock_addr(PEERNAME)?, sock_addr(SOCKNAME)?];
     let at = [
         bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
         bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
@@ -141,7 +142,7 @@ pub(super) fn attach(programs: &mut Ebpf, path: &Path) -> Result<Attached, Inter
     Ok(Attached {
         group,
         connect,
-        _peername: peername,
+        _names: names,
         _tuple: tuple,
     })
 }

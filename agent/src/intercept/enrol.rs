@@ -7,11 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use aya::{maps::PerCpuValues, util::nr_cpus};
+use aya::{
+    maps::{HashMap, MapData, PerCpuValues},
+    util::nr_cpus,
+};
 use derny_ebpf_common::{Counters, Listener, PATHS, Pod as PodEntry, PodAddressKey};
 
 use super::{
-    Addresses, EnrolError, InterceptError, Kernel, Listeners, NamedNetns, Netns,
+    Addresses, Callers, EnrolError, InterceptError, Kernel, Listeners, NamedNetns, Netns,
     addresses::{Watch, steer},
     listen::{self, Opened},
     netns::{Interfaces, identity_of, identity_of_this_thread, interfaces},
@@ -24,6 +27,7 @@ use crate::model::{EnrolmentId, Pod, PodAddresses, PodName, PodNetns, Slot};
 pub struct Enrolled {
     pub id: EnrolmentId,
     pub netns: Arc<Netns>,
+    pub callers: Callers,
     pub addresses: Addresses,
     /// One per worker.
     pub listeners: Vec<Listeners>,
@@ -33,6 +37,9 @@ pub struct Enrolled {
 pub(super) struct Enrolment {
     name: PodName,
     found: PodNetns,
+    slot: Slot,
+    /// Of the listeners that [`PodEntry`] has.
+    listener_ports: [u16; 3],
     pub(super) netns: Arc<Netns>,
     pub(super) v6_port: Option<u16>,
     listeners: Vec<u32>,
@@ -115,6 +122,8 @@ impl Kernel {
         let mut enrolment = Enrolment {
             name: name(),
             found: pod.netns.clone(),
+            slot,
+            listener_ports: opened.ports(),
             netns: Arc::new(netns),
             v6_port: opened.v6_port,
             listeners: Vec::new(),
@@ -124,6 +133,10 @@ impl Kernel {
             addresses,
             watch: watch.transpose().map_err(netns_error)?,
         };
+        let callers = self.callers().map_err(|source| EnrolError::Kernel {
+            pod: name(),
+            source: Box::new(source),
+        })?;
         let over_share = match self.publish(slot, pod, &opened, &mut enrolment) {
             Ok(over_share) => over_share,
             Err(error) => {
@@ -142,6 +155,7 @@ impl Kernel {
         Ok(Enrolled {
             id,
             netns,
+            callers,
             addresses: Addresses { own, over_share },
             listeners: opened.workers,
         })
@@ -205,19 +219,7 @@ impl Kernel {
         let (share, addresses) = (self.inbound_share(), enrolment.addresses.clone());
         let over_share = steer(&mut self.tables.inbound, enrolment, &addresses, share).map_err(kernel)?;
 
-        let cookie = enrolment.netns.cookie();
-        let entry = PodEntry {
-            netns_cookie: cookie,
-            slot: slot_number,
-            v6_port_be: opened.v6_port.unwrap_or(0).to_be(),
-            ports_be: opened.ports().map(u16::to_be),
-            zero: 0,
-            label: to_label(&pod.name.to_string()),
-        };
-        let inserted = self.tables.pods.insert(cookie, entry, 0);
-        inserted
-            .map_err(InterceptError::map("DERNY_PODS"))
-            .map_err(kernel)?;
+        enter(&mut self.tables.pods, enrolment, &addresses).map_err(kernel)?;
         Ok(over_share)
     }
 
@@ -278,4 +280,31 @@ impl Kernel {
             .set(index, listener, 0)
             .map_err(InterceptError::map("DERNY_LISTENERS"))
     }
+}
+
+/// Writes the pod's entry: from now on its connections are redirected.
+pub(super) fn enter(
+    table: &mut HashMap<MapData, u64, PodEntry>,
+    enrolment: &Enrolment,
+    addresses: &[IpAddr],
+) -> Result<(), InterceptError> {
+    let cookie = enrolment.netns.cookie();
+    let first = |is_of: fn(&IpAddr) -> bool| {
+        let own = addresses.iter().copied().find(is_of);
+        own.map(|own| address_key(SocketAddr::new(own, 0)).ip_be)
+    };
+    let entry = PodEntry {
+        netns_cookie: cookie,
+        slot: u32::from(enrolment.slot.get()),
+        v6_port_be: enrolment.v6_port.unwrap_or(0).to_be(),
+        ports_be: enrolment.listener_ports.map(u16::to_be),
+        zero: 0,
+        own4_be: first(IpAddr::is_ipv4).map_or(0, |ip_be| ip_be[3]),
+        own6_be: first(IpAddr::is_ipv6).unwrap_or_default(),
+        zeros: 0,
+        label: to_label(&enrolment.name.to_string()),
+    };
+    table
+        .insert(cookie, entry, 0)
+        .map_err(InterceptError::map("DERNY_PODS"))
 }

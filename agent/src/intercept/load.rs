@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd as _,
     path::PathBuf,
     time::Duration,
 };
@@ -11,10 +12,12 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockMap},
     programs::{Program, ProgramError},
 };
-use derny_ebpf_common::{AddressKey, Beat, Counters, Destination, LoopbackKey, Pod, PodAddressKey, SLOTS};
+use derny_ebpf_common::{
+    AddressKey, Beat, Counters, Destination, Pod, PodAddressKey, PodConnectionKey, SLOTS,
+};
 
 use super::{
-    Heartbeat, InterceptError, Observer, Origins, ProgramOrder,
+    Callers, Heartbeat, InterceptError, Observer, Origins, ProgramOrder,
     attach::{self, Attached, AttachedOwn},
     cgroup,
     enrol::Enrolment,
@@ -168,9 +171,24 @@ impl Kernel {
     /// The map cannot be opened a second time.
     pub fn origins(&self) -> Result<Origins, InterceptError> {
         let map = Map::LruHashMap(open_again("DERNY_TUPLES", self.tables.tuples_id)?);
-        let map: HashMap<MapData, LoopbackKey, u32> =
+        let map: HashMap<MapData, PodConnectionKey, u32> =
             map.try_into().map_err(InterceptError::map("DERNY_TUPLES"))?;
         Ok(Origins::new(map))
+    }
+
+    /// What tells the kernel for whom a socket dials an application.
+    pub(super) fn callers(&self) -> Result<Callers, InterceptError> {
+        let name = "DERNY_SHOWN";
+        let Some(Map::SkStorage(map)) = self.programs.map(name) else {
+            return Err(InterceptError::NoMap { name });
+        };
+        let descriptor = map.fd().as_fd().try_clone_to_owned();
+        Ok(Callers::new(descriptor.map_err(|source| {
+            InterceptError::Read {
+                path: name.into(),
+                source,
+            }
+        })?))
     }
 
     pub(super) fn max_destinations(&self) -> u32 {

@@ -156,6 +156,30 @@ impl Netns {
     }
 }
 
+/// Gives a socket that is not connected yet a source address. Its port is chosen when it is connected, and may then be
+/// that of connections to other places too (ip(7), `IP_BIND_ADDRESS_NO_PORT`).
+///
+/// # Errors
+/// The address is none of the network namespace's any more.
+pub fn bind_address(socket: &Socket, address: IpAddr) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let size = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or_default();
+    // SAFETY: an open descriptor, and a value of that size.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size,
+        )
+    };
+    if set != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    socket.bind(&SocketAddr::new(address, 0).into())
+}
+
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

@@ -6,18 +6,19 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData};
-use derny_ebpf_common::{LoopbackKey, Redirect};
+use derny_ebpf_common::{PodConnectionKey, Redirect};
 
+use super::tables::connection_key;
 use crate::model::DestinationId;
 
 /// Tells which destination a connection was for that an outbound listener accepted.
 #[derive(Clone)]
 pub struct Origins {
-    tuples: Arc<HashMap<MapData, LoopbackKey, u32>>,
+    tuples: Arc<HashMap<MapData, PodConnectionKey, u32>>,
 }
 
 impl Origins {
-    pub(super) fn new(tuples: HashMap<MapData, LoopbackKey, u32>) -> Self {
+    pub(super) fn new(tuples: HashMap<MapData, PodConnectionKey, u32>) -> Self {
         Self {
             tuples: Arc::new(tuples),
         }
@@ -37,7 +38,8 @@ impl Origins {
                 DestinationId::new(redirect.id)
             }
             IpAddr::V6(_) => {
-                let key = LoopbackKey::new(netns_cookie, peer.port().to_be(), local.port().to_be());
+                // The client's view.
+                let key = PodConnectionKey::new(netns_cookie, connection_key(peer, local));
                 let id = self.tuples.get(&key, 0).ok()?;
                 DestinationId::new(id)
             }

@@ -42,7 +42,17 @@ struct Link {
     flags: u32,
 }
 
-const _: () = assert!(size_of::<Load>() == 72 && size_of::<Link>() == 16);
+/// That of `BPF_MAP_UPDATE_ELEM`.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    zero: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+const _: () = assert!(size_of::<Load>() == 72 && size_of::<Link>() == 16 && size_of::<Element>() == 32);
 
 /// Without the verifier's log: aya has loaded the same program with it. `name` has at most 15 bytes.
 pub(super) fn load(
@@ -69,7 +79,7 @@ pub(super) fn load(
         expected_attach_type: attach_type as u32,
     };
     // SAFETY: the pointers lead to what lives until the call has returned.
-    unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &attributes) }
+    unsafe { descriptor(bpf_cmd::BPF_PROG_LOAD, &attributes) }
 }
 
 /// Attaches a program. Closed, the link detaches it.
@@ -85,7 +95,25 @@ pub(super) fn link(
         flags: 0,
     };
     // SAFETY: no pointers.
-    unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &attributes) }
+    unsafe { descriptor(bpf_cmd::BPF_LINK_CREATE, &attributes) }
+}
+
+/// Has `socket` keep `value` in a socket storage, whose values are of that size. aya wants the map for itself for that.
+pub(super) fn store<V: aya::Pod>(
+    storage: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    value: &V,
+) -> io::Result<()> {
+    let key = socket.as_raw_fd();
+    let attributes = Element {
+        map_fd: storage.as_raw_fd().cast_unsigned(),
+        zero: 0,
+        key: std::ptr::from_ref(&key) as u64,
+        value: std::ptr::from_ref(value) as u64,
+        flags: 0,
+    };
+    // SAFETY: the pointers lead to what lives until the call has returned.
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &attributes) }.map(drop)
 }
 
 /// The same with a number that is let go of before the others when the process is killed: one of the last that the process
@@ -103,8 +131,15 @@ pub(super) fn let_go_first(descriptor: OwnedFd) -> OwnedFd {
 }
 
 /// # Safety
-/// `attributes` is the command's part of `union bpf_attr`, and the command gives a descriptor, which is close-on-exec.
-unsafe fn bpf<T>(command: bpf_cmd, attributes: &T) -> io::Result<OwnedFd> {
+/// As for [`bpf`], and the command gives a descriptor, which is close-on-exec.
+unsafe fn descriptor<T>(command: bpf_cmd, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: as the caller says. The kernel has opened the descriptor for the caller.
+    unsafe { bpf(command, attributes).map(|number| OwnedFd::from_raw_fd(number)) }
+}
+
+/// # Safety
+/// `attributes` is the command's part of `union bpf_attr`.
+unsafe fn bpf<T>(command: bpf_cmd, attributes: &T) -> io::Result<RawFd> {
     // SAFETY: the kernel reads `size_of::<T>()` bytes.
     let result = unsafe {
         libc::syscall(
@@ -114,10 +149,8 @@ unsafe fn bpf<T>(command: bpf_cmd, attributes: &T) -> io::Result<OwnedFd> {
             size_of::<T>(),
         )
     };
-    let descriptor = RawFd::try_from(result).unwrap_or(-1);
-    match descriptor {
+    match RawFd::try_from(result).unwrap_or(-1) {
         ..0 => Err(io::Error::last_os_error()),
-        // SAFETY: the kernel has opened it for the caller.
-        _ => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
+        number => Ok(number),
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use aya::maps::MapError;
-use derny_ebpf_common::{AddressKey, Destination, LABEL_BYTES};
+use derny_ebpf_common::{AddressKey, ConnectionKey, Destination, LABEL_BYTES};
 
 use super::{InterceptError, Kernel};
 use crate::model::DestinationId;
@@ -112,6 +112,16 @@ pub(super) fn from_key(key: &AddressKey) -> SocketAddr {
         bytes.copy_from_slice(&word.to_ne_bytes());
     }
     SocketAddr::new(Ipv6Addr::from(octets).to_canonical(), u16::from_be(key.port_be))
+}
+
+/// A connection as the side that opened it sees it.
+pub(super) fn connection_key(local: SocketAddr, remote: SocketAddr) -> ConnectionKey {
+    ConnectionKey {
+        local_ip_be: ip_words(local.ip()),
+        remote_ip_be: ip_words(remote.ip()),
+        local_port_be: local.port().to_be(),
+        remote_port_be: remote.port().to_be(),
+    }
 }
 
 fn ip_words(ip: IpAddr) -> [u32; 4] {

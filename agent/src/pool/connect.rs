@@ -1,6 +1,11 @@
 //! A TCP connection to an endpoint, from inside a pod's network namespace.
 
-use std::{fmt, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
 
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -13,7 +18,29 @@ use crate::{
 /// Makes sockets where a pod's traffic comes from.
 pub trait Sockets: fmt::Debug {
     /// A non-blocking TCP socket of the family of `to`, not yet connected.
-    fn tcp_socket(&self, to: SocketAddr) -> io::Result<socket2::Socket>;
+    fn tcp_socket(&self, to: SocketAddr, dial_as: DialAs) -> io::Result<socket2::Socket>;
+}
+
+/// Whom the other side sees as its peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DialAs {
+    /// The pod, at the address by which its routes lead there.
+    #[default]
+    Pod,
+    /// The pod, at the address that its application had bound its socket to.
+    Bound(IpAddr),
+    /// The pod's own application sees who called it.
+    Caller(SocketAddr),
+}
+
+impl DialAs {
+    /// Who may use the same connections: the port is the first's.
+    pub(super) fn shared(self) -> Self {
+        match self {
+            Self::Caller(caller) => Self::Caller(SocketAddr::new(caller.ip(), 0)),
+            other => other,
+        }
+    }
 }
 
 /// Why there is no connection. Nothing was sent, so the request may go elsewhere.
@@ -36,12 +63,12 @@ pub enum ConnectError {
 /// Connects within the pool's `connectTimeout`; a failure is counted in `scope`.
 pub async fn connect(
     sockets: &dyn Sockets,
-    endpoint: SocketAddr,
+    (endpoint, dial_as): (SocketAddr, DialAs),
     settings: &ConnectionPool,
     scope: &Rc<Scope>,
 ) -> Result<TcpStream, ConnectError> {
     let connected = async {
-        let socket = sockets.tcp_socket(endpoint)?;
+        let socket = sockets.tcp_socket(endpoint, dial_as)?;
         TcpSocket::from_std_stream(socket.into()).connect(endpoint).await
     };
     let result = match tokio::time::timeout(settings.connect_timeout, connected).await {
@@ -73,7 +100,7 @@ pub(crate) struct Here;
 
 #[cfg(test)]
 impl Sockets for Here {
-    fn tcp_socket(&self, to: SocketAddr) -> io::Result<socket2::Socket> {
+    fn tcp_socket(&self, to: SocketAddr, _: DialAs) -> io::Result<socket2::Socket> {
         let kind = socket2::Type::STREAM.nonblocking().cloexec();
         let socket = socket2::Socket::new(socket2::Domain::for_address(to), kind, None)?;
         socket.set_tcp_nodelay(true)?;

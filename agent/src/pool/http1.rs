@@ -107,7 +107,13 @@ impl<B: RequestBody> Pool<B> {
         let paid = Paid::new(&self.share, MAX_BUFFER, MIN_BUFFER, Part::OfHttp1)?;
         let buffer = usize::try_from(paid.bytes()).unwrap_or(usize::MAX);
         let open = Open::new(&self.room, opening.scope, held, paid);
-        let stream = connect(&*self.sockets, self.endpoint, settings, opening.scope).await?;
+        let stream = connect(
+            &*self.sockets,
+            (self.endpoint, opening.dial_as),
+            settings,
+            opening.scope,
+        )
+        .await?;
         let (stream, end) = Watched::new(stream);
         let pulse = stream.pulse().clone();
         let peers = || Peers::new([(pulse.clone(), dead_peer(settings))]);

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    Caller, ConnectError, Held, Open, Opening, Paid, Pool, RequestBody, Room,
+    Caller, ConnectError, DialAs, Held, Open, Opening, Paid, Pool, RequestBody, Room,
     cancels::{Cancels, MAX_REMEMBERED_STREAMS},
     company::Company,
     connect, dead_peer,
@@ -250,9 +250,10 @@ impl<B: RequestBody> Pool<B> {
         let connecting = Rc::new(Connecting::default());
         *self.connecting.borrow_mut() = Some(connecting.clone());
         let (pool, settings, scope) = (self.clone(), opening.settings.clone(), opening.scope.clone());
+        let dial_as = opening.dial_as;
         let this = connecting.clone();
         self.share.spawn(async move {
-            let result = pool.connect_http2(&settings, &scope, held).await;
+            let result = pool.connect_http2(dial_as, &settings, &scope, held).await;
             *pool.connecting.borrow_mut() = None;
             let result = result.map(|connection| pool.http2.borrow_mut().push(connection));
             let _ = this.result.set(result);
@@ -263,6 +264,7 @@ impl<B: RequestBody> Pool<B> {
 
     async fn connect_http2(
         &self,
+        dial_as: DialAs,
         settings: &ConnectionPool,
         scope: &Rc<Scope>,
         held: Option<Held>,
@@ -275,7 +277,7 @@ impl<B: RequestBody> Pool<B> {
         )?;
         let window = u32::try_from(paid.bytes()).unwrap_or(MAX_WINDOW);
         let open = Open::new(&self.room, scope, held, paid);
-        let stream = connect(&*self.sockets, self.endpoint, settings, scope).await?;
+        let stream = connect(&*self.sockets, (self.endpoint, dial_as), settings, scope).await?;
         let stream = Socket::new(stream);
         let peers = Peers::new([(stream.pulse().clone(), dead_peer(settings))]);
         let handshake = timeout(settings.connect_timeout, handshake(stream, settings, window)).await;

@@ -25,7 +25,7 @@ use bytes::Bytes;
 pub use company::Caller;
 #[cfg(test)]
 pub(crate) use connect::Here;
-pub use connect::{ConnectError, Sockets, connect, dead_peer};
+pub use connect::{ConnectError, DialAs, Sockets, connect, dead_peer};
 use http_body::Body;
 pub use http1::Http1;
 pub use http2::Http2;
@@ -54,7 +54,9 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
 pub struct Pools<B> {
     sockets: Rc<dyn Sockets>,
     share: Rc<Local>,
+    /// Those as the pod itself.
     pools: RefCell<HashMap<SocketAddr, Rc<Pool<B>>>>,
+    others: RefCell<HashMap<(SocketAddr, DialAs), Rc<Pool<B>>>>,
 }
 
 impl<B: RequestBody> Pools<B> {
@@ -65,24 +67,38 @@ impl<B: RequestBody> Pools<B> {
             sockets,
             share,
             pools: RefCell::default(),
+            others: RefCell::default(),
         }
     }
 
-    /// The pool of the pod's connections to `endpoint`.
-    pub fn pool(&self, endpoint: SocketAddr) -> Rc<Pool<B>> {
-        let mut pools = self.pools.borrow_mut();
-        let pool = pools
-            .entry(endpoint)
-            .or_insert_with(|| Rc::new(Pool::new(endpoint, self.sockets.clone(), self.share.clone())));
-        pool.clone()
+    /// The pool of the pod's connections to `endpoint` that it sees as those of the same peer.
+    pub fn pool(&self, endpoint: SocketAddr, dial_as: DialAs) -> Rc<Pool<B>> {
+        let new = || Rc::new(Pool::new(endpoint, self.sockets.clone(), self.share.clone()));
+        match dial_as {
+            DialAs::Pod => self
+                .pools
+                .borrow_mut()
+                .entry(endpoint)
+                .or_insert_with(new)
+                .clone(),
+            other => {
+                let mut others = self.others.borrow_mut();
+                others
+                    .entry((endpoint, other.shared()))
+                    .or_insert_with(new)
+                    .clone()
+            }
+        }
     }
 
     /// Closes connections that have been idle for longer than their service allows, and forgets empty pools.
     pub fn sweep(&self, now: Instant) {
-        self.pools.borrow_mut().retain(|_, pool| {
+        let is_used = |pool: &Rc<Pool<B>>| {
             pool.sweep(now);
             Rc::strong_count(pool) > 1 || !pool.is_empty()
-        });
+        };
+        self.pools.borrow_mut().retain(|_, pool| is_used(pool));
+        self.others.borrow_mut().retain(|_, pool| is_used(pool));
     }
 }
 
@@ -117,6 +133,8 @@ pub struct Opening<'a> {
     pub bounds: &'a Rc<dyn Bounds>,
     /// Who sends the request.
     pub caller: Caller,
+    /// Whom the endpoint sees.
+    pub dial_as: DialAs,
 }
 
 /// Held by an open connection.

@@ -112,13 +112,14 @@ impl Attempts<'_> {
         x.attempt(endpoint.address());
         let mut judged = Judged::new(self.inlet, upstream, in_flight, place);
         let pod = &self.inlet.pod;
-        let pool = pod.pools.pool(endpoint.address());
+        let pool = pod.pools.pool(endpoint.address(), self.inlet.dial_as);
         let settings = &upstream.port.policy.connection_pool;
         let opening = Opening {
             settings,
             scope: x.scope(),
             bounds,
             caller: self.inlet.sharer,
+            dial_as: self.inlet.dial_as,
         };
         let started = share::now();
         let again = || Some(Request::from_parts(head.clone(), body.attempt()?));

@@ -26,18 +26,18 @@ const HTTP_SILENCE: Duration = Duration::from_secs(300);
 /// A pod of this node called somebody.
 pub(super) async fn outbound(worker: Rc<Worker>, pod: Rc<LocalPod>, stream: TcpStream, place: Place) {
     worker.view.follow(&mut worker.rng.borrow_mut());
-    let destination = match addresses(&stream) {
-        Ok((local, peer)) => {
-            let id = (worker.origins).destination(pod.id.netns_cookie, local, peer);
-            id.and_then(|id| worker.view.snapshot().destinations.get(&id).cloned())
-                .ok_or(local)
-        }
+    let Ok((local, peer)) = addresses(&stream) else {
         // It was closed before it was looked at.
-        Err(_) => return,
+        return;
     };
+    let id = (worker.origins).destination(pod.id.netns_cookie, local, peer);
+    let destination = id.and_then(|id| worker.view.snapshot().destinations.get(&id).cloned());
     match destination {
-        Ok(destination) => serve(Inlet::outbound(&worker, &pod, &destination, place), stream).await,
-        Err(local) => {
+        Some(destination) => {
+            let inlet = Inlet::outbound(&worker, &pod, &destination, (peer.ip().to_canonical(), place));
+            serve(inlet, stream).await;
+        }
+        None => {
             tracing::warn!(pod = %pod.pod.name, %local, "a connection for no known destination was closed")
         }
     }

@@ -19,7 +19,7 @@ use crate::{
     accept::Place,
     balance::{self, EndpointLoad},
     model::{Endpoint, InboundPort, Policy, Protocol, ServiceName, ServicePort, ServicePortName},
-    pool::Caller,
+    pool::{Caller, DialAs},
     record::{Direction, Line, OpenConnection, PodConnection, ScopeKey, Source},
     route::Table,
     share::Peer,
@@ -35,6 +35,8 @@ pub(super) struct Inlet {
     pub(super) line: Rc<Line>,
     /// Who shares connections to endpoints with others.
     pub(super) sharer: Caller,
+    /// Whom endpoints see.
+    pub(super) dial_as: DialAs,
     aim: Aim,
     /// The upstream found last, with the view's version.
     found: RefCell<(u64, Option<Rc<Upstream>>)>,
@@ -46,10 +48,10 @@ pub(super) struct Inlet {
 /// Who opened a connection.
 #[derive(Debug)]
 enum Opener {
-    /// The pod itself, to reach an address of this family.
-    Pod(IpAddr),
+    /// The pod itself, to reach an address of the first one's family, from the second.
+    Pod(IpAddr, IpAddr),
     /// Whoever is at this address.
-    Peer(IpAddr),
+    Peer(SocketAddr),
 }
 
 /// What an accepted connection takes up until it ends.
@@ -79,7 +81,7 @@ impl Inlet {
         worker: &Rc<Worker>,
         pod: &Rc<LocalPod>,
         destination: &Destination,
-        place: Place,
+        (from, place): (IpAddr, Place),
     ) -> Rc<Self> {
         let address = destination.address;
         let unseen = |name: &str| {
@@ -102,7 +104,7 @@ impl Inlet {
             namespace: pod.pod.name.namespace.clone(),
             workload: pod.pod.workload.clone(),
         };
-        let opener = Opener::Pod(address.ip());
+        let opener = Opener::Pod(address.ip(), from);
         let key = ScopeKey {
             direction: Direction::Outbound,
             source,
@@ -141,7 +143,7 @@ impl Inlet {
         Some(Self::new(
             worker,
             pod,
-            Opener::Peer(peer.ip()),
+            Opener::Peer(peer),
             caller,
             aim,
             key,
@@ -158,9 +160,16 @@ impl Inlet {
         key: ScopeKey,
         accepted: Accepted,
     ) -> Rc<Self> {
-        let sharer = match opener {
-            Opener::Pod(_) => Caller::Connection(worker.next_connection()),
-            Opener::Peer(ip) => Caller::Host(ip),
+        let (sharer, dial_as) = match opener {
+            Opener::Pod(_, from) => {
+                // A socket that was bound to no address stands on the loopback, where its connection was redirected to.
+                let dial_as = match from.is_loopback() {
+                    true => DialAs::Pod,
+                    false => DialAs::Bound(from),
+                };
+                (Caller::Connection(worker.next_connection()), dial_as)
+            }
+            Opener::Peer(peer) => (Caller::Host(peer.ip()), DialAs::Caller(peer)),
         };
         let scope = worker.recorder.counters.scope(pod.series(key));
         Rc::new(Self {
@@ -168,6 +177,7 @@ impl Inlet {
             pod: pod.clone(),
             opener,
             sharer,
+            dial_as,
             aim,
             found: RefCell::new((u64::MAX, None)),
             _open: scope.connection(),
@@ -180,8 +190,8 @@ impl Inlet {
     /// The caller's address, as the next hop is told it. `None` while nobody has said what the pod's is.
     pub(super) fn caller(&self) -> Option<IpAddr> {
         match self.opener {
-            Opener::Pod(to) => self.pod.addresses.towards(to),
-            Opener::Peer(ip) => Some(ip),
+            Opener::Pod(to, _) => self.pod.addresses.towards(to),
+            Opener::Peer(peer) => Some(peer.ip()),
         }
     }
 

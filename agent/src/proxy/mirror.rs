@@ -45,13 +45,14 @@ async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body
     let _permit = upstream.guards().breaker.request()?;
     let endpoint = upstream.choose(None, &[], &mut inlet.worker.rng.borrow_mut())?;
     let _in_flight = endpoint.try_begin()?;
-    let pool = inlet.pod.pools.pool(endpoint.address());
+    let pool = inlet.pod.pools.pool(endpoint.address(), inlet.dial_as);
     let settings = &upstream.port.policy.connection_pool;
     let opening = Opening {
         settings,
         scope: &inlet.line.scope,
         bounds: upstream.bounds(),
         caller: inlet.sharer,
+        dial_as: inlet.dial_as,
     };
     let via = if head.version == Version::HTTP_2 {
         Via::Http2

@@ -109,7 +109,7 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
                 Some(place) => place,
                 None => None,
             };
-            match pool::connect(&*inlet.pod.sockets, address, settings, scope).await {
+            match pool::connect(&*inlet.pod.sockets, (address, inlet.dial_as), settings, scope).await {
                 Ok(stream) => {
                     let open = scope.upstream_connection();
                     return Some(Connected {

@@ -24,7 +24,7 @@ use crate::{
     accept::{Ability, Acceptor},
     drain,
     model::{Demand, Ending, EnrolmentId, Origins, Pod},
-    pool::Sockets,
+    pool::{DialAs, Sockets},
     record::{Direction, Hub, Recorder, Source, Writer},
     share::{Account, Turns},
     snapshot::Snapshot,
@@ -298,7 +298,7 @@ async fn tick(worker: std::rc::Weak<Worker>, turns: Rc<Turns>, progress: Progres
 }
 
 impl Sockets for Arc<dyn Sockets + Send + Sync> {
-    fn tcp_socket(&self, to: std::net::SocketAddr) -> std::io::Result<socket2::Socket> {
-        (**self).tcp_socket(to)
+    fn tcp_socket(&self, to: std::net::SocketAddr, dial_as: DialAs) -> std::io::Result<socket2::Socket> {
+        (**self).tcp_socket(to, dial_as)
     }
 }

@@ -86,23 +86,35 @@ pub struct ConnectionKey {
     pub remote_port_be: u16,
 }
 
-/// A connection from a pod's `[::1]` to its listener on `[::1]`.
+impl ConnectionKey {
+    /// As the other side sees it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self {
+            local_ip_be: self.remote_ip_be,
+            remote_ip_be: self.local_ip_be,
+            local_port_be: self.remote_port_be,
+            remote_port_be: self.local_port_be,
+        }
+    }
+}
+
+/// A connection inside one network namespace.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct LoopbackKey {
+pub struct PodConnectionKey {
     pub netns_cookie: u64,
-    pub client_port_be: u16,
-    pub listener_port_be: u16,
+    pub connection: ConnectionKey,
     pub zero: u32,
 }
 
-impl LoopbackKey {
+impl PodConnectionKey {
     #[inline(always)]
-    pub const fn new(netns_cookie: u64, client_port_be: u16, listener_port_be: u16) -> Self {
+    pub const fn new(netns_cookie: u64, connection: ConnectionKey) -> Self {
         Self {
             netns_cookie,
-            client_port_be,
-            listener_port_be,
+            connection,
             zero: 0,
         }
     }
@@ -119,6 +131,11 @@ pub struct Pod {
     /// Ports of its other listeners: outbound and inbound on 127.0.0.1, inbound on `[::1]`.
     pub ports_be: [u16; 3],
     pub zero: u32,
+    /// What its sockets are shown as their own address, by family, where a redirected one stands on the loopback; zeros
+    /// where it is not known.
+    pub own4_be: u32,
+    pub own6_be: [u32; 4],
+    pub zeros: u32,
     /// `namespace/name`.
     pub label: [u8; LABEL_BYTES],
 }
@@ -193,8 +210,8 @@ const _: () = {
     assert!(size_of::<AddressKey>() == 20);
     assert!(size_of::<PodAddressKey>() == 32);
     assert!(size_of::<ConnectionKey>() == 36);
-    assert!(size_of::<LoopbackKey>() == 16);
-    assert!(size_of::<Pod>() == 88);
+    assert!(size_of::<PodConnectionKey>() == 48);
+    assert!(size_of::<Pod>() == 112);
     assert!(size_of::<Destination>() == 80);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Remembered>() == 44);
@@ -211,7 +228,7 @@ mod user {
     // SAFETY: see the module.
     unsafe impl aya::Pod for super::ConnectionKey {}
     // SAFETY: see the module.
-    unsafe impl aya::Pod for super::LoopbackKey {}
+    unsafe impl aya::Pod for super::PodConnectionKey {}
     // SAFETY: see the module.
     unsafe impl aya::Pod for super::Pod {}
     // SAFETY: see the module.

@@ -9,15 +9,19 @@ pub enum Hook {
     Connect6,
     GetPeerName4,
     GetPeerName6,
+    GetSockName4,
+    GetSockName6,
     SockOps,
 }
 
 impl Hook {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Connect4,
         Self::Connect6,
         Self::GetPeerName4,
         Self::GetPeerName6,
+        Self::GetSockName4,
+        Self::GetSockName6,
         Self::SockOps,
     ];
 
@@ -28,6 +32,8 @@ impl Hook {
             Self::Connect6 => "connect6",
             Self::GetPeerName4 => "getpeername4",
             Self::GetPeerName6 => "getpeername6",
+            Self::GetSockName4 => "getsockname4",
+            Self::GetSockName6 => "getsockname6",
             Self::SockOps => "sock_ops",
         }
     }
@@ -39,6 +45,8 @@ impl Hook {
             Self::Connect6 => 11,
             Self::GetPeerName4 => 29,
             Self::GetPeerName6 => 30,
+            Self::GetSockName4 => 31,
+            Self::GetSockName6 => 32,
             Self::SockOps => 3,
         }
     }

@@ -5,7 +5,7 @@ mod check;
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -195,7 +195,7 @@ impl World {
         let (pod, _) = LocalPod::new(worker, &enrolled);
         let destination = Destination::new(([10, 96, 0, 1], 80).into(), Target::Service(name()));
         let place = place(&worker.acceptor, &pod.share).await;
-        Inlet::outbound(worker, &pod, &destination, place)
+        Inlet::outbound(worker, &pod, &destination, (Ipv4Addr::LOCALHOST.into(), place))
     }
 
     /// Gives the workers the configuration as it is now.
