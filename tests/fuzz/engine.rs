@@ -20,7 +20,7 @@ use derny::{
         DestinationId, Endpoint, EnrolmentId, Origins, Pod, PodAddresses, PodName, Policy, Protocol,
         ServiceName, ServicePort, ServicePortName, Slot,
     },
-    pool::Sockets,
+    pool::{DialAs, Sockets},
     proxy::{self, Command, EnrolledPod, Progress, Registry, Setup},
     record::{Hub, LogBounds, SeriesBounds, Sink, Writer},
     share::{Ledger, Limits},
@@ -233,7 +233,7 @@ impl Origins for ToTheService {
 struct Here;
 
 impl Sockets for Here {
-    fn tcp_socket(&self, to: SocketAddr) -> io::Result<socket2::Socket> {
+    fn tcp_socket(&self, to: SocketAddr, _: DialAs) -> io::Result<socket2::Socket> {
         let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         Ok(socket)

@@ -48,6 +48,8 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>
 {
 }
 
+type By<K, B> = RefCell<HashMap<K, Rc<Pool<B>>>>;
+
 /// The pools of one enrolment of a pod. They are the pod's own value and go with it, so that no request of another pod
 /// can meet its connections.
 #[derive(Debug)]
@@ -55,8 +57,8 @@ pub struct Pools<B> {
     sockets: Rc<dyn Sockets>,
     share: Rc<Local>,
     /// Those as the pod itself.
-    pools: RefCell<HashMap<SocketAddr, Rc<Pool<B>>>>,
-    others: RefCell<HashMap<(SocketAddr, DialAs), Rc<Pool<B>>>>,
+    pools: By<SocketAddr, B>,
+    others: By<(SocketAddr, DialAs), B>,
 }
 
 impl<B: RequestBody> Pools<B> {
