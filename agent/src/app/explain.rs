@@ -257,6 +257,12 @@ fn routed(
     explanation: &mut proto::Explanation,
 ) {
     let head = sender.head;
+    let (own, producer) = (&sender.pod.pod.name.namespace, &port.name.service.namespace);
+    if own != producer && routes.iter().any(|route| route.namespace == *own) {
+        explanation
+            .policy
+            .push(policy_words::consumers_routes(own, producer));
+    }
     let table = route::Table::new(routes);
     explanation.rules = route::explain(&table, head).into_iter().map(rule_match).collect();
     let Some(chosen) = table.choose(head) else {

@@ -96,6 +96,8 @@ pub(super) fn rule_facts(timeouts: RuleTimeouts, retry: Option<&RuleRetry>) -> V
         facts.push(fact("rule timeouts.backendRequest", zero_is_none(attempt)));
     }
     if let Some(retry) = retry {
+        let on = "every failure without an answer, and codes, for all methods";
+        facts.push(fact("rule retry.on", on));
         let codes: Vec<String> = retry.codes.iter().map(|code| code.as_str().to_owned()).collect();
         if !codes.is_empty() {
             facts.push(fact("rule retry.codes", codes.join(" ")));
@@ -108,6 +110,12 @@ pub(super) fn rule_facts(timeouts: RuleTimeouts, retry: Option<&RuleRetry>) -> V
         }
     }
     facts
+}
+
+/// That a caller's namespace has routes of its own.
+pub(super) fn consumers_routes(own: &str, instead_of: &str) -> Fact {
+    let words = format!("those of {own}, for its own callers, in the place of any of {instead_of}");
+    fact("routes", words)
 }
 
 fn fact(name: &str, value: impl Display) -> Fact {

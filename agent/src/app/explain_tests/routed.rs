@@ -170,9 +170,12 @@ fn routes_of_a_namespace_are_for_its_callers() {
                 url: "http://10.96.0.1/".to_owned(),
                 headers: vec![],
             };
-            explain(&reducer.view(), &pods, Ok(kernel(0)), &request)
-                .unwrap()
-                .outcome
+            let explained = explain(&reducer.view(), &pods, Ok(kernel(0)), &request).unwrap();
+            let fact = explained.policy.iter().find(|fact| fact.name == "routes");
+            let said = fact.map(|fact| &*fact.value);
+            let own = "those of web, for its own callers, in the place of any of demo";
+            assert_eq!(said, (namespace == "web").then_some(own));
+            explained.outcome
         };
         [ask("web"), ask("demo")]
     };
