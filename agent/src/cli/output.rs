@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::Serialize;
 
 use super::Failure;
@@ -18,9 +18,6 @@ pub(super) enum Output {
     Table,
     Json,
 }
-
-/// Columns of a terminal that nobody has to widen. Longer cells are wrapped.
-const WIDTH: u16 = 120;
 
 /// Prints `value` as JSON, or the text that `table` makes of it.
 pub(super) fn print<T: Serialize + ?Sized>(
@@ -48,31 +45,73 @@ pub(super) fn table<const N: usize>(
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH);
     table.set_header(header).add_rows(rows);
-    flush_left(&table)
+    rendered(table, terminal_width())
 }
 
 /// Names and values without a header.
 pub(super) fn facts(rows: impl IntoIterator<Item = (&'static str, String)>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH);
     table.add_rows(rows.into_iter().map(|(name, value)| [name.to_owned(), value]));
-    flush_left(&table)
+    rendered(table, terminal_width())
 }
 
-/// The table without its left padding and without blanks at the ends of lines.
-fn flush_left(table: &Table) -> String {
+/// Columns of the terminal that standard output is. `None` when it is none: programs that read it want whole rows.
+fn terminal_width() -> Option<u16> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the call writes to what it is given, and fails where standard output is no terminal.
+    let is_terminal = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) } == 0;
+    (is_terminal && size.ws_col > 0).then_some(size.ws_col)
+}
+
+/// The table, without its left padding and without blanks at the ends of lines. Cells are wrapped to fit into `width`, but
+/// never inside a word, which may be a name or an address that somebody wants to copy: such a table is wider.
+fn rendered(mut table: Table, width: Option<u16>) -> String {
+    table.load_style(presets::NOTHING);
+    match width {
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+        Some(width) => {
+            table
+                .set_content_arrangement(ContentArrangement::Dynamic)
+                .set_width(width);
+            let longest = longest_words(&mut table);
+            for (column, longest) in table.column_iter_mut().zip(longest) {
+                let (left, right) = PADDING;
+                column.set_padding(PADDING);
+                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(
+                    longest + left + right,
+                )));
+            }
+        }
+    }
     let lines = table
         .lines()
         .map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned());
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Blanks beside each cell.
+const PADDING: (u16, u16) = (1, 1);
+
+/// Of each column, in characters.
+fn longest_words(table: &mut Table) -> Vec<u16> {
+    let mut longest = vec![0; table.column_count()];
+    for row in table.header().into_iter().chain(table.row_iter()) {
+        for (longest, cell) in longest.iter_mut().zip(row.cell_iter()) {
+            let words = cell.content();
+            let words = words.split_whitespace().map(|word| word.chars().count());
+            let most = words.max().unwrap_or_default();
+            *longest = u16::try_from(most).unwrap_or(u16::MAX).max(*longest);
+        }
+    }
+    longest
 }
 
 /// A length of time with the precision that a person needs: `340ms`, `12s`, `3h5m`.
@@ -115,14 +154,42 @@ mod tests {
         }
     }
 
+    fn sample() -> Table {
+        let mut table = Table::new();
+        let endpoints = "10.0.0.2:8080 ".repeat(12);
+        let name = "a-service-with-a-rather-long-name.in-a-namespace.svc.cluster.local:8080";
+        table.set_header(["NAME", "ENDPOINTS", "WHY"]).add_row([
+            name,
+            endpoints.trim(),
+            "they are ready and nobody has ejected any of them",
+        ]);
+        table
+    }
+
     #[test]
-    fn tables_fit_a_terminal() {
-        let long = "10.0.0.2:8080 ".repeat(12);
-        let text = table(["NAME", "ENDPOINTS"], [["echo".to_owned(), long]]);
-        assert!(text.starts_with("NAME  ENDPOINTS\necho  10.0.0.2:8080"), "{text}");
-        assert!(
-            text.lines().all(|line| line.len() <= usize::from(WIDTH)),
-            "{text}"
-        );
+    fn what_is_piped_has_a_line_for_each_row() {
+        let text = rendered(sample(), None);
+        assert_eq!(text.lines().count(), 2, "{text}");
+    }
+
+    #[test]
+    fn tables_fit_a_terminal_and_no_word_is_broken() {
+        for width in [160, 120, 100, 40] {
+            let text = rendered(sample(), Some(width));
+            let words: Vec<&str> = text.split_whitespace().collect();
+            assert_eq!(
+                words.iter().filter(|word| **word == "10.0.0.2:8080").count(),
+                12,
+                "{text}"
+            );
+            assert!(words[3].ends_with(":8080"), "{text}");
+            // 73 of a name, 13 of an address, 7 of the longest other word, and what is between them.
+            let least = 73 + 13 + 7 + 6;
+            let longest = text.lines().map(str::len).max().unwrap();
+            assert!(
+                longest <= usize::from(width.max(least)),
+                "{longest} of {width}\n{text}"
+            );
+        }
     }
 }
