@@ -78,6 +78,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         },
     })?;
     successor::alone(&kernel)?;
+    tracing::info!(cgroup = %cgroup.display(), "kernel programs loaded");
     let live = Live::new(Instant::now());
     let sink = match &args.access_log {
         AccessLog::Off => Sink::Off,

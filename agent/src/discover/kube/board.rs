@@ -167,6 +167,9 @@ impl Shown {
     fn heard(&mut self, now: Instant) -> bool {
         let before = self.contact.replace(now);
         self.up = true;
+        if before.is_none() {
+            tracing::info!("API server up");
+        }
         std::mem::take(&mut self.lost) && before.is_none_or(|at| now.saturating_duration_since(at) >= AWAY)
     }
 }
