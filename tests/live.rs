@@ -10,7 +10,7 @@ use std::{
 use derny_tests::{
     Testd, World, clients, eventually,
     load::{Call, Load, unix_now},
-    upstream::HTTP_PORT,
+    upstream::{HTTP_PORT, TestdOptions},
 };
 use serde_json::Value;
 
@@ -297,4 +297,23 @@ fn a_stream_to_a_pod_whose_application_is_gone_is_refused_and_not_answered() {
         (&0.into(), &"UF".into()),
         "{line}"
     );
+}
+
+/// What `deploy/example` runs in the place of an application.
+#[test]
+fn the_examples_program_makes_traffic_of_its_own() {
+    let world = World::new(1).unwrap();
+    let calls = [("http", "http"), ("grpc", "grpc")].map(|(scheme, service)| {
+        let target = world.target(service).unwrap();
+        format!("--call={scheme}://{target}/x")
+    });
+    let options = TestdOptions {
+        arguments: [&calls[..], &["--call-every=100".to_owned()]].concat(),
+        ..TestdOptions::default()
+    };
+    let _gateway = Testd::start_with(&world.client, &options).unwrap();
+    for protocol in ["http1", "grpc"] {
+        let is_call = |line: &Value| line["protocol"] == protocol && line["code"] == 200;
+        world.agent.access_line("a call of its own", is_call).unwrap();
+    }
 }

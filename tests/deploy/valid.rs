@@ -12,9 +12,15 @@ const OTHERS: [&str; 4] = ["PodMonitor", "PodMonitoring", "PrometheusRule", "Rul
 
 /// Everything that a user could apply, by where it comes from.
 fn all() -> Vec<(String, Vec<Value>)> {
-    let mut all: Vec<_> = ["kustomize/base", "kustomize/overlays/gke", "example"]
-        .map(|directory| (directory.to_owned(), kustomize(directory)))
-        .into();
+    let mut all: Vec<_> = [
+        "kustomize/base",
+        "kustomize/overlays/site",
+        "kustomize/overlays/gke",
+        "kustomize/uninstall",
+        "example",
+    ]
+    .map(|directory| (directory.to_owned(), kustomize(directory)))
+    .into();
     let values = [
         json!({}),
         json!({"monitoring": {"kind": "PodMonitor"}, "criticalQuota": true, "workers": 2, "logLevel": "debug",

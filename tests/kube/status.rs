@@ -166,3 +166,44 @@ fn a_lease_goes_on_to_another_agent() {
     let (_, took) = next(&world, &second, Duration::from_secs(8));
     println!("after the holder's end: taken over in {took:.1} s");
 }
+
+/// At the end of Derny in a cluster. What another controller has said of a route stays.
+#[test]
+fn conditions_are_taken_back_when_derny_leaves() {
+    let mut world = World::new(1, &[]);
+    let policy = objects::policy("p", "echo", json!({}));
+    let rules =
+        json!([{"backendRefs": [{"group": "", "kind": "Service", "name": "echo", "port": 80, "weight": 1}]}]);
+    let route = objects::route("HTTPRoute", "r", "echo", rules);
+    world.apply(&[policy.clone(), route.clone()]);
+    let statuses = || [&policy, &route].map(|object| world.cluster.get(object).unwrap()["status"].clone());
+    let said = || {
+        let [of_policy, of_route] = statuses();
+        condition(&of_policy["conditions"], "Accepted") == "True/Accepted" && !of_route["parents"].is_null()
+    };
+    eventually("the leader has said how they stand", SOON, said).unwrap();
+    let mut with_another = world.cluster.get(&route).unwrap();
+    let mut another = with_another["status"]["parents"][0].clone();
+    another["controllerName"] = "a.example/controller".into();
+    with_another["status"]["parents"]
+        .as_array_mut()
+        .unwrap()
+        .push(another);
+    with_another["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("managedFields");
+    world.cluster.apply_status(&with_another).unwrap();
+    world.agent.terminate(SOON).unwrap();
+
+    let kubeconfig = world.cluster.arguments().remove(2);
+    let cleared = world.agent.cli(&["clear-statuses", "--kubeconfig", &kubeconfig]);
+    let said = cleared.unwrap().success().unwrap();
+    assert_eq!(said.trim(), "conditions of 2 objects removed");
+    let [of_policy, of_route] =
+        [&policy, &route].map(|object| world.cluster.get(object).unwrap()["status"].clone());
+    assert!(of_policy["conditions"].is_null(), "{of_policy}");
+    let left = of_route["parents"].as_array().unwrap();
+    assert_eq!(left.len(), 1, "{of_route}");
+    assert_eq!(left[0]["controllerName"], "a.example/controller");
+}

@@ -25,6 +25,7 @@ mod body;
 mod grpc;
 mod websocket;
 mod tcp;
+mod calls;
 
 #[derive(Debug, Parser)]
 struct Options {
@@ -52,6 +53,12 @@ struct Options {
     /// SETTINGS_MAX_CONCURRENT_STREAMS.
     #[arg(long, default_value_t = 1024)]
     max_concurrent_streams: u32,
+    /// Calls another server: `http://HOST/PATH`, or `grpc://HOST`. May be said more than once.
+    #[arg(long, value_name = "URL")]
+    call: Vec<http::Uri>,
+    /// How often each of them is called, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    call_every: u64,
 }
 
 fn main() -> Result<()> {
@@ -79,6 +86,9 @@ async fn serve(options: Options) -> Result<()> {
         }));
     }
     println!("listening");
+    for to in options.call {
+        tokio::task::spawn_local(calls::call(to, Duration::from_millis(options.call_every)));
+    }
     let server = http::Server::new(
         name,
         options.max_concurrent_streams,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::Arc,
 };
 
@@ -10,10 +11,21 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     admin::proto,
     cli::KubernetesArgs,
-    discover::kube::{Cluster, InForce, Inputs, KubeBoard, KubeDemand, KubeSource, Options, Use},
+    discover::kube::{self, Cluster, InForce, Inputs, KubeBoard, KubeDemand, KubeSource, Options, Use},
     model::{PatternShare, Refusals, ServiceName},
     record::KubeSample,
 };
+
+/// Takes back what agents have said in the statuses of a cluster's objects, and gives how many objects these were.
+pub fn clear_statuses(kubeconfig: Option<&Path>) -> anyhow::Result<usize> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let cluster = Cluster::connect(kubeconfig).await?;
+        Ok(kube::clear_statuses(&cluster).await?)
+    })
+}
 
 /// What `derny status` says of the cluster.
 pub(super) fn status(board: &KubeBoard) -> proto::Kubernetes {

@@ -19,6 +19,7 @@ mod explain;
 mod forwarded;
 mod policy_words;
 
+pub use cluster::clear_statuses;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};

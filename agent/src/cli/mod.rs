@@ -76,6 +76,12 @@ enum Command {
     Import(ImportCommand),
     /// Print the CustomResourceDefinition of TrafficPolicy
     Crd,
+    /// Take the agents' conditions out of the statuses of a cluster's routes and policies, when no agent runs any more
+    ClearStatuses {
+        /// How to reach the API server [default: the pod's service account, else KUBECONFIG]
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -199,6 +205,10 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Config(ConfigCommand::Check { file }) => check::run(&file, output),
         Command::Import(ImportCommand::Envoy(args)) => import::run(&args, output),
         Command::Crd => crd::show(),
+        Command::ClearStatuses { kubeconfig } => {
+            let cleared = crate::app::clear_statuses(kubeconfig.as_deref())?;
+            output::write(&format!("conditions of {cleared} objects removed"))
+        }
     }
 }
 

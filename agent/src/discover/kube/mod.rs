@@ -30,12 +30,14 @@ mod status;
 mod lease;
 mod leader;
 mod notices;
+mod clearing;
 mod source;
 mod pods;
 mod rights;
 mod fuzz;
 
 pub use board::{InForce, KubeBoard, ObjectFault, RequestCount};
+pub use clearing::{NotCleared, clear_statuses};
 pub use client::{Cluster, Error};
 pub use demand::{KubeDemand, Use};
 pub(crate) use fuzz::objects as fuzz_objects;
