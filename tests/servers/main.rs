@@ -55,7 +55,7 @@ struct Options {
     max_concurrent_streams: u32,
     /// Calls another server: `http://HOST/PATH`, or `grpc://HOST`. May be said more than once.
     #[arg(long, value_name = "URL")]
-    call: Vec<http::Uri>,
+    call: Vec<::http::Uri>,
     /// How often each of them is called, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 500)]
     call_every: u64,
