@@ -11,6 +11,7 @@ use std::{
 use derny_tests::{
     Agent, World, clients,
     load::{Call, Load, unix_now},
+    upstream::TestdOptions,
 };
 use nix::sys::signal::Signal;
 
@@ -98,6 +99,43 @@ fn nobody_is_refused_while_a_killed_agent_is_taken_apart() {
 #[test]
 fn without_a_hung_agent_pods_work_directly() {
     absence(|agent| agent.stop().unwrap(), |agent| agent.cont().unwrap());
+}
+
+/// How soon after a hang a channel that stands must work again.
+const ENDED: f64 = 5.0;
+
+/// A channel that stands on an agent which hangs from `hang` on.
+fn standing(hang: fn(&mut Agent)) {
+    let mut world = World::with(2, &TestdOptions::default(), |agent| {
+        agent.environment.clear();
+    })
+    .unwrap();
+    let load = Load::grpc_with(&world.client, &world.target("grpc").unwrap(), &["--rate", "100"]).unwrap();
+    load.wait_for("redirected calls", 50, 0.0, SOON, Call::by_derny)
+        .unwrap();
+    hang(&mut world.agent);
+    let gone = unix_now();
+    load.wait_for("direct calls", 50, gone, SOON, Call::directly)
+        .unwrap();
+    let calls = load.end().unwrap();
+    let late = calls.iter().find(|call| !call.ok && call.begun > gone + ENDED);
+    assert!(late.is_none(), "{late:?}");
+    let first = calls
+        .iter()
+        .find(|call| call.begun > gone && call.directly())
+        .unwrap();
+    println!("direct after {:.1} s", first.ended() - gone);
+    assert!(first.ended() < gone + ENDED, "{first:?}");
+}
+
+#[test]
+fn a_channel_does_not_stand_for_long_on_an_agent_that_is_stopped() {
+    standing(|agent| agent.stop().unwrap());
+}
+
+#[test]
+fn a_channel_does_not_stand_for_long_on_a_worker_that_is_blocked() {
+    standing(|agent| agent.stop_thread("derny-worker-0").unwrap());
 }
 
 #[test]

@@ -216,6 +216,7 @@ fn pod(name: &str) -> Arc<Pod> {
         netns: "/nowhere".into(),
         addresses: PodAddresses::default(),
         since: None,
+        is_ending: false,
         inbound: Vec::new(),
     })
 }

@@ -51,7 +51,8 @@ impl AgentOptions {
             workers: 1,
             cgroup: None,
             arguments: Vec::new(),
-            environment: Vec::new(),
+            // Tests stop agents, and machines under test are slow: those of the watchdog say otherwise.
+            environment: vec![("DERNY_HANG_TIMEOUT".to_owned(), "0s".to_owned())],
             under: Vec::new(),
             program: None,
         }
@@ -178,6 +179,11 @@ impl Agent {
             .as_mut()
             .context("the agent does not run")?
             .signal(Signal::SIGSTOP)
+    }
+
+    /// Hangs one thread of it, until the calling thread ends.
+    pub fn stop_thread(&self, name: &str) -> Result<()> {
+        crate::process::stop_thread(self.id()?, name)
     }
 
     /// Lets it go on after [`Agent::stop`].

@@ -186,3 +186,35 @@ fn open_pidfd(pid: u32) -> Result<OwnedFd> {
 pub fn ended_by(status: ExitStatus, signal: Signal) -> bool {
     status.signal() == Some(signal as i32)
 }
+
+/// Hangs the thread of this name of a process, as a debugger does, until the process is killed.
+pub(crate) fn stop_thread(process: u32, name: &str) -> Result<()> {
+    let tasks = format!("/proc/{process}/task");
+    let mut found = None;
+    for task in fs::read_dir(&tasks).context(tasks)? {
+        let task = task?;
+        if fs::read_to_string(task.path().join("comm"))?.trim_end() == name {
+            found = Some(task.file_name().to_string_lossy().parse::<libc::pid_t>()?);
+        }
+    }
+    let task = found.with_context(|| format!("process {process} has no thread {name}"))?;
+    let (tell, told) = std::sync::mpsc::channel();
+    // Whoever traces is the one to be told of the end, without which the process is not gone for anybody.
+    thread::spawn(move || {
+        let seized = [libc::PTRACE_SEIZE, libc::PTRACE_INTERRUPT]
+            .iter()
+            .all(|request| {
+                // SAFETY: neither request reads or writes memory of this process.
+                unsafe { libc::ptrace(*request, task, 0, 0) == 0 }
+            });
+        let _ = tell.send(seized.then_some(()).ok_or_else(std::io::Error::last_os_error));
+        let mut status = 0;
+        // SAFETY: the pointer is to a value that lives until the call has returned.
+        while seized && unsafe { libc::waitpid(task, &raw mut status, libc::__WALL) } == task {
+            if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+                return;
+            }
+        }
+    });
+    told.recv()?.with_context(|| format!("stopping thread {name}"))
+}

@@ -157,6 +157,7 @@ pub(crate) fn word(pod: &Pod, inbound: &[u16]) -> PodWord {
         netns: pod.netns_path().into(),
         addresses: PodAddresses::default(),
         since: None,
+        is_ending: false,
         inbound: inbound
             .iter()
             .map(|port| InboundPort {

@@ -213,3 +213,36 @@ fn a_slow_server_holds_nobody_up_for_longer_than_said() {
     let flagged = world.sent_on_unknown();
     assert_eq!(flagged, 0);
 }
+
+#[test]
+fn what_is_asked_for_with_retry_after_is_given_by_every_request() {
+    let world = World::new(1, &[]);
+    let proxy = &world.cluster.proxy;
+    for kind in ["/leases", "/services?"] {
+        let before = proxy.seen_at(&[kind]).len();
+        proxy.fault(kind, Fault::RetryAfter(3), 1);
+        proxy.cut_watches();
+        let asked = || proxy.seen_at(&[kind]).len() >= before + 2;
+        eventually("the kind is asked for again", SOON * 3, asked).unwrap();
+        let seen = proxy.seen_at(&[kind]);
+        let gap = seen[before + 1].0 - seen[before].0;
+        assert!(gap >= Duration::from_secs(3), "{kind}: {gap:?}");
+    }
+}
+
+#[test]
+fn a_right_that_is_missing_is_named_and_no_more_when_it_is_there() {
+    let world = World::new(1, &[]);
+    let says = |words: &str| {
+        let status = world.agent.cli(&["status"]).unwrap();
+        status.stdout.contains(words)
+    };
+    world
+        .cluster
+        .proxy
+        .fault("/services?", Fault::Forbidden, usize::MAX);
+    world.cluster.proxy.cut_watches();
+    eventually("it is said", SOON, || says("services: not allowed:")).unwrap();
+    world.cluster.proxy.heal();
+    eventually("it is said no more", SOON, || !says("not allowed")).unwrap();
+}

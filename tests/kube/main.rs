@@ -15,6 +15,10 @@ mod faults;
 mod outage;
 /// All pods of a service are replaced.
 mod rolling;
+/// Pods and endpoints leave under standing connections.
+mod leaving;
+/// Services and pods that somebody else serves, and addresses of two families.
+mod other_dataplanes;
 /// What the leader writes into objects.
 mod status;
 /// A node on which pods are started as a kubelet and a runtime do.

@@ -152,11 +152,32 @@ impl Kubelet {
         eventually("the agent has forgotten the pod", SOON, gone).unwrap();
     }
 
+    /// As [`Kubelet::delete`] of a pod whose application is told to end after its callers have heard of it, as by a `preStop`
+    /// hook. Nobody calls it any more by then.
+    pub(crate) fn retire(&mut self, pod: RunningPod, rest: &[&RunningPod]) {
+        self.cluster.delete_gracefully(&pod.object, GRACE).unwrap();
+        self.endpoints(rest, &[&pod]);
+        let left = || self.agent.shown_pod(&pod.name).unwrap()["openConnections"] == 0;
+        eventually("its callers have left", SOON, left).unwrap();
+        pod.container.stop(GRACE).unwrap();
+        self.endpoints(rest, &[]);
+        let object = pod.object.clone();
+        pod.end(GRACE);
+        self.cluster.delete_at_once(&object).unwrap();
+    }
+
     /// Sets the label `derny.dev/mesh` of a pod.
     pub(crate) fn label(&self, pod: &RunningPod, mesh: &str) {
         let mut object = pod.object.clone();
         object["metadata"]["labels"]["derny.dev/mesh"] = mesh.into();
         self.cluster.apply(&[object]).unwrap();
+    }
+
+    /// Waits until it is.
+    pub(crate) fn is_called_through_the_agent(&self, pod: &RunningPod) {
+        let addresses = json!([pod.ip.to_string()]);
+        let is_known = || self.agent.shown_pod(&pod.name).unwrap()["addresses"] == addresses;
+        eventually("the pod's address is known", SOON, is_known).unwrap();
     }
 
     pub(crate) fn is_enrolled(&self, pod: &RunningPod) -> Value {

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-use derny_tests::load::{Call, unix_now};
+use derny_tests::load::{Call, Load, unix_now};
 
 use crate::{
     kubelet::{Kubelet, SOON},
@@ -52,4 +52,35 @@ fn a_deployment_is_updated_under_load_and_no_call_fails() {
     for call in after {
         assert!(call.endpoint.contains(SECOND), "{call:?}");
     }
+}
+
+/// The callers are in no mesh and each stay with one connection, so that what they are told is all that they have to go
+/// by.
+#[test]
+fn standing_connections_from_outside_the_mesh_follow_a_rollout_and_no_call_fails() {
+    let mut kubelet = Kubelet::opted_in();
+    let mut old = kubelet.server(FIRST, 1);
+    kubelet.is_called_through_the_agent(&old);
+    kubelet.endpoints(&[&old], &[]);
+    let outside = kubelet.node.pod("outside").unwrap();
+    let paced = ["--rate", "200", "--threads", "2"];
+    let grpc = Load::grpc_with(&outside, &kubelet.echo.address().to_string(), &paced).unwrap();
+    let paced = ["--connections", "8", "--pause", "5-100"];
+    let http = Load::http(&outside, &kubelet.web.address().to_string(), &paced).unwrap();
+    let reaches = |name: &str| {
+        for load in [&grpc, &http] {
+            let reached = |call: &Call| call.by_derny() && call.endpoint == name;
+            load.wait_for(name, 20, 0.0, SOON, reached).unwrap();
+        }
+    };
+    reaches(&old.name);
+    for number in 1..=REPLICAS {
+        let new = kubelet.server(SECOND, number);
+        kubelet.is_called_through_the_agent(&new);
+        let leaving = std::mem::replace(&mut old, new);
+        kubelet.retire(leaving, &[&old]);
+        reaches(&old.name);
+    }
+    let calls = grpc.end_unharmed().unwrap().len() + http.end_unharmed().unwrap().len();
+    println!("{calls} calls, none failed");
 }

@@ -47,6 +47,11 @@ pub(super) fn status(board: &KubeBoard) -> proto::Kubernetes {
             .map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)),
         watched_services: watched.map(|(_, n)| u32::try_from(n).unwrap_or(u32::MAX)).sum(),
         rejected: rejected.collect(),
+        troubles: board
+            .troubles()
+            .into_iter()
+            .map(|(message, requests)| proto::ApiTrouble { requests, message })
+            .collect(),
     }
 }
 

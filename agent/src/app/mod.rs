@@ -18,6 +18,7 @@ mod order;
 mod explain;
 mod forwarded;
 mod policy_words;
+mod watchdog;
 
 pub use cluster::clear_statuses;
 use std::{path::Path, sync::Arc, time::Duration};
@@ -151,7 +152,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     threads::heartbeat(
         kernel.heartbeat()?,
         progress.clone(),
-        args.stale_after,
+        (args.stale_after, args.hang_timeout),
         live.part("the heartbeat", Some(standstill)),
         drain.clone(),
     )?;

@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::memory;
+use super::{memory, watchdog::Watchdog};
 use crate::{
     drain,
     intercept::{Callers, Enrolled, Heartbeat, Netns, Origins, bind_address},
@@ -65,6 +65,7 @@ impl Workers {
         let progress = Progress::new(parts.started);
         self.commands.push(send);
         self.progress.push(progress.clone());
+        let running = progress.clone();
         let setup = Setup {
             index: parts.index,
             snapshot: parts.snapshot,
@@ -89,6 +90,7 @@ impl Workers {
         thread::Builder::new()
             .name(format!("derny-worker-{}", parts.index))
             .spawn(move || {
+                running.runs_as(nix::unistd::gettid().as_raw().unsigned_abs());
                 let tasks = LocalSet::new();
                 tasks.spawn_local(proxy::run(setup));
                 // Ends when every task has, which is when the last connection has been drained.
@@ -154,6 +156,12 @@ impl publish::Workers for Handles {
         let own: Arc<[IpAddr]> = own.into();
         for worker in &self.workers {
             let _ = worker.send(Command::Addresses(id, own.clone()));
+        }
+    }
+
+    fn ending(&self, id: EnrolmentId) {
+        for worker in &self.workers {
+            let _ = worker.send(Command::Ending(id));
         }
     }
 
@@ -223,20 +231,27 @@ pub(super) async fn look_after(
     }
 }
 
-/// Tells the kernel that the engine works, for as long as every worker makes progress. A thread of its own, so
-/// that neither a busy worker nor a scrape delays it.
+/// Tells the kernel that the engine works, for as long as every worker makes progress, and ends the process when it has
+/// hung for `hang_timeout`, unless that is zero. A thread of its own, so that neither a busy worker nor a scrape delays it.
 pub(super) fn heartbeat(
     heartbeat: Heartbeat,
     workers: Vec<Progress>,
-    stale_after: Duration,
+    (stale_after, hang_timeout): (Duration, Duration),
     pulse: Pulse,
     drain: drain::Watch,
 ) -> Result<()> {
     let mut stood_aside = false;
+    let mut watchdog = match hang_timeout.is_zero() {
+        true => None,
+        false => Some(Watchdog::new(hang_timeout, workers.len(), Instant::now()).context("watchdog")?),
+    };
     let beat = move || {
         while !drain.is_signaled() {
             pulse.beat();
             let now = Instant::now();
+            if let Some(watchdog) = &mut watchdog {
+                watchdog.look(&workers, now);
+            }
             if workers.iter().all(|worker| worker.age(now) < stale_after / 2)
                 && !aside(&workers, stale_after, now, &mut stood_aside)
                 && let Err(error) = heartbeat.beat()

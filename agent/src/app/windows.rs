@@ -18,7 +18,7 @@ use crate::{
     health::Board,
     intercept::{InterceptError, Observer, SlotCounters},
     live::Live,
-    model::{EndpointState, GroupId, PodName, Refusals, ServicePort, ServicePortName},
+    model::{EndpointState, Endpoints, GroupId, PodName, Refusals, ServicePort, ServicePortName},
     proxy::{Progress, Registry},
     publish::Published,
     ready::Ready,
@@ -232,9 +232,12 @@ impl View for Windows {
                 .collect(),
             routes: count(port.routes.len()),
             policy: policy_words::changed(&port.policy),
-            note: match port.endpoints.is_known() {
-                true => String::new(),
-                false => "not asked for: no pod of this node has used it lately".to_owned(),
+            note: match &port.endpoints {
+                Endpoints::Known(_) => String::new(),
+                Endpoints::Unknown { .. } => {
+                    "not asked for: no pod of this node has used it lately".to_owned()
+                }
+                Endpoints::LeftToNode { why, .. } => (*why).to_owned(),
             },
         };
         let left_alone = self.kube.iter().flat_map(cluster::left_alone);

@@ -22,6 +22,8 @@ const LEAST_SHARE: f64 = 0.1;
 #[derive(Debug)]
 pub struct EndpointLoad {
     host: Arc<Host>,
+    /// The host's, or that in its other family.
+    address: SocketAddr,
     weight: Cell<u32>,
     zone: RefCell<Option<Arc<str>>>,
     state: Cell<EndpointState>,
@@ -39,12 +41,13 @@ pub struct EndpointLoad {
 }
 
 impl EndpointLoad {
-    /// `host` is this address's in the service port's [`Outliers`]; `max_requests` is
+    /// `host` is the endpoint's in the service port's [`Outliers`]; `max_requests` is
     /// `circuitBreaker.perEndpoint.maxRequests`.
     pub fn new(endpoint: &Endpoint, host: Arc<Host>, max_requests: Option<u32>, now: Instant) -> Rc<Self> {
         Rc::new(Self {
             shown: host.shown_latency(),
             host,
+            address: endpoint.address,
             weight: Cell::new(endpoint.weight.max(1)),
             zone: RefCell::new(endpoint.zone.clone()),
             state: Cell::new(endpoint.state),
@@ -68,8 +71,9 @@ impl EndpointLoad {
         self.max_requests.set(max_requests);
     }
 
+    /// Where it is reached.
     pub fn address(&self) -> SocketAddr {
-        self.host.address()
+        self.address
     }
 
     pub fn weight(&self) -> u32 {

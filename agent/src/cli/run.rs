@@ -123,6 +123,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", env = "DERNY_STALE_AFTER", default_value = "1s", value_parser = stale_after)]
     pub stale_after: Duration,
 
+    /// The process ends itself when it, or a worker, has hung for so long, 1s to 1m; 0s for never
+    #[arg(long, value_name = "DURATION", env = "DERNY_HANG_TIMEOUT", default_value = "3s", value_parser = hang_timeout)]
+    pub hang_timeout: Duration,
+
     /// How long what is in flight may take when a pod leaves the mesh or the agent ends, 0s to 1h
     #[arg(long, value_name = "DURATION", env = "DERNY_DRAIN_TIMEOUT", default_value = "10s", value_parser = drain_timeout)]
     pub drain_timeout: Duration,
@@ -248,6 +252,15 @@ fn wait_for_other(text: &str) -> Result<Duration, String> {
     within(text, Duration::ZERO..=Duration::from_secs(600), "0s to 10m")
 }
 
+/// Below a second a machine that is slow for a moment would pass for a hang.
+fn hang_timeout(text: &str) -> Result<Duration, String> {
+    let parsed = within(text, Duration::ZERO..=Duration::from_secs(60), "1s to 1m, or 0s")?;
+    match parsed.is_zero() || parsed >= Duration::from_secs(1) {
+        true => Ok(parsed),
+        false => Err("a duration of 1s to 1m, or 0s, is wanted".to_owned()),
+    }
+}
+
 /// Below a tenth of a second a busy machine's scheduling would pass for a dead agent.
 fn stale_after(text: &str) -> Result<Duration, String> {
     within(
@@ -316,6 +329,7 @@ mod tests {
         assert_eq!(args.http_address, SocketAddr::from(([0, 0, 0, 0], 15090)));
         assert_eq!(args.access_log, AccessLog::Stdout);
         assert_eq!(args.stale_after, Duration::from_secs(1));
+        assert_eq!(args.hang_timeout, Duration::from_secs(3));
         assert_eq!(args.drain_timeout, Duration::from_secs(10));
         assert_eq!((args.log.as_str(), args.kernel_log), ("info", KernelLog::Off));
         assert!(args.dns_servers.is_empty());

@@ -213,6 +213,12 @@ fn cluster(kubernetes: &Kubernetes) -> Vec<(&'static str, String)> {
         "API server",
         format!("{up}, {heard}, endpoints of {watched} services watched"),
     )];
+    for trouble in &kubernetes.troubles {
+        facts.push((
+            "",
+            format!("{}: {}", trouble.requests.join(", "), trouble.message),
+        ));
+    }
     for object in &kubernetes.rejected {
         let standing = match (object.in_force_in_part, object.last_good_in_force) {
             (true, _) => "is in force in part",

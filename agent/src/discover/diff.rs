@@ -66,6 +66,7 @@ mod tests {
             addresses: PodAddresses::default(),
             since: None,
             inbound: Vec::new(),
+            is_ending: false,
         })
     }
 

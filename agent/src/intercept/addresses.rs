@@ -82,6 +82,21 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Calls to the pod arrive unsteered from now on, until it is enrolled anew.
+    ///
+    /// # Errors
+    /// The table cannot be written, which does not happen to a loaded one.
+    pub fn unsteer(&mut self, slot: Slot) -> Result<(), InterceptError> {
+        let share = self.inbound_share();
+        let Some(enrolment) = self.enrolled.get_mut(&slot) else {
+            return Ok(());
+        };
+        enrolment.ports.clear();
+        steer(&mut self.tables.inbound, enrolment, &[], share).map(drop)
+    }
+}
+
 /// Makes the table's entries of a pod those of `addresses`, and gives how many were left out because they are over its
 /// `share`. What stays is not touched, so that no connection goes astray.
 pub(super) fn steer(

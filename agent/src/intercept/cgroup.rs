@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fs::{self, File},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -60,13 +61,62 @@ fn mounts() -> Result<Vec<PathBuf>, InterceptError> {
 }
 
 fn pods_below(mounts: &[PathBuf]) -> Result<PathBuf, InterceptError> {
-    let mut candidates = mounts.iter().flat_map(|mount| PODS.map(|name| mount.join(name)));
-    candidates
-        .find(|path| path.is_dir())
-        .ok_or_else(|| InterceptError::NoPodsCgroup {
-            mounts: list(mounts),
-            looked_for: PODS.join(", "),
-        })
+    let candidates = mounts.iter().flat_map(|mount| PODS.map(|name| mount.join(name)));
+    let found: Vec<(usize, PathBuf)> = candidates
+        .filter(|path| path.is_dir())
+        .map(|path| (pods_in(&path), path))
+        .collect();
+    // The first of those that have most.
+    let best = found.iter().rev().max_by_key(|(pods, _)| *pods);
+    let (_, taken) = best.ok_or_else(|| InterceptError::NoPodsCgroup {
+        mounts: list(mounts),
+        looked_for: PODS.join(", "),
+    })?;
+    let others: Vec<String> = found
+        .iter()
+        .filter(|(_, path)| path != taken && !is_same(path, taken))
+        .map(|(pods, path)| format!("{} with {pods}", path.display()))
+        .collect();
+    if !others.is_empty() {
+        tracing::warn!(taken = %taken.display(), others = others.join(", "), "several control groups are named as the pods'; the one with most pods is taken, and `--cgroup` says otherwise");
+    }
+    Ok(taken.clone())
+}
+
+/// How many pods have processes there: of the best effort and burstable ones each has a group below that of its class.
+fn pods_in(path: &Path) -> usize {
+    let below = |path: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        groups
+            .map(|entry| entry.path())
+            .filter(|path| has_processes(path))
+            .collect()
+    };
+    let is_class = |path: &PathBuf| {
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let name = name.strip_suffix(".slice").unwrap_or(name);
+        ["burstable", "besteffort"]
+            .iter()
+            .any(|class| name.ends_with(class))
+    };
+    let (classes, guaranteed): (Vec<_>, Vec<_>) = below(path).into_iter().partition(is_class);
+    guaranteed.len() + classes.iter().map(|class| below(class).len()).sum::<usize>()
+}
+
+/// Whether there is a process in the group or in one below.
+fn has_processes(path: &Path) -> bool {
+    let events = fs::read_to_string(path.join("cgroup.events")).unwrap_or_default();
+    events.lines().any(|line| line == "populated 1")
+}
+
+/// A container may see one group by several mounts.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|of| (of.dev(), of.ino())).ok();
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// `named` is what the kernel says of process `pid`, in whose namespace its number is read too.
@@ -181,6 +231,27 @@ mod tests {
             error.contains("43") && error.contains(&*host.path().to_string_lossy()),
             "{error}"
         );
+    }
+
+    #[test]
+    fn of_several_the_one_with_the_pods_is_taken() {
+        let mount = tempfile::tempdir().unwrap();
+        let populated = |path: &str| {
+            let path = mount.path().join(path);
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        };
+        fs::create_dir_all(mount.path().join("kubepods.slice/kubepods-burstable.slice")).unwrap();
+        fs::create_dir_all(mount.path().join("kubepods")).unwrap();
+        let found = || pods_below(&[mount.path().to_owned()]).unwrap();
+        assert_eq!(found(), mount.path().join("kubepods.slice"), "none has any");
+        for path in ["kubepods/burstable", "kubepods/burstable/pod1", "kubepods/pod2"] {
+            populated(path);
+        }
+        assert_eq!(found(), mount.path().join("kubepods"));
+        populated("kubepods.slice/kubepods-burstable.slice");
+        populated("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod3.slice");
+        assert_eq!(found(), mount.path().join("kubepods"), "it has more");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One address that answers for a service.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::{Deref, DerefMut},
     sync::Arc,
 };
@@ -13,6 +13,23 @@ pub struct Endpoint {
     pub weight: u32,
     pub state: EndpointState,
     pub zone: Option<Arc<str>>,
+    /// Where it answers in the other family, when it has both: it is one endpoint all the same, known by `address`.
+    pub other: Option<SocketAddr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
 }
 
 impl Endpoint {
@@ -23,7 +40,18 @@ impl Endpoint {
             weight: 1,
             state: EndpointState::Ready,
             zone: None,
+            other: None,
         }
+    }
+
+    /// Of the two the one of this family.
+    pub fn address_in(&self, family: Family) -> Option<SocketAddr> {
+        self.addresses()
+            .find(|address| Family::of(address.ip()) == family)
+    }
+
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        [Some(self.address), self.other].into_iter().flatten()
     }
 }
 
@@ -36,12 +64,25 @@ pub enum Endpoints {
     Known(Vec<Endpoint>),
     /// Nobody has asked yet. Whoever cannot wait for the answer may go to this, the service's own virtual address, and
     /// have it decided there.
-    Unknown { instead: Option<SocketAddr> },
+    Unknown { instead: Option<Endpoint> },
+    /// Not all that answer are known, or nobody is: whoever serves the service's own virtual address decides. The reason is
+    /// a sentence for an operator.
+    LeftToNode { instead: Endpoint, why: &'static str },
 }
 
 impl Endpoints {
+    /// Whether there is nothing to wait for.
     pub fn is_known(&self) -> bool {
-        matches!(self, Self::Known(_))
+        !matches!(self, Self::Unknown { .. })
+    }
+
+    /// The service's own virtual address, where it stands for whoever answers.
+    pub fn instead(&self) -> Option<&Endpoint> {
+        match self {
+            Self::Known(_) => None,
+            Self::Unknown { instead } => instead.as_ref(),
+            Self::LeftToNode { instead, .. } => Some(instead),
+        }
     }
 }
 
@@ -69,7 +110,7 @@ impl Deref for Endpoints {
     fn deref(&self) -> &[Endpoint] {
         match self {
             Self::Known(known) => known,
-            Self::Unknown { .. } => &[],
+            Self::Unknown { .. } | Self::LeftToNode { .. } => &[],
         }
     }
 }
@@ -78,7 +119,7 @@ impl DerefMut for Endpoints {
     fn deref_mut(&mut self) -> &mut [Endpoint] {
         match self {
             Self::Known(known) => known,
-            Self::Unknown { .. } => &mut [],
+            Self::Unknown { .. } | Self::LeftToNode { .. } => &mut [],
         }
     }
 }

@@ -21,7 +21,7 @@ pub use budgets::{Budget, Refusals, Refused};
 pub use cors::{Cors, CorsList, CorsOrigins, HostPattern, OriginPattern};
 pub use demand::Demand;
 pub use dns::{Dns, DnsMode, TtlBounds};
-pub use endpoint::{Endpoint, EndpointState, Endpoints};
+pub use endpoint::{Endpoint, EndpointState, Endpoints, Family};
 pub use health_check::{HealthCheck, Probe};
 pub use origin::Origins;
 pub use pattern::{Pattern, PatternError, PatternShare};

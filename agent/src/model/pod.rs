@@ -32,9 +32,35 @@ pub struct Pod {
     pub addresses: PodAddresses,
     /// Ports on which calls to this pod pass the engine, in ascending order, each once.
     pub inbound: Vec<InboundPort>,
+    /// It is being deleted: its callers are to go elsewhere while its network is still there.
+    pub is_ending: bool,
     /// Since when there is a pod that is to be enrolled like this, where somebody watched it come. Enrolment is
     /// timed from here.
     pub since: Option<Instant>,
+}
+
+impl Pod {
+    /// Whether it is the same pod, to be enrolled in the same way: a pod's addresses and its end are followed while it is
+    /// enrolled.
+    pub fn is_enrolled_as(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            workload,
+            netns,
+            addresses: _,
+            inbound,
+            is_ending: _,
+            since,
+        } = self;
+        (name, workload, netns, inbound, since)
+            == (
+                &other.name,
+                &other.workload,
+                &other.netns,
+                &other.inbound,
+                &other.since,
+            )
+    }
 }
 
 /// Which addresses are a pod's.

@@ -55,12 +55,13 @@ pub(super) async fn handshake(
 }
 
 /// Runs a connection to its end. With `keepalive` it is asked for a sign of life so often, and given up when none
-/// comes by the next time (RFC 9113 section 6.7).
+/// comes by the next time (RFC 9113 section 6.7). `look` is called whenever something may have come.
 pub(super) async fn drive(
     mut driver: Driver,
     mut peers: Peers<1>,
     window: &Window,
     keepalive: Option<Duration>,
+    look: impl Fn(),
 ) -> Result<(), String> {
     let pings = driver.ping_pong();
     let mut target = 0;
@@ -72,6 +73,7 @@ pub(super) async fn drive(
         }
         let driven = Pin::new(&mut driver).poll(cx).map_err(|error| error.to_string());
         peers.poll(cx);
+        look();
         driven
     });
     let (Some(every), Some(mut pings)) = (keepalive, pings) else {

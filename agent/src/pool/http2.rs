@@ -94,6 +94,19 @@ impl Connection {
         fits && apart
     }
 
+    /// Whether the endpoint has just said that it takes no more requests here.
+    fn has_been_left(&self) -> bool {
+        if self.state.get() == State::Gone {
+            return false;
+        }
+        let ready = (self.sender.borrow_mut()).poll_ready(&mut Context::from_waker(Waker::noop()));
+        let left = matches!(ready, Poll::Ready(Err(_)));
+        if left {
+            self.state.set(State::Gone);
+        }
+        left
+    }
+
     pub(super) fn worth_keeping(&self, now: Instant) -> bool {
         let idle = self.company.borrow().active() == 0
             && idle_too_long(self.idle_since.get(), self.idle_timeout, now);
@@ -251,9 +264,11 @@ impl<B: RequestBody> Pool<B> {
         *self.connecting.borrow_mut() = Some(connecting.clone());
         let (pool, settings, scope) = (self.clone(), opening.settings.clone(), opening.scope.clone());
         let dial_as = opening.dial_as;
+        // Whoever calls a pod by its own address is told what becomes of this connection.
+        let left = matches!(opening.caller, Caller::Host(_)).then(|| self.left.clone());
         let this = connecting.clone();
         self.share.spawn(async move {
-            let result = pool.connect_http2(dial_as, &settings, &scope, held).await;
+            let result = pool.connect_http2(dial_as, &settings, &scope, held, left).await;
             *pool.connecting.borrow_mut() = None;
             let result = result.map(|connection| pool.http2.borrow_mut().push(connection));
             let _ = this.result.set(result);
@@ -268,6 +283,7 @@ impl<B: RequestBody> Pool<B> {
         settings: &ConnectionPool,
         scope: &Rc<Scope>,
         held: Option<Held>,
+        left: Option<Rc<Notify>>,
     ) -> Result<Rc<Connection>, ConnectError> {
         let paid = Paid::new(
             &self.share,
@@ -307,11 +323,20 @@ impl<B: RequestBody> Pool<B> {
         );
         self.share.spawn(async move {
             let _open = open;
-            if let Err(error) = drive(driver, peers, &window, keepalive).await {
+            let look = || {
+                if let Some(left) = &left
+                    && let Some(connection) = weak.upgrade()
+                    && connection.has_been_left()
+                {
+                    left.notify_waiters();
+                }
+            };
+            if let Err(error) = drive(driver, peers, &window, keepalive, look).await {
                 tracing::debug!(%endpoint, error, "upstream connection ended");
             }
             if let Some(connection) = weak.upgrade() {
                 connection.state.set(State::Gone);
+                left.iter().for_each(|left| left.notify_waiters());
             }
         });
         Ok(connection)

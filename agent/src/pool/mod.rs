@@ -115,6 +115,8 @@ pub struct Pool<B> {
     http2: RefCell<Vec<Rc<http2::Connection>>>,
     connecting: RefCell<Option<Rc<http2::Connecting>>>,
     room: Rc<Room>,
+    /// The endpoint has ended a connection of HTTP/2, or said GOAWAY on it.
+    left: Rc<Notify>,
 }
 
 /// How many connections there are, and who waits for one to become free.
@@ -205,7 +207,13 @@ impl<B: RequestBody> Pool<B> {
             http2: RefCell::default(),
             connecting: RefCell::default(),
             room: Rc::default(),
+            left: Rc::default(),
         }
+    }
+
+    /// Returns when the endpoint takes no more requests on one of the connections over which those of [`Caller::Host`] go.
+    pub async fn left(&self) {
+        self.left.notified().await;
     }
 
     pub fn endpoint(&self) -> SocketAddr {

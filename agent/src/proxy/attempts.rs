@@ -387,9 +387,9 @@ impl Attempts<'_> {
     }
 
     fn error(&self) -> LocalError {
-        let service = self.inlet.service();
+        let (service, known) = (self.inlet.service(), &self.plan.upstream.port.endpoints);
         match &self.last {
-            Some((endpoint, failed)) => failed.told(service, endpoint.address()),
+            Some((endpoint, failed)) => failed.told(service, endpoint.address(), known),
             None => LocalError::NoEndpoint { service },
         }
     }

@@ -5,13 +5,18 @@ use std::rc::Rc;
 use tokio::time::{Instant, timeout_at};
 
 use super::{view::Upstream, worker::Worker};
-use crate::record::Source;
+use crate::{model::Family, record::Source};
 
 /// `upstream` when it is known who answers for it: at once where it is, else when discovery has found out. When that
 /// takes longer than a caller should wait it is `upstream` all the same, which then stands for the service's own
 /// address: whoever serves that without the mesh decides. Only the first to ask waits, and those that come meanwhile;
 /// nobody does when discovery has no hope of finding out.
-pub(super) async fn known(worker: &Worker, source: &Source, upstream: Rc<Upstream>) -> Rc<Upstream> {
+pub(super) async fn known(
+    worker: &Worker,
+    source: &Source,
+    family: Option<Family>,
+    upstream: Rc<Upstream>,
+) -> Rc<Upstream> {
     if upstream.port.endpoints.is_known() {
         return upstream;
     }
@@ -31,7 +36,7 @@ pub(super) async fn known(worker: &Worker, source: &Source, upstream: Rc<Upstrea
         let found = {
             let mut rng = worker.rng.borrow_mut();
             worker.view.follow(&mut rng);
-            worker.view.upstream(source, &newest.port.name, &mut rng)
+            worker.view.upstream(source, &newest.port.name, family, &mut rng)
         };
         match found {
             Some(found) if found.port.endpoints.is_known() => return found,

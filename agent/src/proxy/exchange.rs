@@ -3,7 +3,7 @@
 use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header, request, response};
 use http_body_util::BodyExt as _;
 
 use super::{
@@ -36,9 +36,12 @@ struct Refused {
 /// Answers one request, with an endpoint's response or with an error of the engine's own. Dropped, the request is
 /// cancelled at the endpoint.
 pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Response<ResponseBody> {
-    answer(inlet, request)
-        .await
-        .unwrap_or_else(|refused| refuse(inlet, refused))
+    answer(inlet, request).await.unwrap_or_else(|refused| {
+        if inlet.is_inbound() && matches!(refused.error, LocalError::ConnectFailed { .. }) {
+            inlet.farewell.say();
+        }
+        refuse(inlet, refused)
+    })
 }
 
 /// The same for a stream of HTTP/2, which may also be reset.
@@ -51,6 +54,7 @@ pub(super) async fn exchange_of_stream(
 ) -> Result<Response<ResponseBody>, h2::Reason> {
     answer(inlet, request).await.or_else(|refused| {
         if inlet.is_inbound() && matches!(refused.error, LocalError::ConnectFailed { .. }) {
+            inlet.farewell.say();
             let Refused {
                 mut exchange, error, ..
             } = refused;
@@ -106,7 +110,12 @@ async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<Re
         x.endpoints_unknown();
     }
     match send(inlet, &plan, &mut x, head, &body).await {
-        Ok((answer, permit)) => Ok(answered(&plan, x, body, answer, permit)),
+        Ok((answer, permit)) => {
+            if inlet.is_inbound() && is_last(&answer.head) {
+                inlet.farewell.say();
+            }
+            Ok(answered(&plan, x, body, answer, permit))
+        }
         Err(error) => Err(Refused {
             exchange: x,
             body,
@@ -171,6 +180,15 @@ fn answered(
         permit: Some(permit),
     };
     Response::from_parts(head, ResponseBody::new(first, response, Box::new(running)))
+}
+
+/// Whether an endpoint ends its connection of HTTP/1.1 after this answer (RFC 9112 section 9.6).
+fn is_last(head: &response::Parts) -> bool {
+    let names = head.headers.get_all(header::CONNECTION).iter();
+    names
+        .filter_map(|names| names.to_str().ok())
+        .flat_map(|names| names.split(','))
+        .any(|name| name.trim().eq_ignore_ascii_case("close"))
 }
 
 /// The route's own answer.

@@ -7,6 +7,7 @@ use http_body::Body as _;
 
 use super::pump::Pump;
 use crate::{
+    model::Endpoints,
     pool::{ConnectError, Http1, Http2, Opening, Pool, SMALL_UPLOAD, Uploading},
     respond::{Body, BodyError, LocalError, Via, is_grpc},
     retry::{AttemptBody, Failure, Sent},
@@ -67,10 +68,14 @@ impl Failed {
         Self::new(failure, error)
     }
 
-    /// What the caller is told when there is no other attempt.
-    pub(super) fn told(&self, service: String, endpoint: SocketAddr) -> LocalError {
+    /// What the caller is told when there is no other attempt at one of the `known` endpoints.
+    pub(super) fn told(&self, service: String, endpoint: SocketAddr, known: &Endpoints) -> LocalError {
         let reason = self.reason.clone();
         match self.failure {
+            // The node was asked who answers, and nobody does.
+            Failure::Connect if matches!(known, Endpoints::LeftToNode { .. }) => {
+                LocalError::NoEndpoint { service }
+            }
             Failure::Connect | Failure::Overflow => LocalError::ConnectFailed {
                 service,
                 endpoint,

@@ -9,18 +9,20 @@ use std::{
 
 use super::{
     awaited,
+    farewell::Farewell,
     guards::Guards,
     local_pod::LocalPod,
     local_ports::{Bounded, called},
-    view::Upstream,
+    view::{Towards, Upstream},
     worker::Worker,
 };
 use crate::{
     accept::Place,
     balance::{self, EndpointLoad},
-    model::{Endpoint, InboundPort, Policy, Protocol, ServiceName, ServicePort, ServicePortName},
-    pool::{Caller, DialAs},
+    model::{Endpoint, Family, InboundPort, Policy, Protocol, ServiceName, ServicePort, ServicePortName},
+    pool::{Caller, DialAs, Pool},
     record::{Direction, Line, OpenConnection, PodConnection, ScopeKey, Source},
+    retry::AttemptBody,
     route::Table,
     share::Peer,
     snapshot::{Destination, Target},
@@ -38,8 +40,13 @@ pub(super) struct Inlet {
     /// Whom endpoints see.
     pub(super) dial_as: DialAs,
     aim: Aim,
+    /// The caller is to go elsewhere.
+    pub(super) farewell: Farewell,
+    /// Connections to the pod's own application, for those who call that.
+    application: Option<Rc<Pool<AttemptBody>>>,
     /// The upstream found last, with the view's version.
     found: RefCell<(u64, Option<Rc<Upstream>>)>,
+    former: RefCell<Option<Rc<EndpointLoad>>>,
     _open: OpenConnection,
     _of_pod: PodConnection,
     _accepted: Accepted,
@@ -171,6 +178,15 @@ impl Inlet {
             }
             Opener::Peer(peer) => (Caller::Host(peer.ip()), DialAs::Caller(peer)),
         };
+        let application = match &aim {
+            Aim::Address(upstream) if key.direction == Direction::Inbound => upstream
+                .port
+                .endpoints
+                .iter()
+                .next()
+                .map(|it| pod.pools.pool(it.address, dial_as)),
+            _ => None,
+        };
         let scope = worker.recorder.counters.scope(pod.series(key));
         Rc::new(Self {
             worker: worker.clone(),
@@ -179,7 +195,10 @@ impl Inlet {
             sharer,
             dial_as,
             aim,
+            farewell: Farewell::default(),
+            application,
             found: RefCell::new((u64::MAX, None)),
+            former: RefCell::default(),
             _open: scope.connection(),
             _of_pod: pod.counters.connection(),
             _accepted: accepted,
@@ -205,7 +224,13 @@ impl Inlet {
         let version = self.worker.view.follow(&mut rng);
         let mut found = self.found.borrow_mut();
         if found.0 != version {
-            *found = (version, self.worker.view.upstream(self.source(), name, &mut rng));
+            let newest = self
+                .worker
+                .view
+                .upstream(self.source(), name, self.family(), &mut rng);
+            // Whoever has dialled an endpoint stays with it, whatever becomes of the service.
+            let kept = || found.1.clone().filter(|_| matches!(self.aim, Aim::Endpoint(..)));
+            *found = (version, newest.or_else(kept));
         }
         found.1.clone()
     }
@@ -220,19 +245,50 @@ impl Inlet {
 
     /// `upstream` when it is known who answers for it, or when that has taken too long.
     pub(super) async fn known(&self, upstream: Rc<Upstream>) -> Rc<Upstream> {
-        awaited::known(&self.worker, self.source(), upstream).await
+        awaited::known(&self.worker, self.source(), self.family(), upstream).await
+    }
+
+    /// Of the address that was dialled.
+    fn family(&self) -> Option<Family> {
+        match self.opener {
+            Opener::Pod(to, _) => Some(Family::of(to)),
+            Opener::Peer(_) => None,
+        }
     }
 
     /// Another service port that a route names.
     pub(super) fn backend(&self, name: &ServicePortName) -> Option<Rc<Upstream>> {
-        self.worker
-            .view
-            .upstream(self.source(), name, &mut self.worker.rng.borrow_mut())
+        self.worker.view.upstream(
+            self.source(),
+            name,
+            self.family(),
+            &mut self.worker.rng.borrow_mut(),
+        )
     }
 
     /// Whether the one endpoint is the pod's own application.
     pub(super) fn is_inbound(&self) -> bool {
         self.line.scope.key().direction == Direction::Inbound
+    }
+
+    /// Returns when the caller is to be told to open another connection, which goes elsewhere.
+    pub(super) async fn to_leave(&self) {
+        let drain = match self.application {
+            Some(_) => &self.pod.inbound_drain,
+            None => &self.pod.drain,
+        };
+        let left = async {
+            match &self.application {
+                Some(application) => application.left().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = drain.signaled() => {}
+            () = self.farewell.said() => {}
+            () = left => {}
+        }
+        self.farewell.say();
     }
 
     fn source(&self) -> &Source {
@@ -248,12 +304,21 @@ impl Inlet {
         tried: &[SocketAddr],
     ) -> Option<Rc<EndpointLoad>> {
         match &self.aim {
-            Aim::Endpoint(_, address) if tried.is_empty() => upstream.endpoint(*address).cloned(),
+            Aim::Endpoint(_, address) if tried.is_empty() => {
+                let known = upstream.endpoint(*address).cloned();
+                known.or_else(|| Some(self.former(upstream, *address)))
+            }
             Aim::Endpoint(..) => None,
             Aim::Service(_) | Aim::Address(_) => {
                 upstream.choose(key, tried, &mut self.worker.rng.borrow_mut())
             }
         }
+    }
+
+    /// The endpoint that was dialled, which the service does not have any more.
+    fn former(&self, upstream: &Upstream, address: SocketAddr) -> Rc<EndpointLoad> {
+        let mut former = self.former.borrow_mut();
+        former.get_or_insert_with(|| upstream.former(address)).clone()
     }
 
     /// What bounds calls to an endpoint that is a pod of this node. Calls from outside have met it when they were
@@ -292,7 +357,7 @@ fn unseen(worker: &Worker, name: ServicePortName, address: SocketAddr) -> Rc<Ups
         None,
         guards,
         None,
-        None,
+        Towards::default(),
         &(),
         &mut worker.rng.borrow_mut(),
     )

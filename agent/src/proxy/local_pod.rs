@@ -54,13 +54,16 @@ pub(super) struct LocalPod {
     pub(super) counters: PodCounters,
     /// Signals that connections are to be finished.
     pub(super) drain: drain::Watch,
+    /// The same for those that others have opened.
+    pub(super) inbound_drain: drain::Watch,
     inbound: Vec<(InboundPort, Arc<Guards>)>,
 }
 
 impl LocalPod {
-    /// With the trigger of its drain.
-    pub(super) fn new(worker: &Worker, enrolled: &EnrolledPod) -> (Rc<Self>, drain::Trigger) {
-        let (trigger, drain) = drain::channel();
+    /// With the triggers of its drains.
+    pub(super) fn new(worker: &Worker, enrolled: &EnrolledPod) -> (Rc<Self>, Triggers) {
+        let (all, drain) = drain::channel();
+        let (of_inbound, inbound_drain) = drain::channel();
         let (id, pod) = (enrolled.id, enrolled.pod.clone());
         let guarded = |port: &InboundPort| {
             let registry = worker.view.registry();
@@ -80,10 +83,15 @@ impl LocalPod {
             series: RefCell::default(),
             counters: worker.recorder.counters.pod(id),
             drain,
+            inbound_drain,
             inbound,
             pod,
         };
-        (Rc::new(local), trigger)
+        let triggers = Triggers {
+            all,
+            inbound: of_inbound,
+        };
+        (Rc::new(local), triggers)
     }
 
     /// The inbound port, and what bounds calls to it.
@@ -116,6 +124,20 @@ impl Drop for LocalPod {
     }
 }
 
+/// Of one pod's connections.
+#[derive(Debug)]
+pub(super) struct Triggers {
+    all: drain::Trigger,
+    inbound: drain::Trigger,
+}
+
+impl Triggers {
+    fn signal(&self) {
+        self.inbound.signal();
+        self.all.signal();
+    }
+}
+
 /// The enrolments of one worker that have not ended.
 #[derive(Debug, Default)]
 pub(super) struct LocalPods(RefCell<HashMap<EnrolmentId, Entry>>);
@@ -127,7 +149,7 @@ struct Entry {
     /// Those that accept. Each holds the pod, which goes with them when it has no connection.
     accepting: Vec<Task>,
     /// `None` once the drain has begun.
-    trigger: Option<drain::Trigger>,
+    triggers: Option<Triggers>,
 }
 
 impl LocalPods {
@@ -135,12 +157,12 @@ impl LocalPods {
     pub(super) fn enrol(&self, worker: &Rc<Worker>, mut enrolled: EnrolledPod) -> io::Result<()> {
         let outbound = registered(&mut enrolled.outbound)?;
         let inbound = registered(&mut enrolled.inbound)?;
-        let (pod, trigger) = LocalPod::new(worker, &enrolled);
+        let (pod, triggers) = LocalPod::new(worker, &enrolled);
         let mut entry = Entry {
             pod: Rc::downgrade(&pod),
             share: pod.share.clone(),
             accepting: Vec::new(),
-            trigger: Some(trigger),
+            triggers: Some(triggers),
         };
         worker.local_ports.enrol(pod.id, &enrolled.addresses, pod.ports());
         for listener in outbound {
@@ -163,8 +185,20 @@ impl LocalPods {
                 }
             }));
         }
+        if enrolled.pod.is_ending {
+            entry.drain_inbound();
+        }
         self.0.borrow_mut().insert(enrolled.id, entry);
         Ok(())
+    }
+
+    /// The pod is being deleted: its callers are told to go elsewhere, while it finishes what they have asked for.
+    pub(super) fn drain_inbound(&self, id: EnrolmentId) {
+        let mut entries = self.0.borrow_mut();
+        let same = entries
+            .iter_mut()
+            .filter(|(of, _)| of.netns_cookie == id.netns_cookie && of.generation <= id.generation);
+        same.for_each(|(_, entry)| entry.drain_inbound());
     }
 
     /// `None` when it has ended.
@@ -191,7 +225,7 @@ impl LocalPods {
     /// The agent ends: connections in hand are finished, and no more are taken.
     pub(super) async fn drain(&self) {
         for entry in self.0.borrow().values() {
-            entry.trigger.iter().for_each(drain::Trigger::signal);
+            entry.triggers.iter().for_each(Triggers::signal);
         }
         tokio::time::sleep(LINGER).await;
         for entry in self.0.borrow_mut().values_mut() {
@@ -210,8 +244,8 @@ impl LocalPods {
 impl Entry {
     /// Lets connections be finished, for ever without a `limit`.
     fn drain(&mut self, limit: Option<Duration>) {
-        if let Some(trigger) = &self.trigger {
-            trigger.signal();
+        if let Some(triggers) = &self.triggers {
+            triggers.signal();
         }
         let accepting = std::mem::take(&mut self.accepting);
         tokio::task::spawn_local(async move {
@@ -219,14 +253,20 @@ impl Entry {
             accepting.into_iter().for_each(Task::end);
         });
         if let Some(limit) = limit {
-            let (trigger, share) = (self.trigger.take(), self.share.clone());
+            let (triggers, share) = (self.triggers.take(), self.share.clone());
             tokio::task::spawn_local(async move {
-                match trigger {
-                    Some(trigger) => drop(trigger.drain(limit.max(LINGER)).await),
+                match triggers {
+                    Some(triggers) => drop(triggers.all.drain(limit.max(LINGER)).await),
                     None => tokio::time::sleep(limit).await,
                 }
                 share.end();
             });
+        }
+    }
+
+    fn drain_inbound(&self) {
+        if let Some(triggers) = &self.triggers {
+            triggers.inbound.signal();
         }
     }
 

@@ -150,6 +150,7 @@ mod tests {
             netns: "/n".into(),
             addresses: PodAddresses::default(),
             since: None,
+            is_ending: false,
             inbound: vec![InboundPort {
                 port: 80,
                 protocol: Protocol::Http,

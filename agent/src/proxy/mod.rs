@@ -14,6 +14,7 @@ mod hash_tables;
 mod own_addresses;
 mod local_ports;
 mod view;
+mod farewell;
 mod inlet;
 mod awaited;
 mod connection;

@@ -1,8 +1,8 @@
 //! A caller's HTTP/1.1 connection, and what becomes of it when it switches protocols.
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, rc::Rc, task::Poll};
+use std::{convert::Infallible, future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
 
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
@@ -24,6 +24,8 @@ use crate::{
 /// What a connection may hold in bytes of what it reads, and of what it writes. A head that is larger is refused with
 /// 431.
 const MAX_BUFFER: u64 = 64 * 1024;
+/// How long a caller that is to go elsewhere has for one more request.
+const LAST_CALL: Duration = Duration::from_millis(500);
 /// hyper takes no less.
 const MIN_BUFFER: u64 = 8 * 1024;
 
@@ -36,7 +38,6 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
         return;
     };
     let buffer = usize::try_from(memory.amount() / 2).unwrap_or(usize::MAX);
-    let drain = inlet.pod.drain.clone();
     let (caller, limits) = (inlet.clone(), inlet.worker.limits);
     let pulse = stream.pulse().clone();
     let answering = Rc::new(Answering::new(pulse.clone()));
@@ -59,7 +60,12 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );
-    let mut draining = pin!(drain.signaled());
+    let mut leaving = pin!(async {
+        caller.to_leave().await;
+        // A caller that is at work takes it from its next answer. To close under one that sends just now would lose
+        // its request.
+        tokio::time::sleep(LAST_CALL).await;
+    });
     let mut told = false;
     loop {
         let step = poll_fn(|cx| match connection.as_mut().poll(cx) {
@@ -78,7 +84,7 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
                 }
                 Step::Event(event) => event,
             },
-            () = &mut draining, if !told => {
+            () = &mut leaving, if !told => {
                 connection.as_mut().graceful_shutdown();
                 told = true;
                 continue;
@@ -126,6 +132,11 @@ async fn answer(
     {
         answering.upgrade();
         join(&inlet, caller, hyper::upgrade::on(&mut response));
+    } else if inlet.farewell.is_said() {
+        // hyper ends the connection after it.
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| Answer::new(body, underway)))
 }

@@ -60,7 +60,6 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
         .max_concurrent_reset_streams(MAX_RESET_STREAMS)
         .reset_stream_duration(REMEMBERED_FOR)
         .data_frame_budget(SMALL_FRAMES);
-    let drain = inlet.pod.drain.clone();
     let limits = inlet.worker.limits;
     let stream = Framed::new(stream);
     let reading = stream.reading();
@@ -73,7 +72,8 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
         }
         Err(_) => return inlet.line.scope.timed_out(TimeLimit::Head),
     };
-    let mut draining = pin!(drain.signaled());
+    let leaver = inlet.clone();
+    let mut leaving = pin!(leaver.to_leave());
     let mut told = false;
     loop {
         let step = poll_fn(|cx| match connection.poll_accept(cx) {
@@ -81,13 +81,15 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
             Poll::Pending => vigil.poll(situation(&inlet, &reading), cx).map(Step::Event),
         });
         let step = tokio::select! {
-            step = step => step,
-            // Finishes what is open and takes nothing new (RFC 9113 section 6.8).
-            () = &mut draining, if !told => {
+            biased;
+            // Finishes what is open and takes nothing new (RFC 9113 section 6.8). Said before a stream is refused for the
+            // same reason, so that the caller does not ask for it again here.
+            () = &mut leaving, if !told => {
                 connection.graceful_shutdown();
                 told = true;
                 continue;
             }
+            step = step => step,
         };
         let accepted = match step {
             Step::Accepted(accepted) => accepted,

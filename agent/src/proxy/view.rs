@@ -13,7 +13,7 @@ use tokio::{sync::watch, time::Instant};
 use super::guards::{Guards, Registry};
 use crate::{
     balance::{Balancer, Breaker, EndpointLoad, InFlight, TableMaker},
-    model::{Endpoint, Endpoints, ServicePort, ServicePortName},
+    model::{Endpoint, Endpoints, Family, ServicePort, ServicePortName},
     pool::{Bounds, Held, Unbounded},
     record::Source,
     route::Table,
@@ -42,16 +42,17 @@ pub(super) struct Upstream {
 
 impl Upstream {
     /// `before`, if it is given, is the same port before a change: its balancer goes on, and so do the loads of the
-    /// endpoints that stay. `zone` is the node's.
+    /// endpoints that stay.
     pub(super) fn new(
         port: Arc<ServicePort>,
         table: Option<Arc<Table>>,
         guards: Arc<Guards>,
         before: Option<&Upstream>,
-        zone: Option<&Arc<str>>,
+        towards: Towards<'_>,
         tables: &dyn TableMaker,
         rng: &mut fastrand::Rng,
     ) -> Rc<Self> {
+        let Towards { zone, family } = towards;
         let now = Instant::now().into_std();
         let known: HashMap<SocketAddr, &Rc<EndpointLoad>> = before
             .iter()
@@ -59,17 +60,14 @@ impl Upstream {
             .map(|e| (e.address(), e))
             .collect();
         let most = port.policy.circuit_breaking.max_requests_per_endpoint;
-        let instead = match &port.endpoints {
-            Endpoints::Known(_) => None,
-            Endpoints::Unknown { instead } => instead.map(Endpoint::new),
-        };
-        let endpoints: Vec<_> = (port.endpoints.iter().chain(&instead))
-            .map(|endpoint| match known.get(&endpoint.address) {
+        let endpoints: Vec<_> = reached(&port.endpoints, family)
+            .into_iter()
+            .map(|(known_as, endpoint)| match known.get(&endpoint.address) {
                 Some(load) => {
-                    load.follow(endpoint, most, now);
+                    load.follow(&endpoint, most, now);
                     Rc::clone(load)
                 }
-                None => EndpointLoad::new(endpoint, guards.outliers.host(endpoint.address), most, now),
+                None => EndpointLoad::new(&endpoint, guards.outliers.host(known_as), most, now),
             })
             .collect();
         let settings = &port.policy.load_balancer;
@@ -106,7 +104,7 @@ impl Upstream {
 
     /// An inbound port. Its connections are bounded where they are accepted.
     pub(super) fn inbound(port: Arc<ServicePort>, guards: Arc<Guards>, rng: &mut fastrand::Rng) -> Rc<Self> {
-        let mut this = Self::new(port, None, guards, None, None, &(), rng);
+        let mut this = Self::new(port, None, guards, None, Towards::default(), &(), rng);
         if let Some(this) = Rc::get_mut(&mut this) {
             this.bounds = Rc::new(Unbounded);
         }
@@ -142,6 +140,13 @@ impl Upstream {
             .choose(key, tried, share::now().into_std(), rng)
     }
 
+    /// One that the service no longer has, for a caller that has dialled it.
+    pub(super) fn former(&self, address: SocketAddr) -> Rc<EndpointLoad> {
+        let most = self.port.policy.circuit_breaking.max_requests_per_endpoint;
+        let host = self.guards.outliers.host(address);
+        EndpointLoad::new(&Endpoint::new(address), host, most, Instant::now().into_std())
+    }
+
     /// The load of the endpoint at `address`.
     pub(super) fn endpoint(&self, address: SocketAddr) -> Option<&Rc<EndpointLoad>> {
         self.endpoints.iter().find(|e| e.address() == address)
@@ -171,6 +176,39 @@ impl Upstream {
     }
 }
 
+/// From where and by which family endpoints are reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Towards<'z> {
+    /// The node's.
+    pub(super) zone: Option<&'z Arc<str>>,
+    /// That of the address which was dialled; `None` where all endpoints are of one.
+    pub(super) family: Option<Family>,
+}
+
+/// Who answers, each with the address by which it is known: those that can be reached by the family that was dialled, as
+/// without the mesh, or all where there is none of it. Where nobody is known it is the service's own address.
+fn reached(endpoints: &Endpoints, family: Option<Family>) -> Vec<(SocketAddr, Endpoint)> {
+    let all = || endpoints.iter().chain(endpoints.instead());
+    let of_family = all().filter_map(|endpoint| {
+        let address = match family {
+            Some(family) => endpoint.address_in(family)?,
+            None => endpoint.address,
+        };
+        let reached = Endpoint {
+            address,
+            ..endpoint.clone()
+        };
+        Some((endpoint.address, reached))
+    });
+    let of_family: Vec<_> = of_family.collect();
+    match of_family.is_empty() {
+        false => of_family,
+        true => all()
+            .map(|endpoint| (endpoint.address, endpoint.clone()))
+            .collect(),
+    }
+}
+
 /// No endpoint takes the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoPlace;
@@ -197,8 +235,10 @@ pub(super) struct View {
     seen: RefCell<Arc<Snapshot>>,
     /// Counts up whenever `upstreams` may have changed.
     version: Cell<u64>,
-    upstreams: RefCell<HashMap<(Source, ServicePortName), Rc<Upstream>>>,
+    upstreams: RefCell<HashMap<Key, Rc<Upstream>>>,
 }
+
+type Key = (Source, ServicePortName, Option<Family>);
 
 impl View {
     pub(super) fn new(published: watch::Receiver<Arc<Snapshot>>, registry: Registry) -> Self {
@@ -225,14 +265,18 @@ impl View {
         let same_zone = self.seen.borrow().zone.as_ref() == zone;
         self.upstreams
             .borrow_mut()
-            .retain(|(source, name), upstream| match newest.ports.get(name) {
+            .retain(|(source, name, family), upstream| match newest.ports.get(name) {
                 Some(port) if same_zone && Arc::ptr_eq(port, &upstream.port) => true,
                 Some(port) => {
                     let table = newest.table(name, &source.namespace);
                     let guards = upstream.guards.clone();
                     let tables = self.registry.tables().of(&name.service.namespace);
+                    let towards = Towards {
+                        zone,
+                        family: *family,
+                    };
                     *upstream =
-                        Upstream::new(port.clone(), table, guards, Some(upstream), zone, &tables, rng);
+                        Upstream::new(port.clone(), table, guards, Some(upstream), towards, &tables, rng);
                     true
                 }
                 None => false,
@@ -250,7 +294,7 @@ impl View {
     pub(super) fn forget(&self, is_there: impl Fn(&Source) -> bool) {
         self.upstreams
             .borrow_mut()
-            .retain(|(source, _), upstream| Rc::strong_count(upstream) > 1 || is_there(source));
+            .retain(|(source, ..), upstream| Rc::strong_count(upstream) > 1 || is_there(source));
     }
 
     /// To wait for the next version by.
@@ -262,7 +306,7 @@ impl View {
     pub(super) fn take_used(&self) -> Vec<(Arc<str>, ServicePortName)> {
         let upstreams = self.upstreams.borrow();
         let used = upstreams.iter().filter(|(_, upstream)| upstream.used.take());
-        used.map(|((source, name), _)| (source.namespace.clone(), name.clone()))
+        used.map(|((source, name, _), _)| (source.namespace.clone(), name.clone()))
             .collect()
     }
 
@@ -270,14 +314,15 @@ impl View {
         &self.registry
     }
 
-    /// The service port `name` as `source` sees it; `None` when there is none.
+    /// The service port `name` as `source` sees it that has dialled an address of `family`; `None` when there is none.
     pub(super) fn upstream(
         &self,
         source: &Source,
         name: &ServicePortName,
+        family: Option<Family>,
         rng: &mut fastrand::Rng,
     ) -> Option<Rc<Upstream>> {
-        let key = (source.clone(), name.clone());
+        let key = (source.clone(), name.clone(), family);
         if let Some(known) = self.upstreams.borrow().get(&key) {
             return Some(known.clone());
         }
@@ -291,7 +336,11 @@ impl View {
         };
         let guards = self.registry.outbound(source.clone(), &port);
         let tables = self.registry.tables().of(&name.service.namespace);
-        let upstream = Upstream::new(port, table, guards, None, zone.as_ref(), &tables, rng);
+        let towards = Towards {
+            zone: zone.as_ref(),
+            family,
+        };
+        let upstream = Upstream::new(port, table, guards, None, towards, &tables, rng);
         self.upstreams.borrow_mut().insert(key, upstream.clone());
         Some(upstream)
     }
@@ -365,7 +414,7 @@ mod tests {
 
         fn upstream(&mut self) -> Rc<Upstream> {
             self.view
-                .upstream(&caller("web"), &name(), &mut self.rng)
+                .upstream(&caller("web"), &name(), None, &mut self.rng)
                 .unwrap()
         }
 

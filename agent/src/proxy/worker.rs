@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -77,6 +77,8 @@ pub enum Command {
     Enrol(EnrolledPod),
     /// The pod's own addresses are these now.
     Addresses(EnrolmentId, Arc<[IpAddr]>),
+    /// The pod is being deleted.
+    Ending(EnrolmentId),
     Withdraw(EnrolmentId, Ending),
 }
 
@@ -98,6 +100,8 @@ pub struct EnrolledPod {
 pub struct Progress {
     since: Instant,
     millis: Arc<AtomicU64>,
+    /// The kernel's number of the thread; 0 until it runs.
+    task: Arc<AtomicU32>,
     ability: Ability,
 }
 
@@ -106,6 +110,7 @@ impl Progress {
         Self {
             since: now,
             millis: Arc::default(),
+            task: Arc::default(),
             ability: Ability::new(now),
         }
     }
@@ -113,6 +118,16 @@ impl Progress {
     /// For how long the worker has not been able to accept connections.
     pub fn cannot_accept_for(&self, now: Instant) -> Option<Duration> {
         self.ability.lost_for(now)
+    }
+
+    /// The kernel's number of the worker's thread, once that runs.
+    pub fn task(&self) -> Option<u32> {
+        Some(self.task.load(Relaxed)).filter(|task| *task != 0)
+    }
+
+    /// The worker runs on this thread, which has this number.
+    pub fn runs_as(&self, task: u32) {
+        self.task.store(task, Relaxed);
     }
 
     fn made(&self) {
@@ -247,6 +262,7 @@ pub async fn run(setup: Setup) {
                     worker.local_ports.enrol(id, &addresses, pod.ports());
                 }
             }
+            Some(Command::Ending(id)) => worker.pods.drain_inbound(id),
             Some(Command::Withdraw(id, ending)) => {
                 worker.local_ports.withdraw(id);
                 worker.pods.withdraw(id, ending, drain_timeout);

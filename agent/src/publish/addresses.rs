@@ -1,4 +1,4 @@
-//! The addresses of pods that are enrolled, as they come and go.
+//! What is followed of pods while they are enrolled: their addresses, and that they are being deleted.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -29,6 +29,19 @@ impl<W: Workers> Publisher<W> {
             (*addresses, *over_share) = (now.own, now.over_share);
         }
         true
+    }
+
+    /// Once an enrolled pod is being deleted, new callers reach its application itself, which takes them or refuses them, and
+    /// those that stand are told to go elsewhere.
+    pub(super) fn follow_ending(&mut self, slot: Slot, pod: &Pod) {
+        let Some(PodState::Enrolled { id, .. }) = self.states.get(&slot).filter(|_| pod.is_ending) else {
+            return;
+        };
+        if let Err(error) = self.kernel.unsteer(slot) {
+            tracing::error!(pod = %pod.name, %error, "new calls to a pod that is being deleted still pass the agent");
+        }
+        tracing::info!(pod = %pod.name, %slot, "the pod is being deleted: its callers are sent elsewhere");
+        self.workers.ending(*id);
     }
 
     pub(super) fn count_over_share(&self, pod: &PodName, over_share: usize) {

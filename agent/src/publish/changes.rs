@@ -21,8 +21,8 @@ pub(super) struct Changes {
     // --- here the workers get the view ---
     pub(super) redirect: Vec<(SocketAddr, DestinationId, String)>,
     pub(super) enrol: Vec<(Slot, Arc<Pod>)>,
-    /// Pods that stay as they are but for their addresses.
-    pub(super) addresses: Vec<(Slot, Arc<Pod>)>,
+    /// Pods that stay enrolled as they are: their addresses have changed, or they have begun to end.
+    pub(super) follow: Vec<(Slot, Arc<Pod>)>,
 }
 
 impl Changes {
@@ -58,7 +58,7 @@ impl Changes {
                 DiffItem::Update {
                     old: (_, old),
                     new: (slot, new),
-                } if differ_by_addresses(old, new) => changes.addresses.push((*slot, new.clone())),
+                } if new.is_enrolled_as(old) => changes.follow.push((*slot, new.clone())),
                 // A pod that changed, or another one in the same slot: its listeners are opened anew.
                 DiffItem::Update {
                     old: (_, old),
@@ -69,6 +69,8 @@ impl Changes {
                     changes.withdraw.push((*slot, ending));
                     changes.enrol.push((*slot, pod.clone()));
                 }
+                // Nothing of it runs any more.
+                DiffItem::Remove(slot, old) if old.is_ending => changes.withdraw.push((*slot, Ending::Gone)),
                 DiffItem::Remove(slot, _) => changes.withdraw.push((*slot, Ending::Drained)),
             }
         }
@@ -81,15 +83,6 @@ impl Changes {
             self.redirect.push((destination.address, id, label));
         }
     }
-}
-
-/// Are these the same pod, but for its addresses?
-fn differ_by_addresses(old: &Pod, new: &Pod) -> bool {
-    let old = Pod {
-        addresses: new.addresses.clone(),
-        ..old.clone()
-    };
-    old == *new
 }
 
 #[cfg(test)]
@@ -119,6 +112,7 @@ mod tests {
                 addresses: PodAddresses::default(),
                 since: None,
                 inbound: vec![],
+                is_ending: false,
             };
             (Slot::new(*slot).unwrap(), Arc::new(pod))
         });
@@ -163,24 +157,39 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_whose_addresses_change_is_not_enrolled_anew() {
+    fn a_pod_whose_addresses_change_or_that_ends_is_not_enrolled_anew() {
         let old = view(&[], &[(3, "a")]);
-        let mut new = old.clone();
         let slot = Slot::new(3).unwrap();
-        let pod = Pod {
+        let was = || Pod::clone(&old.pods[&slot]);
+        let moved = Pod {
             addresses: PodAddresses::Given(vec![[10, 0, 0, 1].into()]),
+            ..was()
+        };
+        let ending = Pod {
+            is_ending: true,
+            ..was()
+        };
+        for pod in [moved, ending] {
+            let mut new = old.clone();
+            new.pods.insert(slot, Arc::new(pod));
+            let changes = Changes::between(&old, &new);
+            let counts = (changes.withdraw.len(), changes.enrol.len(), changes.follow.len());
+            assert_eq!(counts, (0, 0, 1));
+        }
+    }
+
+    #[test]
+    fn a_pod_that_was_ending_is_gone_when_it_goes() {
+        let mut old = view(&[], &[(3, "a"), (4, "b")]);
+        let slot = Slot::new(3).unwrap();
+        let ending = Pod {
+            is_ending: true,
             ..Pod::clone(&old.pods[&slot])
         };
-        new.pods.insert(slot, Arc::new(pod));
-        let changes = Changes::between(&old, &new);
-        assert_eq!(
-            (
-                changes.withdraw.len(),
-                changes.enrol.len(),
-                changes.addresses.len()
-            ),
-            (0, 0, 1)
-        );
+        old.pods.insert(slot, Arc::new(ending));
+        let changes = Changes::between(&old, &view(&[], &[]));
+        let endings: Vec<_> = changes.withdraw.iter().map(|(_, ending)| *ending).collect();
+        assert_eq!(endings, [Ending::Gone, Ending::Drained]);
     }
 
     #[test]

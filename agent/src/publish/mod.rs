@@ -6,6 +6,7 @@ mod group;
 mod holds;
 mod leaving;
 mod times;
+mod workers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,11 +23,12 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior},
 };
+pub use workers::Workers;
 
 use crate::{
     drain,
-    intercept::{self, Addresses, Enrolled, Kernel},
-    model::{Ending, EnrolmentId, GroupId, Pod, PodName, PodState, PodStatus, Slot, Update},
+    intercept::{self, Addresses, Kernel},
+    model::{Ending, GroupId, Pod, PodName, PodState, PodStatus, Slot, Update},
     ready,
     snapshot::{Reducer, Snapshot},
 };
@@ -38,20 +40,6 @@ const SHORT_LOOK: Duration = Duration::from_millis(10);
 
 /// Batches of updates that become one view, at most.
 const AT_ONCE: usize = 16;
-
-/// The workers, as far as enrolment goes.
-pub trait Workers {
-    /// Each worker accepts connections of this pod from now on.
-    fn enrol(&self, slot: Slot, pod: &Arc<Pod>, enrolled: Enrolled);
-    /// The pod's own addresses are these now.
-    fn addresses(&self, id: EnrolmentId, own: &[IpAddr]);
-    /// Everything that was made for the enrolment, which had this slot, ends.
-    fn withdraw(&self, slot: Slot, id: EnrolmentId, ending: Ending);
-    /// One that was withdrawn ends otherwise than it was said then.
-    fn end(&self, id: EnrolmentId, ending: Ending);
-    /// Pods of which no connection can be taken, and has not been for longer than the kernel waits for a sign of life.
-    fn overloaded(&self) -> BTreeSet<Slot>;
-}
 
 /// What the windows see of the publisher's work.
 #[derive(Clone, Debug)]
@@ -226,8 +214,9 @@ impl<W: Workers> Publisher<W> {
         for (slot, pod) in changes.enrol {
             self.enrol(slot, &pod);
         }
-        for (slot, pod) in changes.addresses {
+        for (slot, pod) in changes.follow {
             self.follow_addresses(slot, &pod);
+            self.follow_ending(slot, &pod);
         }
         self.show_pods();
     }
@@ -269,6 +258,7 @@ impl<W: Workers> Publisher<W> {
             }
         };
         self.states.insert(slot, state);
+        self.follow_ending(slot, pod);
     }
 
     /// Sees to it that a pod is held or not, as `view` wants it.

@@ -16,7 +16,7 @@ use slots::Slots;
 
 use crate::{
     model::{
-        DestinationId, EndpointState, GroupId, Pod, PodName, Service, ServiceName, ServicePort,
+        DestinationId, Endpoint, EndpointState, GroupId, Pod, PodName, Service, ServiceName, ServicePort,
         ServicePortName, Slot, Update,
     },
     route::{self, Table, Tables},
@@ -276,8 +276,8 @@ impl Reducer {
 fn addresses(service: &Service) -> BTreeMap<SocketAddr, Target> {
     let mut all = BTreeMap::new();
     for port in &service.ports {
-        for endpoint in &port.endpoints {
-            all.entry(endpoint.address)
+        for address in port.endpoints.iter().flat_map(Endpoint::addresses) {
+            all.entry(address)
                 .or_insert_with(|| Target::Endpoint(port.name.clone()));
         }
     }

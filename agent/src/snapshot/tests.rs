@@ -45,6 +45,7 @@ fn pod(pod: &str) -> Arc<Pod> {
         addresses: PodAddresses::default(),
         since: None,
         inbound: vec![],
+        is_ending: false,
     })
 }
 

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use kube::{Client, client::Body};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 
 use crate::Node;
 
@@ -33,6 +33,10 @@ pub enum Fault {
     NotFound,
     /// 429, as of a server that has just started.
     Throttled,
+    /// 429 in plain text with so many seconds in its header, as priority and fairness answer.
+    RetryAfter(u32),
+    /// 403.
+    Forbidden,
     /// The connection ends.
     Cut,
     /// The answer comes so much later.
@@ -65,8 +69,8 @@ impl Rule {
 #[derive(Debug, Default)]
 struct Told {
     rules: Mutex<Vec<Rule>>,
-    /// Path and query of every request.
-    seen: Mutex<Vec<String>>,
+    /// Path and query of every request, and when it came.
+    seen: Mutex<Vec<(Instant, String)>>,
 }
 
 #[derive(Debug)]
@@ -138,10 +142,15 @@ impl Proxy {
 
     /// Path and query of the requests so far that contain all of `words`.
     pub fn seen(&self, words: &[&str]) -> Vec<String> {
+        self.seen_at(words).into_iter().map(|(_, path)| path).collect()
+    }
+
+    /// The same, with when each came.
+    pub fn seen_at(&self, words: &[&str]) -> Vec<(Instant, String)> {
         let seen = lock(&self.told.seen);
         let wanted = seen
             .iter()
-            .filter(|path| words.iter().all(|word| path.contains(word)));
+            .filter(|(_, path)| words.iter().all(|word| path.contains(word)));
         wanted.cloned().collect()
     }
 }
@@ -161,7 +170,7 @@ async fn relay(
         .path_and_query()
         .map(ToString::to_string)
         .unwrap_or_default();
-    lock(&told.seen).push(path.clone());
+    lock(&told.seen).push((Instant::now(), path.clone()));
     match take(&told, &path) {
         None => {}
         Some(Fault::Cut) => return Err("cut".into()),
@@ -170,6 +179,8 @@ async fn relay(
         Some(Fault::Gone) => return Ok(refusal(StatusCode::GONE, "Expired")),
         Some(Fault::Broken) => return Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR, "InternalError")),
         Some(Fault::NotFound) => return Ok(refusal(StatusCode::NOT_FOUND, "NotFound")),
+        Some(Fault::Forbidden) => return Ok(refusal(StatusCode::FORBIDDEN, "Forbidden")),
+        Some(Fault::RetryAfter(seconds)) => return Ok(retry_after(seconds)),
         Some(Fault::Throttled) => return Ok(refusal(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests")),
     }
     let (head, body) = request.into_parts();
@@ -212,6 +223,16 @@ fn refusal(status: StatusCode, reason: &str) -> Response<UnsyncBoxBody<Bytes, Bo
     });
     let mut response = whole(text);
     *response.status_mut() = status;
+    response
+}
+
+fn retry_after(seconds: u32) -> Response<UnsyncBoxBody<Bytes, BoxError>> {
+    let text = http_body_util::Full::from("Too many requests, please try again later.\n");
+    let mut response = Response::new(text.map_err(|never: Infallible| match never {}).boxed_unsync());
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    response
+        .headers_mut()
+        .insert(http::header::RETRY_AFTER, seconds.into());
     response
 }
 

@@ -99,6 +99,7 @@ fn one(pod: &schema::Pod, at: At<'_>, faults: &mut Faults) -> Option<Pod> {
         inbound,
         addresses,
         since: None,
+        is_ending: false,
     })
 }
 

@@ -188,6 +188,7 @@ fn endpoints(endpoints: &[schema::Endpoint], section: At<'_>, faults: &mut Fault
             weight,
             state: state.unwrap_or_default(),
             zone,
+            other: None,
         });
     }
     checked

@@ -37,6 +37,8 @@ struct Shown {
     lost: bool,
     faults: Vec<ObjectFault>,
     left_alone: Vec<(ServiceName, String)>,
+    /// By resource and verb.
+    troubles: BTreeMap<(&'static str, &'static str), String>,
 }
 
 /// An object whose newest version is not in force.
@@ -133,6 +135,27 @@ impl KubeBoard {
                 self.heard();
             }
         }
+    }
+
+    /// What is in the way of one kind of request, or nothing any more.
+    pub(super) fn trouble(&self, resource: &'static str, verb: &'static str, trouble: Option<String>) {
+        let mut shown = self.lock();
+        match trouble {
+            Some(message) => drop(shown.troubles.insert((resource, verb), message)),
+            None => drop(shown.troubles.remove(&(resource, verb))),
+        }
+    }
+
+    /// (message, what is not had for it: `list pods`). One message may stand for many.
+    pub fn troubles(&self) -> BTreeMap<String, Vec<String>> {
+        let mut troubles = BTreeMap::<String, Vec<String>>::new();
+        for ((resource, verb), message) in &self.lock().troubles {
+            troubles
+                .entry(message.clone())
+                .or_default()
+                .push(format!("{verb} {resource}"));
+        }
+        troubles
     }
 
     pub(super) fn relisted(&self, resource: &'static str) {

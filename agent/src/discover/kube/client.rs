@@ -8,13 +8,20 @@ use std::{
 use http::Request;
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
     core::{WatchEvent, params::ListParams, params::WatchParams, request::Request as Kube},
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt as _};
+use tower::util::AndThenLayer;
 
-use super::{KubeBoard, objects::Resource};
+use super::{
+    KubeBoard,
+    objects::Resource,
+    retry_after::{self, Patience},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest silence on a connection. A server sends a bookmark each minute, so that a watch from which nothing comes
@@ -58,7 +65,7 @@ pub(crate) enum Failure {
     /// 409: somebody else was faster.
     #[error("conflict: {0}")]
     Conflict(String),
-    /// 429, with the time that the server asks for.
+    /// 429, or another code with a time that the server asks for.
     #[error("too many requests: {message}")]
     Throttled { message: String, wait: Option<Duration> },
     /// 5xx.
@@ -97,25 +104,34 @@ impl From<kube::Error> for Failure {
                     true => status.reason.clone(),
                     false => status.message.clone(),
                 };
+                let asked = status
+                    .details
+                    .as_ref()
+                    .map_or(0, |details| details.retry_after_seconds);
+                let wait = (asked > 0).then(|| Duration::from_secs(asked.into()));
                 match status.code {
                     410 => Self::Gone(message),
                     404 => Self::NotFound(message),
                     401 | 403 => Self::Forbidden(message),
                     409 => Self::Conflict(message),
-                    429 => Self::Throttled {
-                        message,
-                        wait: status
-                            .details
-                            .map(|d| u64::from(d.retry_after_seconds))
-                            .filter(|seconds| *seconds > 0)
-                            .map(Duration::from_secs),
-                    },
+                    429 => Self::Throttled { message, wait },
+                    500.. if wait.is_some() => Self::Throttled { message, wait },
                     500.. => Self::Unavailable(message),
                     _ => Self::Refused(message),
                 }
             }
             kube::Error::SerdeError(error) => Self::Undecodable(error.to_string()),
-            other => Self::Unreachable(whole(&other)),
+            other => {
+                let text = whole(&other);
+                // Of rustls, whose errors are a layer below the client's.
+                let remedy = match text.contains("certificate") {
+                    true => {
+                        ": does certificate-authority, of the kubeconfig or the service account, belong to this server?"
+                    }
+                    false => "",
+                };
+                Self::Unreachable(format!("{text}{remedy}"))
+            }
         }
     }
 }
@@ -187,6 +203,7 @@ fn page<T: DeserializeOwned>(text: &str) -> Result<(Page<T>, Vec<serde_json::Err
 pub struct Cluster {
     client: Client,
     board: KubeBoard,
+    patience: Patience,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -218,9 +235,13 @@ impl Cluster {
         config.write_timeout = Some(CONNECT_TIMEOUT);
         // Who asks decides when to ask again, and each try is counted.
         config.default_retry = false;
+        let client = ClientBuilder::try_from(config).map_err(|e| Error::Client(Box::new(e)))?;
         Ok(Self {
-            client: Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))?,
+            client: client
+                .with_layer(&AndThenLayer::new(retry_after::in_body))
+                .build(),
             board: KubeBoard::default(),
+            patience: Patience::default(),
         })
     }
 
@@ -276,16 +297,13 @@ impl Cluster {
             ..WatchParams::default()
         };
         let request = Kube::new(of.path(what.namespace.as_deref())).watch(&params, version);
+        self.patience.wait(of.plural).await;
         let sent = async {
             let request = request.map_err(|e| Failure::Undecodable(e.to_string()))?;
             Ok(self.client.request_events::<T>(request).await?)
         };
         let sent = sent.await;
-        self.board.request(
-            of.plural,
-            "watch",
-            sent.as_ref().map_or_else(Failure::as_str, |_| "ok"),
-        );
+        self.note(of, "watch", sent.as_ref().err());
         Ok(sent?.map(|event| event.map_err(Failure::from)))
     }
 
@@ -303,13 +321,29 @@ impl Cluster {
                 Err(_) => Err(Failure::Unreachable("no answer in time".to_owned())),
             }
         };
+        self.patience.wait(of.plural).await;
         let answer = answer.await;
-        self.board.request(
-            of.plural,
-            verb,
-            answer.as_ref().map_or_else(Failure::as_str, |_| "ok"),
-        );
+        self.note(of, verb, answer.as_ref().err());
         answer
+    }
+
+    /// What came of a request.
+    fn note(&self, of: &Resource, verb: &'static str, failure: Option<&Failure>) {
+        self.board
+            .request(of.plural, verb, failure.map_or("ok", Failure::as_str));
+        if let Some(Failure::Throttled { wait: Some(wait), .. }) = failure {
+            self.patience
+                .asked(of.plural, *wait, Instant::now(), &mut fastrand::Rng::new());
+        }
+        let is_trouble = |failure: &&Failure| {
+            // These say how things stand, and not that something is in the way.
+            !matches!(
+                failure,
+                Failure::Gone(_) | Failure::NotFound(_) | Failure::Conflict(_)
+            )
+        };
+        let trouble = failure.filter(is_trouble).map(ToString::to_string);
+        self.board.trouble(of.plural, verb, trouble);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{
     objects,
     services::Declared,
-    slices::{Slices, Zones},
+    slices::{Place, Slices, Zones},
 };
 
 /// An object as the API server sends it, of whatever kind it can be read as.
@@ -12,8 +12,8 @@ pub(crate) fn objects(bytes: &[u8]) {
         let (mut slices, mut zones) = (Slices::default(), Zones::default());
         slices.set(&slice, &mut zones);
         for zone in [None, Some("a")] {
-            slices.endpoints(None, zone);
-            slices.endpoints(Some("http"), zone);
+            slices.endpoints(None, Place { zone, node: zone });
+            slices.endpoints(Some("http"), Place { zone, node: zone });
         }
         // What is saved for the next agent reads as the same.
         for saved in slices.to_objects("demo") {

@@ -13,6 +13,7 @@
 //! becomes a smaller form at once.
 
 mod objects;
+mod retry_after;
 mod client;
 mod board;
 mod watch;

@@ -1,8 +1,11 @@
 //! What is read of the API's objects: these fields and no others.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::Value;
 
 use super::watch::Watched;
@@ -48,6 +51,65 @@ pub(crate) struct Meta {
     pub(crate) creation_timestamp: Option<String>,
     /// Counts the changes of `spec`.
     pub(crate) generation: Option<i64>,
+    /// Those of [`LABELS`].
+    #[serde(deserialize_with = "labels", skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Those of [`ANNOTATIONS`].
+    #[serde(deserialize_with = "annotations", skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// Another proxy than the node's serves the service (Kubernetes, "Well-Known Labels").
+pub(crate) const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// No proxy serves it.
+pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Who writes an EndpointSlice.
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const LABELS: &[&str] = &[PROXY_NAME, HEADLESS, MANAGED_BY];
+/// The service has endpoints in other clusters, which Cilium alone knows; the second is its older name.
+pub(crate) const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service"];
+const ANNOTATIONS: &[&str] = &GLOBAL;
+
+fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    deserializer.deserialize_option(Wanted(LABELS))
+}
+
+fn annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    deserializer.deserialize_option(Wanted(ANNOTATIONS))
+}
+
+/// Reads a map, or null, and keeps these of its keys: the others may be many and long.
+struct Wanted(&'static [&'static str]);
+
+impl<'de> Visitor<'de> for Wanted {
+    type Value = BTreeMap<String, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of strings")
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(BTreeMap::new())
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(BTreeMap::new())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut kept = BTreeMap::new();
+        while let Some(key) = map.next_key::<String>()? {
+            match self.0.contains(&key.as_str()) {
+                true => drop(kept.insert(key, map.next_value()?)),
+                false => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(kept)
+    }
 }
 
 macro_rules! watched {
@@ -93,6 +155,9 @@ pub(crate) struct ServiceSpec {
     /// `Cluster`, also when it is not said; `Local`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) internal_traffic_policy: Option<String>,
+    /// `None`, also when it is not said; `ClientIP`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) session_affinity: Option<String>,
     pub(crate) selector: BTreeMap<String, String>,
     pub(crate) ports: Vec<ServicePort>,
 }
@@ -139,18 +204,31 @@ pub(crate) struct SliceEndpoint {
     pub(crate) zone: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hints: Option<Hints>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) target_ref: Option<Target>,
 }
 
-/// Whose callers an endpoint is for, where the cluster's controllers keep traffic in its zone.
+/// What an endpoint is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Target {
+    pub(crate) kind: String,
+    /// In the namespace of its service.
+    pub(crate) name: String,
+}
+
+/// Whose callers an endpoint is for, where the cluster's controllers keep traffic in its zone or on its node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Hints {
-    pub(crate) for_zones: Vec<ForZone>,
+    pub(crate) for_zones: Vec<Hint>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) for_nodes: Vec<Hint>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct ForZone {
+pub(crate) struct Hint {
     pub(crate) name: String,
 }
 
@@ -220,6 +298,26 @@ mod tests {
         )
         .unwrap();
         assert_eq!((slice.endpoints, slice.ports), (Vec::new(), None));
+    }
+
+    #[test]
+    fn of_labels_and_annotations_those_are_kept_that_count() {
+        let read = |metadata: serde_json::Value| -> Meta {
+            let service: Service = serde_json::from_value(serde_json::json!({"metadata": metadata})).unwrap();
+            service.metadata
+        };
+        let meta = read(
+            serde_json::json!({"name": "a", "labels": {"app": "x", PROXY_NAME: "lb"}, "annotations": null}),
+        );
+        assert_eq!(
+            meta.labels.into_iter().collect::<Vec<_>>(),
+            [(PROXY_NAME.to_owned(), "lb".to_owned())]
+        );
+        let meta = read(serde_json::json!({"name": "a", "annotations": {"long": "…", GLOBAL[0]: "true"}}));
+        assert_eq!(
+            (meta.labels.len(), meta.annotations[GLOBAL[0]].as_str()),
+            (0, "true")
+        );
     }
 
     #[test]

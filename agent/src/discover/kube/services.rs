@@ -1,6 +1,6 @@
 //! A Service as it is declared, in the form that is kept.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::objects;
 use crate::{
@@ -26,6 +26,14 @@ pub(super) enum Kind {
     External(Arc<str>),
     /// `internalTrafficPolicy: Local`: who calls it reaches the endpoints of its own node, which kube-proxy sees to.
     NodeLocal,
+    /// `sessionAffinity: ClientIP`: kube-proxy keeps a caller at one endpoint.
+    Sticky,
+    /// Another proxy, of this name, serves it.
+    OfOtherProxy(Arc<str>),
+    /// Its label says that no proxy serves it.
+    Unproxied,
+    /// Some of its endpoints are known to Cilium alone.
+    Global,
 }
 
 impl Kind {
@@ -39,6 +47,22 @@ impl Kind {
             Self::NodeLocal => Some(
                 "internalTrafficPolicy: Local: kube-proxy keeps its calls on the node, and they are left alone".to_owned(),
             ),
+            Self::Sticky => Some(
+                "sessionAffinity: ClientIP: kube-proxy keeps it, and its calls are left alone; `loadBalancer` of a \
+                 TrafficPolicy, with ringHash by source address, does the like for a service without it"
+                    .to_owned(),
+            ),
+            Self::OfOtherProxy(name) => {
+                Some(format!("label {}: {name} serves it, and its calls are left alone", objects::PROXY_NAME))
+            }
+            Self::Unproxied => Some(format!(
+                "label {}: whoever put it there serves it, and its calls are left alone",
+                objects::HEADLESS
+            )),
+            Self::Global => Some(format!(
+                "annotation {}: Cilium alone knows all its endpoints, and its calls are left alone",
+                objects::GLOBAL[0]
+            )),
         }
     }
 }
@@ -69,13 +93,23 @@ impl Declared {
     /// `None` for a service that has no address yet.
     pub(super) fn from_object(object: &objects::Service) -> Option<Self> {
         let spec = &object.spec;
+        let meta = &object.metadata;
+        let is_global = |name: &&str| meta.annotations.get(*name).is_some_and(|it| it == "true");
         let written = spec.cluster_ips.iter().chain(&spec.cluster_ip);
         let kind = if spec.kind.as_deref() == Some("ExternalName") {
             Kind::External(spec.external_name.as_deref().unwrap_or_default().into())
         } else if written.clone().any(|text| text == "None") {
             Kind::Headless
+        } else if let Some(name) = meta.labels.get(objects::PROXY_NAME) {
+            Kind::OfOtherProxy(name.as_str().into())
+        } else if meta.labels.contains_key(objects::HEADLESS) {
+            Kind::Unproxied
+        } else if objects::GLOBAL.iter().any(is_global) {
+            Kind::Global
         } else if spec.internal_traffic_policy.as_deref() == Some("Local") {
             Kind::NodeLocal
+        } else if spec.session_affinity.as_deref() == Some("ClientIP") {
+            Kind::Sticky
         } else {
             let mut ips = Vec::with_capacity(spec.cluster_ips.len());
             for ip in written.filter_map(|text| text.parse::<IpAddr>().ok()) {
@@ -102,6 +136,7 @@ impl Declared {
     /// What gives this again when it is read.
     pub(super) fn to_object(&self) -> objects::Service {
         let mut spec = objects::ServiceSpec::default();
+        let (mut labels, mut annotations) = (BTreeMap::new(), BTreeMap::new());
         match &self.kind {
             Kind::Virtual(ips) => spec.cluster_ips = ips.iter().map(IpAddr::to_string).collect(),
             Kind::Headless => spec.cluster_ips = vec!["None".to_owned()],
@@ -110,6 +145,10 @@ impl Declared {
                 spec.external_name = Some(name.to_string());
             }
             Kind::NodeLocal => spec.internal_traffic_policy = Some("Local".to_owned()),
+            Kind::Sticky => spec.session_affinity = Some("ClientIP".to_owned()),
+            Kind::OfOtherProxy(name) => drop(labels.insert(objects::PROXY_NAME.to_owned(), name.to_string())),
+            Kind::Unproxied => drop(labels.insert(objects::HEADLESS.to_owned(), String::new())),
+            Kind::Global => drop(annotations.insert(objects::GLOBAL[0].to_owned(), "true".to_owned())),
         }
         let port = |port: &DeclaredPort| objects::ServicePort {
             name: port.name.as_deref().map(str::to_owned),
@@ -123,6 +162,8 @@ impl Declared {
             metadata: objects::Meta {
                 name: self.name.name.to_string(),
                 namespace: self.name.namespace.to_string(),
+                labels,
+                annotations,
                 ..objects::Meta::default()
             },
             spec,
@@ -132,7 +173,7 @@ impl Declared {
     pub(super) fn addresses(&self) -> &[IpAddr] {
         match &self.kind {
             Kind::Virtual(ips) => ips,
-            Kind::Headless | Kind::External(_) | Kind::NodeLocal => &[],
+            _ => &[],
         }
     }
 
@@ -177,7 +218,16 @@ mod tests {
     use super::*;
 
     fn declared(spec: serde_json::Value) -> Option<Declared> {
-        let object = json!({"metadata": {"name": "a", "namespace": "b"}, "spec": spec});
+        marked(json!({}), json!({}), spec)
+    }
+
+    fn marked(
+        labels: serde_json::Value,
+        annotations: serde_json::Value,
+        spec: serde_json::Value,
+    ) -> Option<Declared> {
+        let metadata = json!({"name": "a", "namespace": "b", "labels": labels, "annotations": annotations});
+        let object = json!({"metadata": metadata, "spec": spec});
         Declared::from_object(&serde_json::from_value(object).unwrap())
     }
 
@@ -191,6 +241,7 @@ mod tests {
                     Kind::Headless => "headless".to_owned(),
                     Kind::External(name) => format!("external {name}"),
                     Kind::NodeLocal => "node-local".to_owned(),
+                    other => format!("{other:?}"),
                 };
                 let ports = declared
                     .ports
@@ -237,6 +288,43 @@ mod tests {
         );
         check(json!({"clusterIP": ""}), "no address");
         check(json!({}), "no address");
+    }
+
+    #[test]
+    fn what_another_dataplane_serves_is_left_to_it() {
+        let check = |labels: serde_json::Value, annotations: serde_json::Value, ip: &str, expect: Kind| {
+            let spec = json!({"clusterIP": ip, "ports": [{"port": 80}]});
+            let declared = marked(labels, annotations, spec).unwrap();
+            assert_eq!(declared.kind, expect);
+            assert_eq!(
+                Declared::from_object(&declared.to_object()).unwrap(),
+                declared,
+                "as saved"
+            );
+            assert_eq!(
+                expect.left_alone().is_none(),
+                matches!(expect, Kind::Virtual(_) | Kind::Headless)
+            );
+        };
+        let ip = "10.0.0.1";
+        let plain = || Kind::Virtual(vec![ip.parse().unwrap()]);
+        let other = json!({objects::PROXY_NAME: "lb"});
+        check(other.clone(), json!({}), ip, Kind::OfOtherProxy("lb".into()));
+        check(other, json!({}), "None", Kind::Headless);
+        check(json!({objects::HEADLESS: ""}), json!({}), ip, Kind::Unproxied);
+        check(json!({"app": "a"}), json!({"x": "true"}), ip, plain());
+        for name in objects::GLOBAL {
+            check(json!({}), json!({name: "true"}), ip, Kind::Global);
+            check(json!({}), json!({name: "false"}), ip, plain());
+        }
+        let sticky = json!({"clusterIP": ip, "sessionAffinity": "ClientIP"});
+        assert_eq!(declared(sticky).unwrap().kind, Kind::Sticky);
+        assert_eq!(
+            declared(json!({"clusterIP": ip, "sessionAffinity": "None"}))
+                .unwrap()
+                .kind,
+            plain()
+        );
     }
 
     #[test]

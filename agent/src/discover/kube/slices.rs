@@ -1,7 +1,7 @@
 //! EndpointSlices of one service → the endpoints of its ports.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -10,6 +10,13 @@ use smallvec::SmallVec;
 
 use super::objects;
 use crate::model::{Endpoint, EndpointState};
+
+/// The cluster's own: they write what kube-proxy goes by.
+const CONTROLLERS: [&str; 2] = [
+    "endpointslice-controller.k8s.io",
+    "endpointslicemirroring-controller.k8s.io",
+];
+const POD: &str = "Pod";
 
 /// The slices of one service, by name.
 #[derive(Debug, Default)]
@@ -21,6 +28,8 @@ struct Slice {
     /// By name; empty for a port without one.
     ports: Vec<(Box<str>, u16)>,
     endpoints: Vec<Member>,
+    /// Whether another than [`CONTROLLERS`] says that it is his.
+    is_foreign: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -28,11 +37,21 @@ struct Member {
     ip: IpAddr,
     state: EndpointState,
     zone: Option<Arc<str>>,
-    /// The zones whose callers it is for; empty where nobody has said it.
-    hints: SmallVec<[Arc<str>; 1]>,
+    /// The zones and the nodes whose callers it is for; empty where nobody has said it.
+    zones: SmallVec<[Arc<str>; 1]>,
+    nodes: SmallVec<[Arc<str>; 1]>,
+    /// The pod's name, by which its addresses of both families belong together.
+    pod: Option<Box<str>>,
 }
 
-/// Zones by name: there are few, and many endpoints in each.
+/// Where callers are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place<'a> {
+    pub(super) zone: Option<&'a str>,
+    pub(super) node: Option<&'a str>,
+}
+
+/// Zones and nodes by name: there are few, and many endpoints in each.
 #[derive(Debug, Default)]
 pub(super) struct Zones(BTreeSet<Arc<str>>);
 
@@ -67,19 +86,26 @@ impl Slices {
         self.0.keys().map(|name| &**name)
     }
 
-    /// Who answers for the port of this name to callers in `own_zone`, by address in ascending order. An endpoint that
+    /// Whether somebody else than the cluster's own controllers has written one of them: what he does not write, his own
+    /// dataplane may know. Who says nothing of himself is nobody else.
+    pub(super) fn are_foreign(&self) -> bool {
+        self.0.values().any(|slice| slice.is_foreign)
+    }
+
+    /// Who answers for the port of this name to callers in `place`, by address in ascending order. An endpoint that
     /// moves from one slice to another stands in both for a moment: the better state counts.
-    pub(super) fn endpoints(&self, port: Option<&str>, own_zone: Option<&str>) -> Vec<Endpoint> {
+    pub(super) fn endpoints(&self, port: Option<&str>, place: Place<'_>) -> Vec<Endpoint> {
         let port = port.unwrap_or_default();
         let members = self.0.values().flat_map(|slice| {
             let numbers = slice.ports.iter().filter(|(name, _)| **name == *port);
             numbers.flat_map(|(_, number)| slice.endpoints.iter().map(move |member| (member, *number)))
         });
-        let near = own_zone.filter(|zone| hints_hold(members.clone().map(|(member, _)| member), zone));
+        let near = Near::of(members.clone().map(|(member, _)| member), place);
         let mut found = BTreeMap::<SocketAddr, Endpoint>::new();
+        let mut pods = HashMap::<&str, SocketAddr>::new();
         for (member, number) in members {
             let is_ready = member.state == EndpointState::Ready;
-            if near.is_some_and(|zone| is_ready && !member.is_for(zone)) {
+            if is_ready && !near.admits(member) {
                 continue;
             }
             let address = SocketAddr::new(member.ip, number);
@@ -91,8 +117,38 @@ impl Slices {
             if is_ready {
                 known.state = EndpointState::Ready;
             }
+            if let Some(pod) = &member.pod
+                && address.is_ipv4()
+            {
+                pods.insert(pod, address);
+            }
         }
+        self.pair(&mut found, &pods, port);
         found.into_values().collect()
+    }
+
+    /// Makes one endpoint of a pod that answers in both families, known by its address of IPv4.
+    fn pair(&self, found: &mut BTreeMap<SocketAddr, Endpoint>, pods: &HashMap<&str, SocketAddr>, port: &str) {
+        if pods.is_empty() || found.keys().next_back().is_none_or(SocketAddr::is_ipv4) {
+            return;
+        }
+        for slice in self.0.values() {
+            for (_, number) in slice.ports.iter().filter(|(name, _)| **name == *port) {
+                for member in slice.endpoints.iter().filter(|member| member.ip.is_ipv6()) {
+                    let first = member.pod.as_deref().and_then(|pod| pods.get(pod));
+                    let Some(first) = first else { continue };
+                    let Some(of_v6) = found.remove(&SocketAddr::new(member.ip, *number)) else {
+                        continue;
+                    };
+                    if let Some(one) = found.get_mut(first) {
+                        one.other = Some(of_v6.address);
+                        if of_v6.state == EndpointState::Ready {
+                            one.state = EndpointState::Ready;
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// What gives these again when they are read.
@@ -104,24 +160,45 @@ impl Slices {
     }
 }
 
-impl Member {
-    fn is_for(&self, zone: &str) -> bool {
-        self.hints.iter().any(|hint| **hint == *zone)
+/// Whose hints hold (Kubernetes, "Topology Aware Routing", safeguards; KEP-3015): those of nodes or of zones, where each
+/// ready endpoint has one and some are for the caller's. One without means that the controllers are not through, and a place
+/// without any would have nobody.
+enum Near<'a> {
+    Node(&'a str),
+    Zone(&'a str),
+    Everybody,
+}
+
+impl<'a> Near<'a> {
+    fn of<'m>(members: impl Iterator<Item = &'m Member> + Clone, place: Place<'a>) -> Self {
+        let ready = members.filter(|member| member.state == EndpointState::Ready);
+        let holds = |name: &str, hints: fn(&Member) -> &[Arc<str>]| {
+            let mut some = false;
+            ready.clone().all(|member| {
+                some |= has(hints(member), name);
+                !hints(member).is_empty()
+            }) && some
+        };
+        let node = place.node.filter(|node| holds(node, |member| &member.nodes));
+        let zone = place.zone.filter(|zone| holds(zone, |member| &member.zones));
+        match (node, zone) {
+            (Some(node), _) => Self::Node(node),
+            (None, Some(zone)) => Self::Zone(zone),
+            (None, None) => Self::Everybody,
+        }
+    }
+
+    fn admits(&self, member: &Member) -> bool {
+        match self {
+            Self::Node(node) => has(&member.nodes, node),
+            Self::Zone(zone) => has(&member.zones, zone),
+            Self::Everybody => true,
+        }
     }
 }
 
-/// Whether the hints say who is for a zone: each ready endpoint has one, and some are for that zone. One without means
-/// that the controllers are not through, and a zone without any would have nobody. (Kubernetes, "Topology Aware
-/// Routing", safeguards.)
-fn hints_hold<'a>(members: impl Iterator<Item = &'a Member>, zone: &str) -> bool {
-    let mut some = false;
-    for member in members.filter(|member| member.state == EndpointState::Ready) {
-        if member.hints.is_empty() {
-            return false;
-        }
-        some |= member.is_for(zone);
-    }
-    some
+fn has(hints: &[Arc<str>], name: &str) -> bool {
+    hints.iter().any(|hint| **hint == *name)
 }
 
 impl Slice {
@@ -137,12 +214,19 @@ impl Slice {
                 .first()
                 .and_then(|text| text.parse::<IpAddr>().ok())
             {
-                let hints = endpoint.hints.iter().flat_map(|hints| &hints.for_zones);
+                let hints = || endpoint.hints.iter();
+                let for_zones = hints().flat_map(|hints| &hints.for_zones);
+                let for_nodes = hints().flat_map(|hints| &hints.for_nodes);
+                let target = endpoint.target_ref.as_ref();
                 endpoints.push(Member {
                     ip: ip.to_canonical(),
                     state,
                     zone: endpoint.zone.as_deref().map(|zone| zones.get(zone)),
-                    hints: hints.map(|hint| zones.get(&hint.name)).collect(),
+                    zones: for_zones.map(|hint| zones.get(&hint.name)).collect(),
+                    nodes: for_nodes.map(|hint| zones.get(&hint.name)).collect(),
+                    pod: target
+                        .filter(|target| target.kind == POD)
+                        .map(|target| target.name.as_str().into()),
                 });
             }
         }
@@ -152,18 +236,24 @@ impl Slice {
             let number = u16::try_from(port.port?).ok().filter(|number| *number != 0)?;
             Some((port.name.as_deref().unwrap_or_default().into(), number))
         });
+        let manager = object.metadata.labels.get(objects::MANAGED_BY);
         Self {
             ports: ports.collect(),
             endpoints,
+            is_foreign: manager.is_some_and(|manager| !CONTROLLERS.contains(&manager.as_str())),
         }
     }
 
     fn to_object(&self, namespace: &str, name: &str) -> objects::EndpointSlice {
         let endpoints = self.endpoints.iter().map(|member| {
             let ready = member.state == EndpointState::Ready;
-            let for_zones = member.hints.iter().map(|hint| objects::ForZone {
-                name: hint.to_string(),
-            });
+            let hints = |names: &[Arc<str>]| {
+                let hints = names.iter().map(|name| objects::Hint {
+                    name: name.to_string(),
+                });
+                hints.collect::<Vec<_>>()
+            };
+            let hinted = !member.zones.is_empty() || !member.nodes.is_empty();
             objects::SliceEndpoint {
                 addresses: vec![member.ip.to_string()],
                 conditions: objects::Conditions {
@@ -172,8 +262,13 @@ impl Slice {
                     terminating: Some(!ready),
                 },
                 zone: member.zone.as_deref().map(str::to_owned),
-                hints: (!member.hints.is_empty()).then(|| objects::Hints {
-                    for_zones: for_zones.collect(),
+                hints: hinted.then(|| objects::Hints {
+                    for_zones: hints(&member.zones),
+                    for_nodes: hints(&member.nodes),
+                }),
+                target_ref: member.pod.as_deref().map(|pod| objects::Target {
+                    kind: POD.to_owned(),
+                    name: pod.to_owned(),
                 }),
             }
         });
@@ -182,10 +277,14 @@ impl Slice {
             port: Some((*number).into()),
             protocol: None,
         });
+        let foreign = self
+            .is_foreign
+            .then(|| (objects::MANAGED_BY.to_owned(), "another".to_owned()));
         objects::EndpointSlice {
             metadata: objects::Meta {
                 name: name.to_owned(),
                 namespace: namespace.to_owned(),
+                labels: foreign.into_iter().collect(),
                 ..objects::Meta::default()
             },
             endpoints: endpoints.collect(),
@@ -207,155 +306,4 @@ fn state(of: objects::Conditions) -> Option<EndpointState> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn slice(name: &str, ports: Value, endpoints: Value) -> objects::EndpointSlice {
-        let object = json!({"metadata": {"name": name}, "ports": ports, "endpoints": endpoints});
-        serde_json::from_value(object).unwrap()
-    }
-
-    fn words(slices: &Slices, port: Option<&str>) -> Vec<String> {
-        let endpoints = slices.endpoints(port, None).into_iter();
-        endpoints
-            .map(|e| match e.zone {
-                Some(zone) => format!("{} {} {zone}", e.address, e.state.as_str()),
-                None => format!("{} {}", e.address, e.state.as_str()),
-            })
-            .collect()
-    }
-
-    fn conditions(ready: Option<bool>, serving: Option<bool>, terminating: Option<bool>) -> Value {
-        json!({"ready": ready, "serving": serving, "terminating": terminating})
-    }
-
-    #[test]
-    fn conditions_make_states() {
-        let (yes, no) = (Some(true), Some(false));
-        let cases = [
-            (conditions(None, None, None), "ready"),
-            (conditions(yes, yes, no), "ready"),
-            // publishNotReadyAddresses
-            (conditions(yes, no, yes), "ready"),
-            (conditions(no, yes, yes), "terminating"),
-            (conditions(no, no, yes), "-"),
-            (conditions(no, no, no), "-"),
-            (conditions(no, None, None), "-"),
-        ];
-        for (conditions, expect) in cases {
-            let of = serde_json::from_value(conditions.clone()).unwrap();
-            assert_eq!(
-                state(of).map_or("-", EndpointState::as_str),
-                expect,
-                "{conditions}"
-            );
-        }
-    }
-
-    #[test]
-    fn ports_are_found_by_name_and_slices_are_merged() {
-        let ready = conditions(Some(true), None, None);
-        let going = conditions(Some(false), Some(true), Some(true));
-        let (mut slices, mut zones) = (Slices::default(), Zones::default());
-        let ports = json!([{"name": "main", "port": 8080}, {"name": "udp", "port": 53, "protocol": "UDP"}, {"name": "any"}]);
-        let one = slice(
-            "one",
-            ports,
-            json!([
-                {"addresses": ["10.0.0.2"], "conditions": ready, "zone": "a"},
-                {"addresses": ["10.0.0.1"], "conditions": going, "zone": "b"},
-                {"addresses": ["db.example"], "conditions": ready},
-            ]),
-        );
-        assert!(slices.set(&one, &mut zones));
-        assert!(!slices.set(&one, &mut zones), "the same is no change");
-        // Another revision of the pods: another number for the same name; and one that has moved.
-        let two = json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["fd00::1"]}]);
-        slices.set(
-            &slice("two", json!([{"name": "main", "port": 8080}]), two),
-            &mut zones,
-        );
-        slices.set(
-            &slice(
-                "three",
-                json!([{"name": "main", "port": 9090}]),
-                json!([{"addresses": ["10.0.0.9"]}]),
-            ),
-            &mut zones,
-        );
-        let main = [
-            "10.0.0.1:8080 ready b",
-            "10.0.0.2:8080 ready a",
-            "10.0.0.9:9090 ready",
-            "[fd00::1]:8080 ready",
-        ];
-        assert_eq!(words(&slices, Some("main")), main);
-        for none in [Some("udp"), Some("any"), None] {
-            assert_eq!(words(&slices, none), [""; 0]);
-        }
-        let mut again = Slices::default();
-        for object in slices.to_objects("demo") {
-            again.set(&object, &mut zones);
-        }
-        assert_eq!(words(&again, Some("main")), main);
-        assert!(slices.remove("two") && !slices.remove("two"));
-        assert_eq!(words(&slices, Some("main"))[0], "10.0.0.1:8080 terminating b");
-    }
-
-    #[test]
-    fn hints_keep_callers_in_their_zone_when_all_have_them() {
-        let near = |hints: [Value; 3], zone: Option<&str>| {
-            let ready = json!({"ready": true});
-            let going = json!({"ready": false, "serving": true, "terminating": true});
-            let endpoint = |n: usize, conditions: &Value| json!({"addresses": [format!("10.0.0.{n}")], "conditions": conditions, "hints": hints[n - 1]});
-            let endpoints = json!([endpoint(1, &ready), endpoint(2, &ready), endpoint(3, &going)]);
-            let mut slices = Slices::default();
-            let object = slice("s", json!([{"port": 80}]), endpoints);
-            slices.set(&object, &mut Zones::default());
-            let mut again = Slices::default();
-            again.set(&slices.to_objects("demo")[0], &mut Zones::default());
-            let last = |of: &Slices| {
-                let endpoints = of.endpoints(None, zone).into_iter();
-                endpoints
-                    .map(|e| e.address.ip().to_string().pop().unwrap())
-                    .collect::<String>()
-            };
-            assert_eq!(last(&slices), last(&again), "as saved");
-            last(&slices)
-        };
-        let of = |zones: &[&str]| json!({"forZones": zones.iter().map(|name| json!({"name": name})).collect::<Vec<_>>()});
-        let (a, b, both, none) = (of(&["a"]), of(&["b"]), of(&["a", "b"]), json!(null));
-        let cases = [
-            ([a.clone(), b.clone(), none.clone()], Some("a"), "13"),
-            ([a.clone(), b.clone(), none.clone()], Some("b"), "23"),
-            ([a.clone(), both, none.clone()], Some("a"), "123"),
-            // Nobody is for that zone; the node has no zone; one has no hint.
-            ([a.clone(), b.clone(), none.clone()], Some("c"), "123"),
-            ([a.clone(), b.clone(), none.clone()], None, "123"),
-            ([a.clone(), none.clone(), none], Some("a"), "123"),
-            // Who is going away gets nothing new in any case.
-            ([b.clone(), b, a], Some("a"), "123"),
-        ];
-        for (hints, zone, expect) in cases {
-            assert_eq!(near(hints.clone(), zone), expect, "{hints:?} {zone:?}");
-        }
-    }
-
-    #[test]
-    fn the_only_port_may_be_without_a_name() {
-        for name in [json!(null), json!("")] {
-            let mut slices = Slices::default();
-            slices.set(
-                &slice(
-                    "s",
-                    json!([{"name": name, "port": 1}]),
-                    json!([{"addresses": ["10.0.0.1"]}]),
-                ),
-                &mut Zones::default(),
-            );
-            assert_eq!(words(&slices, None), ["10.0.0.1:1 ready"]);
-        }
-    }
-}
+mod tests;

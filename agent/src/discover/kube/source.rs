@@ -1,5 +1,7 @@
 //! The task that keeps what is known of the API server's objects, and tells the publisher what changes.
 
+mod saving;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -22,8 +24,7 @@ use super::{
     lease::Identity,
     objects,
     reading::{self, RouteReading},
-    saved_file, shares,
-    state::Saved,
+    shares,
     status::{Verdict, verdicts},
     watch::{Event, Watch},
     world::World,
@@ -116,6 +117,7 @@ impl KubeSource {
         let mut writing = pin!(writing);
         let mut world = World::default();
         world.set_zone(self.options.zone.clone());
+        world.set_node(self.options.node_name.as_deref().map(Into::into));
         let options = &self.options;
         let (shares, restored) =
             reading::restored(options.state_file.clone(), options.patterns, &options.refusals).await;
@@ -137,6 +139,7 @@ impl KubeSource {
             listed_at: None,
             told_zone: None,
             unsaved: false,
+            has_node: false,
             saving: None,
             verdicts,
         };
@@ -167,9 +170,7 @@ impl KubeSource {
             Watch::start(&self.cluster, all(), news.clone(), News::Service),
             Watch::start(&self.cluster, all(), news.clone(), News::Policy),
         ];
-        if let Some(name) = &self.options.node_name
-            && self.options.zone.is_none()
-        {
+        if let Some(name) = &self.options.node_name {
             let own = Selection {
                 fields: Some(format!("metadata.name={name}")),
                 ..all()
@@ -194,6 +195,8 @@ struct Running {
     /// The zone that was told last.
     told_zone: Option<Arc<str>>,
     unsaved: bool,
+    /// Whether the API server has the own Node.
+    has_node: bool,
     saving: Option<JoinHandle<()>>,
     /// For whoever writes statuses.
     verdicts: watch::Sender<Arc<Vec<Verdict>>>,
@@ -257,7 +260,14 @@ impl Running {
             News::Service(event) => self.world.service(event),
             News::Policy(event) => self.world.policy(event),
             News::Route(told) => self.world.route(told),
+            News::Node(Event::Listing) => self.has_node = false,
+            News::Node(Event::Listed) => self.look_for_node(),
             News::Node(Event::Applied(node)) => {
+                self.has_node = true;
+                self.look_for_node();
+                if self.source.options.zone.is_some() {
+                    return true;
+                }
                 let zone = node
                     .metadata
                     .labels
@@ -272,6 +282,17 @@ impl Running {
             }
         }
         true
+    }
+
+    /// A wrong name is not seen by anything else: there are just no pods of that node.
+    fn look_for_node(&self) {
+        let name = self.source.options.node_name.as_deref().unwrap_or_default();
+        let trouble = (!self.has_node)
+            .then(|| format!("there is no Node `{name}`, as `--node-name` says: its pods are not found"));
+        if let Some(trouble) = &trouble {
+            tracing::warn!("{trouble}");
+        }
+        self.source.cluster.board().trouble("nodes", "find", trouble);
     }
 
     /// Watches the endpoints of what is in use, and of nothing else.
@@ -348,41 +369,5 @@ impl Running {
         if self.source.cluster.board().is_up() {
             self.verdicts.send_replace(Arc::new(verdicts(&self.world)));
         }
-    }
-
-    /// Goes on with what an earlier agent knew.
-    fn restore(&mut self, mut saved: Saved, routes: Vec<shares::Told>) {
-        if self.source.options.zone.is_none() {
-            self.world.set_zone(saved.zone.take().map(Arc::from));
-        }
-        let watched = saved.restore(&mut self.world, routes);
-        tracing::info!(
-            services = self.world.services.len(),
-            "state of an earlier agent in force"
-        );
-        let namespaces = watched
-            .iter()
-            .map(|service| (service.clone(), service.namespace.clone()));
-        self.in_use.touch(namespaces, Instant::now());
-        self.show();
-    }
-
-    /// Writes what has changed since the last time, on a thread of its own.
-    fn save(&mut self) {
-        let Some(path) = self.source.options.state_file.clone() else {
-            return;
-        };
-        let busy = self.saving.as_ref().is_some_and(|saving| !saving.is_finished());
-        if !self.unsaved || busy || !self.world.is_whole() {
-            return;
-        }
-        self.unsaved = false;
-        let zone = self.world.zone().map(ToString::to_string);
-        let state = Saved::of(&self.world, zone);
-        self.saving = Some(tokio::task::spawn_blocking(move || {
-            if let Err(error) = saved_file::write(&path, &state) {
-                tracing::warn!(path = %path.display(), %error, "state not saved");
-            }
-        }));
     }
 }

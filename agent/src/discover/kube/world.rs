@@ -34,6 +34,8 @@ pub(super) struct World {
     zones: Zones,
     /// The node's own.
     zone: Option<Arc<str>>,
+    /// The node's name.
+    node: Option<Arc<str>>,
     seen: SeenKinds,
     /// Services that a file gives: those are the file's.
     pub(super) taken: Arc<BTreeSet<ServiceName>>,
@@ -62,6 +64,10 @@ impl World {
     /// In which zone the node is.
     pub(super) fn zone(&self) -> Option<&Arc<str>> {
         self.zone.as_ref()
+    }
+
+    pub(super) fn set_node(&mut self, name: Option<Arc<str>>) {
+        self.node = name;
     }
 
     pub(super) fn set_zone(&mut self, zone: Option<Arc<str>>) {

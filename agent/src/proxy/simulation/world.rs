@@ -185,6 +185,7 @@ impl World {
                 addresses: PodAddresses::default(),
                 since: None,
                 inbound: Vec::new(),
+                is_ending: false,
             }),
             addresses: vec![[127, 0, 0, 1].into()],
             sockets: Arc::new(Here),

@@ -35,6 +35,11 @@ pub(super) fn decide(namespace: Option<Mesh>, pod: &Facts) -> Decision {
             "runtimeClassName {class}: its sockets are not the node's kernel's"
         ));
     }
+    if let Some(other) = &pod.interceptor {
+        return Decision::LeaveAlone(format!(
+            "{other} redirects its connections: without that it is taken into the mesh when it is made anew"
+        ));
+    }
     Decision::Enrol
 }
 
@@ -102,6 +107,13 @@ mod tests {
             check(on, "", json!({"runtimeClassName": class}), "Running", &reason);
         }
         check(on, "", json!({"runtimeClassName": "nvidia"}), "Running", "enrol");
+        check(
+            on,
+            "",
+            json!({"containers": [{"name": "istio-proxy"}]}),
+            "Running",
+            "Istio (container istio-proxy) redirects its connections: without that it is taken into the mesh when it is made anew",
+        );
     }
 
     #[test]

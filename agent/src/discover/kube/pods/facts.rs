@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use super::{inbound, objects, workload::workload};
+use super::{inbound, interceptor::interceptor, objects, workload::workload};
 use crate::{
     discover::node::PodUid,
     model::{InboundPort, PodName, ServiceName},
@@ -92,7 +92,11 @@ pub(super) struct Facts {
     pub(super) host_network: bool,
     /// The name of a runtime class whose pods cannot be enrolled.
     pub(super) sandboxed: Option<String>,
+    /// What of another mesh redirects its connections, for an operator.
+    pub(super) interceptor: Option<String>,
     pub(super) finished: bool,
+    /// It is being deleted.
+    pub(super) is_ending: bool,
     /// What is wrong with its labels and annotations, for an operator.
     pub(super) faults: Vec<String>,
 }
@@ -129,6 +133,8 @@ impl Facts {
             mesh,
             host_network: pod.spec.host_network,
             sandboxed: class.filter(is_sandboxed).map(str::to_owned),
+            interceptor: interceptor(pod),
+            is_ending: meta.deletion_timestamp.is_some(),
             finished: matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed")),
             faults,
         }

@@ -13,7 +13,7 @@ use super::{
     claimants::Claimants,
     decide::{Decision, decide},
     facts::{self, Facts, LABEL, MIRROR, NamespaceFacts, SERVICES, STATIC_UID, STRICT},
-    inbound, objects,
+    inbound, interceptor, objects,
     saved::Saved,
     workload::TEMPLATE_HASH,
 };
@@ -194,12 +194,10 @@ impl Join {
                         if pod == **told {
                             continue;
                         }
-                        // Addresses come when it is enrolled already.
-                        let addresses = std::mem::replace(&mut pod.addresses, told.addresses.clone());
-                        if pod != **told {
+                        // Addresses come when it is enrolled already, and it is when it ends.
+                        if !pod.is_enrolled_as(told) {
                             pod.since = Some(now.into_std());
                         }
-                        pod.addresses = addresses;
                     }
                     let pod = Arc::new(pod);
                     self.told.insert(name, pod.clone());
@@ -337,7 +335,8 @@ fn trimmed(mut pod: objects::Pod) -> objects::Pod {
     let meta = &mut pod.metadata;
     meta.resource_version.clear();
     let wanted = [inbound::ANNOTATION, SERVICES, STATIC_UID, MIRROR];
-    meta.annotations.retain(|name, _| wanted.contains(&name.as_str()));
+    meta.annotations
+        .retain(|name, _| wanted.contains(&name.as_str()) || interceptor::is_read(name));
     meta.labels
         .retain(|name, _| [LABEL, TEMPLATE_HASH].contains(&name.as_str()));
     pod
@@ -368,6 +367,7 @@ impl Entry {
             netns: PodNetns::Open(netns.clone()),
             addresses: PodAddresses::Given(self.facts.addresses.clone()),
             inbound: self.facts.inbound.clone(),
+            is_ending: self.facts.is_ending,
             since: since.map(Instant::into_std),
         })
     }

@@ -10,6 +10,7 @@
 mod objects;
 mod inbound;
 mod workload;
+mod interceptor;
 mod facts;
 mod claimants;
 mod decide;

@@ -14,6 +14,9 @@ pub(super) struct Meta {
     pub(super) namespace: String,
     pub(super) uid: String,
     pub(super) resource_version: String,
+    /// Since when it is to be gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) deletion_timestamp: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) labels: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -52,6 +55,7 @@ pub(super) struct PodSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Container {
+    pub(super) name: String,
     pub(super) ports: Vec<ContainerPort>,
     /// Of an init container, `Always` makes it a sidecar that runs beside the others.
     pub(super) restart_policy: Option<String>,

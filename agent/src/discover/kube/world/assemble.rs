@@ -7,9 +7,10 @@ use crate::{
     config::RouteObject,
     discover::kube::{
         attached::{Attached, ObjectName},
-        services::{Declared, DeclaredPort, Kind},
+        services::{Declared, DeclaredPort},
+        slices::{Place, Slices},
     },
-    model::{Endpoints, Policy, Route, Service, ServiceName, ServicePort, ServicePortName, Update},
+    model::{Endpoint, Endpoints, Policy, Route, Service, ServiceName, ServicePort, ServicePortName, Update},
 };
 
 impl World {
@@ -50,17 +51,9 @@ impl World {
                 port: port.port,
             };
             let endpoints = match endpoints {
-                Some(watched) => {
-                    // Who is dialled by an endpoint's own address has chosen already.
-                    let by_service = declared.kind != Kind::Headless;
-                    let own_zone = self.zone.as_deref().filter(|_| by_service);
-                    Endpoints::Known(watched.slices.endpoints(port.name.as_deref(), own_zone))
-                }
+                Some(watched) => self.answering(declared, port, &watched.slices),
                 None => Endpoints::Unknown {
-                    instead: declared
-                        .addresses()
-                        .first()
-                        .map(|ip| SocketAddr::new(*ip, port.port)),
+                    instead: own_address(declared, port),
                 },
             };
             Arc::new(ServicePort {
@@ -82,6 +75,30 @@ impl World {
             addresses: declared.addresses().to_vec(),
             ports: ports.collect(),
         })
+    }
+
+    /// Who answers for a port, as its slices say it.
+    fn answering(&self, declared: &Declared, port: &DeclaredPort, slices: &Slices) -> Endpoints {
+        let name = port.name.as_deref();
+        let Some(instead) = own_address(declared, port) else {
+            // Who is dialled by an endpoint's own address has chosen already.
+            return Endpoints::Known(slices.endpoints(name, Place::default()));
+        };
+        if slices.are_foreign() {
+            let why = "its EndpointSlices are written by another than the cluster's controllers: the node decides who answers";
+            return Endpoints::LeftToNode { instead, why };
+        }
+        let place = Place {
+            zone: self.zone.as_deref(),
+            node: self.node.as_deref(),
+        };
+        match slices.endpoints(name, place) {
+            known if known.is_empty() => Endpoints::LeftToNode {
+                instead,
+                why: "no endpoint is known: the node decides whether somebody answers",
+            },
+            known => Endpoints::Known(known),
+        }
     }
 
     /// A policy for this port before one for the whole service.
@@ -131,6 +148,18 @@ fn attached(routes: &Attached<RouteObject>, service: &Declared, port: &DeclaredP
     let objects = routes.of(&service.name).map(|(_, object)| object);
     let attached = objects.filter(|object| is_for(object, service, port));
     attached.map(|object| object.route.clone()).collect()
+}
+
+/// Its virtual address: where a caller comes to whoever serves the service without the mesh. `None` for a headless one.
+fn own_address(service: &Declared, port: &DeclaredPort) -> Option<Endpoint> {
+    let mut addresses = service
+        .addresses()
+        .iter()
+        .map(|ip| SocketAddr::new(*ip, port.port));
+    Some(Endpoint {
+        other: addresses.clone().nth(1),
+        ..Endpoint::new(addresses.next()?)
+    })
 }
 
 fn is_for(object: &RouteObject, service: &Declared, port: &DeclaredPort) -> bool {

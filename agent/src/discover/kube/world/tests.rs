@@ -114,7 +114,8 @@ impl Told {
 
     fn endpoints(&mut self, of: &str) -> String {
         match &self.port(of, 80).endpoints {
-            Endpoints::Unknown { instead } => format!("unknown, else {}", instead.unwrap()),
+            Endpoints::Unknown { instead } => format!("unknown, else {}", instead.as_ref().unwrap().address),
+            Endpoints::LeftToNode { instead, why } => format!("{}: {why}", instead.address),
             Endpoints::Known(known) => {
                 let words: Vec<String> = known.iter().map(|e| e.address.to_string()).collect();
                 words.join(" ")
