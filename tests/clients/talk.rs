@@ -8,6 +8,8 @@
 //! | `shut` | ends the sending direction |
 //! | `reset` | ends both with a TCP reset; the last step |
 //! | `end` | reads to the end, which must be an orderly one |
+//! | `broken` | reads to the end, which must be a reset |
+//! | `refused` | writes until that fails |
 //! | `closed` | reads to the end, orderly or reset |
 //! | `hold` | waits until standard input ends |
 
@@ -79,6 +81,21 @@ impl Talk {
                 SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))?;
             }
             ("end", "") => while self.read()? > 0 {},
+            ("broken", "") => loop {
+                match self.read() {
+                    Ok(0) => bail!("an orderly end"),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                    Err(error) => return Err(error.into()),
+                }
+            },
+            ("refused", "") => {
+                let deadline = now() + PATIENCE;
+                while self.stream.write_all(b"?").is_ok() {
+                    ensure!(now() < deadline, "nobody minds what is written");
+                    std::thread::yield_now();
+                }
+            }
             ("closed", "") => loop {
                 match self.read() {
                     Ok(0) => break,

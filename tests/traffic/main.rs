@@ -19,3 +19,5 @@ mod opaque;
 mod seen;
 /// Who gets the next request, and what becomes of requests when an endpoint goes.
 mod balancing;
+/// How relayed connections end.
+mod endings;

@@ -1,10 +1,11 @@
 //! What a connection speaks, by its first bytes. Time running out is an answer, not an error.
 
-use std::time::Duration;
+use std::{mem::MaybeUninit, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
+    io::{AsyncRead, AsyncReadExt, Interest},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
@@ -38,8 +39,10 @@ pub enum Detected {
     },
     /// None of these, or too little in the time given.
     Opaque,
-    /// The caller closed without a word.
+    /// The caller ended its side without a word.
     Closed,
+    /// The connection broke, whatever had come by then.
+    Broken,
 }
 
 /// Reads first bytes until they say what they are, at most until `deadline` once the first have come; returns them
@@ -54,6 +57,10 @@ pub async fn detect<S: AsyncRead + Unpin>(
     let mut begun = false;
     loop {
         let read = timeout_at(deadline, stream.read_buf(&mut first)).await;
+        // Told once: whoever reads on would find an orderly end.
+        if let Ok(Err(_)) = read {
+            return (Detected::Broken, first.freeze());
+        }
         let ended = !matches!(read, Ok(Ok(n)) if n > 0);
         let detected = match decide(&first, expecting) {
             Some(detected) => detected,
@@ -75,10 +82,24 @@ pub async fn silent(stream: &TcpStream, grace: Duration) -> bool {
     tokio::time::timeout(grace, spoke(stream)).await.is_err()
 }
 
-/// Returns when there is something to read: bytes, the end or an error. Looks at the bytes themselves, since a fresh
-/// socket may pass for readable.
+/// Returns when there is something to read: bytes, the end or an error, which is left for who reads. Looks at the bytes
+/// themselves, since a fresh socket may pass for readable.
 pub async fn spoke(stream: &TcpStream) {
-    let _ = stream.peek(&mut [0]).await;
+    loop {
+        // An error of the reactor; reading meets it too.
+        let Ok(ready) = stream.ready(Interest::READABLE | Interest::ERROR).await else {
+            return;
+        };
+        if ready.is_error()
+            || stream
+                .try_io(Interest::READABLE, || {
+                    SockRef::from(stream).peek(&mut [MaybeUninit::new(0)])
+                })
+                .is_ok()
+        {
+            return;
+        }
+    }
 }
 
 /// `None` when more bytes are needed.

@@ -3,16 +3,11 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -28,23 +23,22 @@ use crate::{
 pub struct Replay {
     first: Bytes,
     stream: Paced<Socket>,
-    ending: Ending,
 }
 
-/// How a connection ends when it is dropped. Whoever holds a clone may choose, while somebody else holds the stream.
-/// (hyper's upgrades want a stream that may change its thread; it does not.)
-#[derive(Clone, Debug, Default)]
-pub struct Ending(Arc<AtomicBool>);
+/// How a connection ends when it is closed, also when this process dies. Whoever holds a clone may choose, while somebody
+/// else holds the stream.
+#[derive(Clone, Debug)]
+pub struct Ending(Arc<Pulse>);
 
 impl Ending {
     /// With a TCP reset: what the peer has got so far is not all.
     pub fn reset(&self) {
-        self.0.store(true, Relaxed);
+        self.0.end_by_reset(true);
     }
 
     /// With a FIN, as it does unless somebody says otherwise.
     pub fn orderly(&self) {
-        self.0.store(false, Relaxed);
+        self.0.end_by_reset(false);
     }
 }
 
@@ -53,12 +47,7 @@ impl Replay {
         Self {
             first,
             stream: Paced(Socket::new(stream)),
-            ending: Ending::default(),
         }
-    }
-
-    pub fn socket(&self) -> &TcpStream {
-        self.stream.0.stream()
     }
 
     pub fn pulse(&self) -> &Arc<Pulse> {
@@ -66,16 +55,12 @@ impl Replay {
     }
 
     pub fn ending(&self) -> Ending {
-        self.ending.clone()
+        Ending(self.pulse().clone())
     }
-}
 
-impl Drop for Replay {
-    fn drop(&mut self) {
-        if self.ending.0.load(Relaxed) {
-            // A connection that is closed otherwise is closed all the same.
-            let _ = SockRef::from(self.stream.0.stream()).set_linger(Some(Duration::ZERO));
-        }
+    /// What has been read and not been given out, and the connection.
+    pub fn into_parts(self) -> (Bytes, Socket) {
+        (self.first, self.stream.0)
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use hyper::client::conn::http1::{self, SendRequest};
+use bytes::Bytes;
+use hyper::{
+    client::conn::http1::{self, SendRequest},
+    upgrade::Upgraded,
+};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
@@ -13,7 +17,7 @@ use super::{
 };
 use crate::{
     share::{self, Paced, Part},
-    transport::Peers,
+    transport::{Peers, Socket},
 };
 
 /// What a connection may hold of a response that the caller does not read yet, and of its head. In bytes.
@@ -156,6 +160,12 @@ impl<B: RequestBody> Pool<B> {
             self.room.freed.notify_one();
         }
     }
+}
+
+/// The connection to an endpoint that has switched protocols, with what has been read of it already.
+pub fn upgraded(upgraded: Upgraded) -> Option<(Bytes, Socket)> {
+    let parts = upgraded.downcast::<TokioIo<Paced<Watched>>>().ok()?;
+    Some((parts.read_buf, parts.io.into_inner().0.into_socket()))
 }
 
 impl<B> Http1<B> {

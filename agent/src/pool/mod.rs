@@ -27,7 +27,7 @@ pub use company::Caller;
 pub(crate) use connect::Here;
 pub use connect::{ConnectError, DialAs, Sockets, connect, dead_peer};
 use http_body::Body;
-pub use http1::Http1;
+pub use http1::{Http1, upgraded};
 pub use http2::Http2;
 use tokio::{sync::Notify, time::Instant};
 pub use uploads::{SMALL_UPLOAD, Upload, Uploading};

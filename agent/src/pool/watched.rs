@@ -71,6 +71,11 @@ impl Watched {
         self.stream.pulse()
     }
 
+    /// It is not looked at any more: the protocol was switched.
+    pub(super) fn into_socket(self) -> Socket {
+        self.stream
+    }
+
     fn wrote(&self, result: io::Result<usize>) -> io::Result<usize> {
         match &result {
             Ok(count) => self

@@ -9,7 +9,7 @@ use super::{
     inlet::Inlet,
     local_pod::LocalPod,
     serve_http1, serve_http2,
-    tunnel::{self, Opaque},
+    tunnel::{self, Opaque, Unreached},
     worker::Worker,
 };
 use crate::{
@@ -87,7 +87,7 @@ async fn serve(inlet: Rc<Inlet>, mut stream: TcpStream) {
             match detected {
                 Detected::Http2 => serve_http2::serve(inlet, Replay::new(first, stream)).await,
                 Detected::Http1 => serve_http1::serve(inlet, Replay::new(first, stream)).await,
-                Detected::Tls { .. } | Detected::Opaque | Detected::Closed => {}
+                Detected::Tls { .. } | Detected::Opaque | Detected::Closed | Detected::Broken => {}
             }
         }
         Protocol::Detect => whoever_speaks_first(inlet, stream).await,
@@ -107,8 +107,12 @@ async fn whoever_speaks_first(inlet: Rc<Inlet>, mut stream: TcpStream) {
     let deadline = Instant::now() + detect_timeout(&inlet);
     let mut upstream = None;
     if silent(&stream, GRACE).await {
-        let Some(connected) = tunnel::connect(&inlet).await else {
-            return;
+        let connected = match tunnel::connect(&inlet).await {
+            Ok(connected) => connected,
+            Err(unreached) => {
+                tunnel::record(&inlet, unreached);
+                return accept::refuse(&stream);
+            }
         };
         let caller_spoke = tokio::select! {
             biased;
@@ -126,8 +130,8 @@ async fn whoever_speaks_first(inlet: Rc<Inlet>, mut stream: TcpStream) {
     }
     let (detected, first) = detect(&mut stream, Expecting::Anything, deadline, head).await;
     match (detected, upstream) {
-        (Detected::Opaque, upstream) => {
-            if Instant::now() >= deadline {
+        (opaque @ (Detected::Opaque | Detected::Closed), upstream) => {
+            if opaque == Detected::Opaque && Instant::now() >= deadline {
                 inlet.line.scope.detect_timed_out();
             }
             tunnel::relay(&inlet, first, stream, Opaque::TCP, upstream).await;
@@ -146,7 +150,8 @@ async fn by_detection(inlet: Rc<Inlet>, detected: Detected, first: Bytes, stream
         Detected::Tls { server_name } => {
             tunnel::relay(&inlet, first, stream, Opaque::tls(server_name), None).await;
         }
-        Detected::Opaque => tunnel::relay(&inlet, first, stream, Opaque::TCP, None).await,
-        Detected::Closed => {}
+        // One that ends without a word may want to hear what the endpoint has to say.
+        Detected::Opaque | Detected::Closed => tunnel::relay(&inlet, first, stream, Opaque::TCP, None).await,
+        Detected::Broken => tunnel::record(&inlet, Unreached::BROKEN),
     }
 }

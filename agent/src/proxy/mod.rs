@@ -31,6 +31,7 @@ mod forward;
 mod mirror;
 mod pump;
 mod response_body;
+mod relay;
 mod tunnel;
 #[cfg(test)]
 mod cut_tests;

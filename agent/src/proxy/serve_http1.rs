@@ -11,14 +11,16 @@ use super::{
     answering::{Answer, Answering},
     exchange::exchange,
     inlet::Inlet,
+    relay::End,
     tunnel,
 };
 use crate::{
     accept::Replay,
+    pool,
     record::TimeLimit,
     respond::Body,
     share::Part,
-    transport::{Event, Peers, Vigil},
+    transport::{Event, Vigil},
 };
 
 /// What a connection may hold in bytes of what it reads, and of what it writes. A head that is larger is refused with
@@ -41,7 +43,7 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
     let (caller, limits) = (inlet.clone(), inlet.worker.limits);
     let pulse = stream.pulse().clone();
     let answering = Rc::new(Answering::new(pulse.clone()));
-    let mut vigil = Vigil::new(pulse.clone(), limits);
+    let mut vigil = Vigil::new(pulse, limits);
     let state = answering.clone();
     let ending = stream.ending();
     let of_requests = ending.clone();
@@ -75,7 +77,10 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
         let event = tokio::select! {
             step = step => match step {
                 Step::Ended(Ok(())) => {
-                    ending.orderly();
+                    // How a connection ends that has switched protocols is for those to say who go on with it.
+                    if !answering.is_upgraded() {
+                        ending.orderly();
+                    }
                     break;
                 }
                 Step::Ended(Err(error)) => {
@@ -104,9 +109,6 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
                 }
             }
         }
-    }
-    if answering.is_upgraded() {
-        tokio::task::spawn_local(Peers::new([(pulse, limits.dead_peer)]).watch());
     }
 }
 
@@ -149,6 +151,14 @@ fn join(inlet: &Rc<Inlet>, caller: OnUpgrade, endpoint: OnUpgrade) {
         let (Ok(caller), Ok(endpoint)) = tokio::join!(caller, endpoint) else {
             return;
         };
-        tunnel::join(&inlet, TokioIo::new(caller), TokioIo::new(endpoint)).await;
+        let caller = caller.downcast::<TokioIo<Replay>>().ok().map(|parts| {
+            let (first, socket) = parts.io.into_inner().into_parts();
+            let first = [parts.read_buf, first].concat().into();
+            End { first, socket }
+        });
+        let endpoint = pool::upgraded(endpoint).map(|(first, socket)| End { first, socket });
+        if let (Some(caller), Some(endpoint)) = (caller, endpoint) {
+            tunnel::join(&inlet, caller, endpoint).await;
+        }
     });
 }

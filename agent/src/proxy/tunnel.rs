@@ -1,34 +1,22 @@
-//! Bytes that are nobody's business: opaque TCP, TLS, switched protocols. Both directions end by themselves, so
-//! a half-closed connection goes on in the other.
+//! Bytes that are nobody's business: opaque TCP, TLS, switched protocols.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes},
-    net::TcpStream,
-    time::Instant,
-};
+use tokio::{net::TcpStream, time::Instant};
 
-use super::inlet::Inlet;
+use super::{
+    inlet::Inlet,
+    relay::{self, BUFFER, End, Ended, Side},
+};
 use crate::{
-    accept::{self, Replay},
     balance::{InFlight, Permit},
     pool,
-    record::{Flag, OpenConnection, Relayed, Scope},
-    share::{Holding, Paced, Share},
+    record::{Flag, OpenConnection, Relayed},
+    share::{Holding, Share},
     transport::{Peers, Socket},
 };
 
-/// Bytes in hand in each direction of a relayed connection.
-const BUFFER: usize = 16 * 1024;
 /// What a relayed connection costs: a buffer in each direction, and its other socket.
 const COST: u64 = 2 * BUFFER as u64 + 8 * 1024;
 /// Endpoints that are tried before a connection is given up.
@@ -71,21 +59,40 @@ pub(super) struct Connected {
     _paid: [Holding; 2],
 }
 
-/// Connects to an endpoint, to another one when that fails. When all fail the access log says so.
-pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
-    let started = Instant::now();
+/// Why a connection has no endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unreached {
+    pub(super) flag: Flag,
+    /// The last that was tried.
+    pub(super) tried: Option<SocketAddr>,
+}
+
+impl Unreached {
+    /// The caller had gone before there was one.
+    pub(super) const BROKEN: Self = Self {
+        flag: Flag::DownstreamConnectionTermination,
+        tried: None,
+    };
+
+    fn overflow(tried: Option<SocketAddr>) -> Self {
+        Self {
+            flag: Flag::UpstreamOverflow,
+            tried,
+        }
+    }
+}
+
+/// Connects to an endpoint, to another one when that fails.
+pub(super) async fn connect(inlet: &Inlet) -> Result<Connected, Unreached> {
     let mut tried = Vec::new();
     if let Some(upstream) = inlet.upstream() {
         let upstream = inlet.known(upstream).await;
-        let Some(place) = upstream.bounds().connection() else {
-            record(inlet, started, &Opaque::TCP, None, Flag::UpstreamOverflow, (0, 0));
-            return None;
-        };
+        let place = upstream.bounds().connection();
+        let place = place.ok_or(Unreached::overflow(None))?;
         let share = &inlet.pod.share;
         let paid = (share.take(Share::Descriptors, 1), share.take(Share::Memory, COST));
         let (Some(descriptor), Some(memory)) = paid else {
-            record(inlet, started, &Opaque::TCP, None, Flag::UpstreamOverflow, (0, 0));
-            return None;
+            return Err(Unreached::overflow(None));
         };
         let settings = &upstream.port.policy.connection_pool;
         while tried.len() < ATTEMPTS
@@ -95,24 +102,14 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
             let scope = &inlet.line.scope;
             let address = endpoint.address();
             let called = match inlet.bounded(address).map(|called| called.connection()) {
-                Some(None) => {
-                    record(
-                        inlet,
-                        started,
-                        &Opaque::TCP,
-                        Some(address),
-                        Flag::UpstreamOverflow,
-                        (0, 0),
-                    );
-                    return None;
-                }
+                Some(None) => return Err(Unreached::overflow(Some(address))),
                 Some(place) => place,
                 None => None,
             };
             match pool::connect(&*inlet.pod.sockets, (address, inlet.dial_as), settings, scope).await {
                 Ok(stream) => {
                     let open = scope.upstream_connection();
-                    return Some(Connected {
+                    return Ok(Connected {
                         stream,
                         dead_peer: pool::dead_peer(settings),
                         endpoint: address,
@@ -133,13 +130,14 @@ pub(super) async fn connect(inlet: &Inlet) -> Option<Connected> {
             }
         }
     }
-    let flag = if tried.is_empty() {
-        Flag::NoHealthyUpstream
-    } else {
-        Flag::UpstreamConnectionFailure
-    };
-    record(inlet, started, &Opaque::TCP, tried.last().copied(), flag, (0, 0));
-    None
+    let tried = tried.last().copied();
+    Err(Unreached {
+        flag: match tried {
+            None => Flag::NoHealthyUpstream,
+            Some(_) => Flag::UpstreamConnectionFailure,
+        },
+        tried,
+    })
 }
 
 /// Relays a caller's connection, of which `first` has been read, to `connected` or to an endpoint of its own.
@@ -150,178 +148,131 @@ pub(super) async fn relay(
     opaque: Opaque,
     connected: Option<Connected>,
 ) {
-    let started = Instant::now();
+    let socket = Socket::new(stream);
+    // Until it has ended as it should, and when there is no endpoint.
+    socket.pulse().end_by_reset(true);
+    let mut line = Relaying::begin(inlet, opaque);
     let connected = match connected {
         Some(connected) => connected,
         None => match connect(inlet).await {
-            Some(connected) => connected,
-            None => return accept::refuse(&stream),
+            Ok(connected) => connected,
+            Err(unreached) => return line.unreached(unreached),
         },
     };
-    let stream = Replay::new(first, stream);
-    let pulse = stream.pulse().clone();
-    let caller = Counted::new(stream, inlet.line.scope.clone());
-    let (endpoint, flag) = (connected.endpoint, connected.flag);
+    line.endpoint = Some(connected.endpoint);
     let upstream = Socket::new(connected.stream);
     let mut peers = Peers::new([
-        (pulse, inlet.worker.limits.dead_peer),
+        (socket.pulse().clone(), inlet.worker.limits.dead_peer),
         (upstream.pulse().clone(), connected.dead_peer),
     ])
     .beside();
-    let mut pair = Pair {
-        caller,
-        upstream: Paced(upstream),
-        is_over: false,
+    let endpoint = End {
+        first: Bytes::new(),
+        socket: upstream,
     };
+    let caller = End { first, socket };
     let ended = tokio::select! {
-        ended = copy_bidirectional_with_sizes(&mut pair.caller, &mut pair.upstream, BUFFER, BUFFER) => ended,
-        () = &mut peers => Ok((0, 0)),
+        ended = relay::relay(caller, endpoint, |from, count| line.passed(from, count)) => ended,
+        () = &mut peers => return,
     };
-    pair.is_over = true;
-    let caller = &pair.caller;
-    let flag = caller.flag(&ended, flag);
-    record(
-        inlet,
-        started,
-        &opaque,
-        Some(endpoint),
-        flag,
-        (caller.received, caller.sent),
-    );
+    line.ended(ended, connected.flag);
 }
 
 /// Relays between two connections that switched protocols. The exchange that agreed on it has its own line.
-pub(super) async fn join(
-    inlet: &Rc<Inlet>,
-    caller: impl AsyncRead + AsyncWrite + Unpin,
-    mut endpoint: impl AsyncRead + AsyncWrite + Unpin,
-) {
-    let started = Instant::now();
-    // What they share is full when it is refused: the two were told that they may go on, and now break off.
-    let Some(_memory) = inlet.pod.share.take(Share::Memory, COST) else {
-        return;
-    };
-    let mut caller = Counted::new(caller, inlet.line.scope.clone());
-    let ended = copy_bidirectional_with_sizes(&mut caller, &mut endpoint, BUFFER, BUFFER).await;
-    let flag = caller.flag(&ended, Flag::None);
+pub(super) async fn join(inlet: &Rc<Inlet>, caller: End, endpoint: End) {
+    for end in [&caller, &endpoint] {
+        end.socket.pulse().end_by_reset(true);
+    }
     let opaque = Opaque {
         protocol: "upgraded",
         server_name: None,
     };
-    record(
-        inlet,
-        started,
-        &opaque,
-        None,
-        flag,
-        (caller.received, caller.sent),
-    );
+    // What they share is full when it is refused: the two were told that they may go on, and now break off.
+    let Some(_memory) = inlet.pod.share.take(Share::Memory, COST) else {
+        return;
+    };
+    let mut line = Relaying::begin(inlet, opaque);
+    let peer = (caller.socket.pulse().clone(), inlet.worker.limits.dead_peer);
+    let mut peers = Peers::new([peer]).beside();
+    let ended = tokio::select! {
+        ended = relay::relay(caller, endpoint, |from, count| line.passed(from, count)) => ended,
+        () = &mut peers => return,
+    };
+    line.ended(ended, Flag::None);
 }
 
-/// Two connections that are relayed. Dropped before its time, as when its pod is withdrawn, both are reset: a FIN would
-/// tell each side that the other had said all that it wanted to say.
-struct Pair {
-    caller: Counted<Replay>,
-    upstream: Paced<Socket>,
-    is_over: bool,
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        if !self.is_over {
-            accept::refuse(self.caller.stream.socket());
-            accept::refuse(self.upstream.0.stream());
-        }
-    }
-}
-
-fn record(
-    inlet: &Inlet,
+/// What the line of a relayed connection will say. Written when it is dropped, so that no way out can forget to.
+struct Relaying<'a> {
+    inlet: &'a Inlet,
     started: Instant,
-    opaque: &Opaque,
+    opaque: Opaque,
     endpoint: Option<SocketAddr>,
     flag: Flag,
-    (received, sent): (u64, u64),
-) {
-    inlet.worker.recorder.relayed(&Relayed {
-        line: &inlet.line,
-        started,
-        protocol: opaque.protocol,
-        endpoint,
-        server_name: opaque.server_name.as_deref(),
-        flag,
-        received,
-        sent,
-    });
-}
-
-/// Counts the bytes of a stream as they pass, so that a connection of hours shows before it ends.
-#[derive(Debug)]
-struct Counted<S> {
-    stream: S,
-    scope: Rc<Scope>,
     received: u64,
     sent: u64,
-    /// Something went wrong on it, and not on the other side.
-    failed: bool,
 }
 
-impl<S> Counted<S> {
-    fn new(stream: S, scope: Rc<Scope>) -> Self {
+impl<'a> Relaying<'a> {
+    fn begin(inlet: &'a Inlet, opaque: Opaque) -> Self {
         Self {
-            stream,
-            scope,
+            inlet,
+            started: Instant::now(),
+            opaque,
+            endpoint: None,
+            // What stands when nothing else is said before the end: the pod is withdrawn.
+            flag: Flag::LocalReset,
             received: 0,
             sent: 0,
-            failed: false,
         }
     }
 
-    /// Of the line: `otherwise` when nothing went wrong.
-    fn flag<T>(&self, ended: &io::Result<T>, otherwise: Flag) -> Flag {
-        match ended {
-            Ok(_) => otherwise,
-            Err(_) if self.failed => Flag::DownstreamConnectionTermination,
-            Err(_) => Flag::UpstreamConnectionTermination,
+    /// Counted as they pass, so that a connection of hours shows before it ends.
+    fn passed(&mut self, from: Side, count: usize) {
+        let count = count as u64;
+        let scope = &self.inlet.line.scope;
+        match from {
+            Side::Caller => {
+                self.received += count;
+                scope.relayed(count, 0);
+            }
+            Side::Endpoint => {
+                self.sent += count;
+                scope.relayed(0, count);
+            }
         }
     }
 
-    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
-        self.failed |= result.is_err();
-        result
+    fn unreached(mut self, unreached: Unreached) {
+        self.flag = unreached.flag;
+        self.endpoint = unreached.tried;
+    }
+
+    /// `otherwise` when nothing went wrong.
+    fn ended(mut self, ended: Ended, otherwise: Flag) {
+        self.flag = match ended {
+            Ended::Orderly => otherwise,
+            Ended::By(Side::Caller) => Flag::DownstreamConnectionTermination,
+            Ended::By(Side::Endpoint) => Flag::UpstreamConnectionTermination,
+        };
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
-        self.note(read)?;
-        let n = (buf.filled().len() - before) as u64;
-        self.received += n;
-        self.scope.relayed(n, 0);
-        Poll::Ready(Ok(()))
+impl Drop for Relaying<'_> {
+    fn drop(&mut self) {
+        self.inlet.worker.recorder.relayed(&Relayed {
+            line: &self.inlet.line,
+            started: self.started,
+            protocol: self.opaque.protocol,
+            endpoint: self.endpoint,
+            server_name: self.opaque.server_name.as_deref(),
+            flag: self.flag,
+            received: self.received,
+            sent: self.sent,
+        });
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
-        let n = self.note(written)?;
-        self.sent += n as u64;
-        self.scope.relayed(0, n as u64);
-        Poll::Ready(Ok(n))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+/// Writes the line of a connection that came to an end before it was relayed.
+pub(super) fn record(inlet: &Inlet, unreached: Unreached) {
+    Relaying::begin(inlet, Opaque::TCP).unreached(unreached);
 }

@@ -123,6 +123,8 @@ pub enum Flag {
     Direct,
     /// It was not known in time who answers for the service; what went to the service's own address succeeded.
     EndpointsUnknown,
+    /// The engine cut a relayed connection off: its pod was withdrawn, or the agent ended.
+    LocalReset,
 }
 
 impl Flag {
@@ -146,6 +148,7 @@ impl Flag {
             Self::RetryOverflow => "URXO",
             Self::Direct => "DR",
             Self::EndpointsUnknown => "EU",
+            Self::LocalReset => "LR",
         }
     }
 }

@@ -20,7 +20,7 @@ pub use clock::now;
 pub use kind::{Bound, Limits, Share};
 pub use ledger::{Account, Ledger, Sample};
 pub use local::{Holding, Local, Part};
-pub use paced::{Paced, breathe};
+pub use paced::{Paced, breathe, go_on};
 pub use peers::{Peer, Peers};
 pub use task::Task;
 pub use turns::Turns;

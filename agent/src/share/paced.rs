@@ -34,7 +34,7 @@ pub(super) fn begin(pace: Pace) {
 }
 
 /// `Pending`, and woken at once, when the task has run for long enough.
-fn go_on(cx: &Context<'_>) -> Poll<()> {
+pub fn go_on(cx: &Context<'_>) -> Poll<()> {
     let calls = CALLS.get() + 1;
     CALLS.set(calls);
     let pace = ALLOWED.get();

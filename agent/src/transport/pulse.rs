@@ -2,17 +2,20 @@
 
 use std::{
     io::{self, IoSlice},
-    os::fd::{AsRawFd, RawFd},
+    net::Shutdown,
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 
@@ -27,6 +30,8 @@ pub struct Pulse {
 }
 
 const CLOSED: RawFd = -1;
+/// `linux/sockios.h`.
+const SIOCOUTQNSD: libc::c_ulong = 0x894B;
 
 impl Pulse {
     fn new(descriptor: RawFd) -> Self {
@@ -66,6 +71,17 @@ impl Pulse {
         self.blocked.load(Relaxed)
     }
 
+    /// Whether the connection ends with a TCP reset when it is closed, by whoever closes it: also the kernel, when this
+    /// process dies.
+    pub fn end_by_reset(&self, reset: bool) {
+        if let Some(descriptor) = self.descriptor() {
+            // SAFETY: the descriptor is open: whoever closes it says so here first, on this thread.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+            // A connection that is closed otherwise is closed all the same.
+            let _ = SockRef::from(&descriptor).set_linger(reset.then_some(Duration::ZERO));
+        }
+    }
+
     /// `None` once the connection is closed at this end.
     pub(super) fn descriptor(&self) -> Option<RawFd> {
         let descriptor = self.descriptor.load(Relaxed);
@@ -92,6 +108,62 @@ impl Socket {
 
     pub fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Reads through a shared reference, so that the same socket can be written to and waited for meanwhile.
+    pub fn poll_take(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                taken => {
+                    let count = *taken.as_ref().unwrap_or(&0) as u64;
+                    self.pulse.read.store(self.pulse.read() + count, Relaxed);
+                    return Poll::Ready(taken);
+                }
+            }
+        }
+    }
+
+    /// Writes through a shared reference.
+    pub fn poll_give(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.stream.poll_write_ready(cx) {
+                Poll::Ready(ready) => ready?,
+                Poll::Pending => return self.wrote(Poll::Pending),
+            }
+            match self.stream.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return self.wrote(Poll::Ready(written)),
+            }
+        }
+    }
+
+    /// Ends the sending direction with a FIN.
+    ///
+    /// # Errors
+    /// The connection has gone.
+    pub fn end_sending(&self) -> io::Result<()> {
+        SockRef::from(&self.stream).shutdown(Shutdown::Write)
+    }
+
+    /// Returns when the connection has broken: reset, or given up by the kernel. Unlike reading this also sees it after
+    /// the peer's FIN.
+    pub async fn broken(&self) {
+        // An error says that there is no reactor any more.
+        let _ = self.stream.ready(Interest::ERROR).await;
+    }
+
+    /// Bytes that the kernel has taken and not sent once (tcp(7), SIOCOUTQNSD): a reset takes them back.
+    pub fn unsent(&self) -> usize {
+        let mut count: libc::c_int = 0;
+        // SAFETY: SIOCOUTQNSD writes one int to the address it is given.
+        let result = unsafe { libc::ioctl(self.stream.as_raw_fd(), SIOCOUTQNSD, &raw mut count) };
+        match result {
+            0 => usize::try_from(count).unwrap_or(0),
+            // It is not connected any more.
+            _ => 0,
+        }
     }
 
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
