@@ -195,3 +195,50 @@ fn an_agent_that_is_told_to_end_loses_no_request() {
         2
     );
 }
+
+/// Connections that ask for nothing: HTTP/1.1 after an answer, HTTP/2 that acknowledges nothing, and no word at all.
+const IDLE: &str = r#"
+import socket, sys
+def opened(target, first, expect):
+    host, port = target.rsplit(":", 1)
+    s = socket.create_connection((host, int(port)), 10)
+    s.sendall(first)
+    got = b""
+    while expect not in got:
+        got += s.recv(4096)
+    return s
+http, http2 = sys.argv[1:]
+kept = [
+    opened(http, b"GET /bytes/5 HTTP/1.1\r\nhost: a\r\n\r\n", b"200 OK"),
+    opened(http2, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", b"\0\0\0\4\1"),
+    opened(http, b"", b""),
+]
+print("open", flush=True)
+sys.stdin.read()
+"#;
+
+#[test]
+fn an_agent_with_nothing_in_flight_ends_soon() {
+    let mut world = World::new(1).unwrap();
+    let mut python = Command::new("python3");
+    python
+        .args([
+            "-c",
+            IDLE,
+            &world.target("http").unwrap(),
+            &world.target("http2").unwrap(),
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut idle = world.client.spawn(python).unwrap();
+    let mut said = BufReader::new(idle.child().stdout.take().unwrap()).lines();
+    assert_eq!(said.next().unwrap().unwrap(), "open");
+    let told = derny_tests::observe::now();
+    world.agent.signal(Signal::SIGTERM).unwrap();
+    assert!(world.agent.ended(SOON).unwrap().success());
+    let took = told.elapsed();
+    assert!(
+        took < Duration::from_secs(5),
+        "with 10 s for what is in flight: {took:?}"
+    );
+}

@@ -5,9 +5,13 @@
 
 use core::ptr;
 
-use aya_ebpf::{EbpfContext as _, helpers::bpf_get_netns_cookie, programs::SockAddrContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_set_retval},
+    programs::SockAddrContext,
+};
 use aya_log_ebpf::debug;
-use derny_ebpf_common::{AddressKey, MARK, NODE_COUNTERS, Path, Pod, Redirect, Remembered};
+use derny_ebpf_common::{AddressKey, MARK, NODE_COUNTERS, Path, Pod, Redirect, Remembered, V6_PORTS};
 
 use crate::{
     count::{Decided, count_hit},
@@ -15,6 +19,8 @@ use crate::{
     maps::{DESTS, DIALLED, PODS, agent_is_alive, stands_aside},
 };
 
+/// What `connect` returns where nobody answers, as it does where nothing listens.
+const ECONNREFUSED: i32 = 111;
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
 
@@ -103,7 +109,12 @@ fn redirect(ctx: &SockAddrContext, dialled: &AddressKey) -> Option<Result<Redire
         return pass(Path::PassedBoundDevice);
     }
     // SAFETY: as above.
-    let id = unsafe { (*destination).id };
+    let (id, is_dead) = unsafe { ((*destination).id, (*destination).dead != 0) };
+    if is_dead {
+        // SAFETY: the helper has no precondition; it fails nowhere.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+        return pass(Path::RefusedDead);
+    }
     let Some(to) = address_of(pod, id, dialled) else {
         return pass(Path::PassedNoIpv6);
     };
@@ -130,8 +141,8 @@ fn redirect(ctx: &SockAddrContext, dialled: &AddressKey) -> Option<Result<Redire
 }
 
 /// Where a connection goes instead. A socket that dials IPv4, mapped or not, can reach 127.192.0.0/10, which
-/// says everything. One that dials IPv6 may be IPV6_V6ONLY, which cannot be seen from here, so it goes to the
-/// pod's listener on `[::1]`, and `DERNY_TUPLES` says the rest.
+/// says everything. One that dials IPv6 may be IPV6_V6ONLY, which cannot be seen from here, so it goes to one of the
+/// ports of the pod's listener on `[::1]`, and `DERNY_TUPLES` says the rest.
 #[inline(always)]
 fn address_of(pod: &Pod, id: u32, dialled: &AddressKey) -> Option<AddressKey> {
     if dialled.is_v4() {
@@ -143,7 +154,12 @@ fn address_of(pod: &Pod, id: u32, dialled: &AddressKey) -> Option<AddressKey> {
         .encode();
         Some(AddressKey::v4(ip.to_be(), port.to_be()))
     } else if pod.v6_port_be != 0 {
-        Some(AddressKey::v6(LOOPBACK6_BE, pod.v6_port_be))
+        // SAFETY: the helper has no precondition.
+        let random = unsafe { bpf_get_prandom_u32() };
+        // Not the first, where the listener stands: all are steered, as in IPv4.
+        #[allow(clippy::cast_possible_truncation)] // Below the number of ports.
+        let port = u16::from_be(pod.v6_port_be) + 1 + (random % u32::from(V6_PORTS - 1)) as u16;
+        Some(AddressKey::v6(LOOPBACK6_BE, port.to_be()))
     } else {
         None
     }

@@ -70,5 +70,5 @@ fn is_a_listeners(ctx: &SockAddrContext, dialled: &AddressKey) -> bool {
     };
     let port = dialled.port_be;
     let [outbound, inbound, inbound6] = pod.ports_be;
-    port == outbound || port == inbound || port == inbound6 || port == pod.v6_port_be
+    port == outbound || port == inbound || port == inbound6 || pod.has_v6_port(u16::from_be(port))
 }

@@ -1,7 +1,7 @@
 //! The kernel programs. Here are the hooks only: each asks its room what to do, counts it, and gives the verdict.
 //!
-//! The verdict is to go on, with or without a changed address, but for one case: a pod of a strict namespace that is not
-//! enrolled yet is refused what it dials.
+//! The verdict is to go on, with or without a changed address, but for two cases: a pod of a strict namespace that is not
+//! enrolled yet is refused what it dials, and every pod a destination that nobody answers for.
 #![no_std]
 #![no_main]
 // Inline assembly for BPF, for one atomic addition.
@@ -58,7 +58,7 @@ fn verdict(decided: Option<Decided>) -> i32 {
     count::count(decided);
     match decided {
         Some(Decided {
-            path: Path::RefusedStrict,
+            path: Path::RefusedStrict | Path::RefusedDead,
             ..
         }) => REFUSE,
         _ => PROCEED,

@@ -7,12 +7,12 @@ use core::ptr;
 use aya_ebpf::{bindings::bpf_sk_lookup, helpers::bpf_ktime_get_ns, programs::SkLookupContext};
 use aya_log_ebpf::debug;
 use derny_ebpf_common::{
-    AddressKey, ConnectionKey, Listener, ORIGIN_LIFETIME_NS, Path, PodAddressKey, Redirect,
+    AddressKey, ConnectionKey, Listener, ORIGIN_LIFETIME_NS, Path, PodAddressKey, PodConnectionKey, Redirect,
 };
 
 use crate::{
     count::Decided,
-    maps::{INBOUND, LISTENERS, NODE_ADDRESSES, ORIGIN, agent_is_alive, stands_aside},
+    maps::{INBOUND, LISTENERS, NODE_ADDRESSES, ORIGIN, PODS, TUPLES, agent_is_alive, stands_aside},
     own::Own,
 };
 
@@ -48,6 +48,8 @@ pub(crate) fn try_steer(ctx: &SkLookupContext) -> Option<Decided> {
         }
     } else if family != AF_INET6 {
         return None;
+    } else if is_loopback6(ctx.lookup) {
+        return outbound6(ctx, local_port);
     }
     inbound(ctx, local_port.to_be(), ifindex)
 }
@@ -66,6 +68,40 @@ fn outbound(ctx: &SkLookupContext, redirect: Redirect) -> Option<Decided> {
         false => Path::NoListener,
     };
     Some(Decided { slot, path })
+}
+
+/// A SYN to `[::1]`: redirected when its tuple says so. The ports are no others' to listen at, but somebody may.
+#[inline(always)]
+fn outbound6(ctx: &SkLookupContext, local_port: u16) -> Option<Decided> {
+    let own = Own::load()?;
+    let (netns_cookie, slot) = (own.netns_cookie, own.slot());
+    // SAFETY: entries of a map without preallocation are freed after a grace period, not reused.
+    let pod = unsafe { PODS.get(netns_cookie) }?;
+    if !pod.has_v6_port(local_port) {
+        return None;
+    }
+    let (local, remote) = addresses(ctx.lookup, local_port.to_be());
+    let key = PodConnectionKey::new(netns_cookie, opened(&local, &remote));
+    // SAFETY: an evicted entry may be reused while it is read; only that there is one counts.
+    unsafe { TUPLES.get(key) }?;
+    let listener = Listener::Outbound6.index(slot);
+    let path = match LISTENERS.redirect_sk_lookup(ctx, listener, 0).is_ok() {
+        true => Path::SteeredOutbound,
+        false => Path::NoListener,
+    };
+    Some(Decided { slot, path })
+}
+
+#[inline(always)]
+fn is_loopback6(lookup: *mut bpf_sk_lookup) -> bool {
+    // SAFETY: the context is valid for the run of the program. Word by word, as the verifier wants it.
+    unsafe {
+        let words = ptr::addr_of!((*lookup).local_ip6).cast::<u32>();
+        ptr::read_volatile(words) == 0
+            && ptr::read_volatile(words.add(1)) == 0
+            && ptr::read_volatile(words.add(2)) == 0
+            && ptr::read_volatile(words.add(3)) == 1_u32.to_be()
+    }
 }
 
 #[inline(always)]
@@ -125,13 +161,7 @@ fn is_the_pod_itself(local: &AddressKey, remote: &AddressKey, netns_cookie: u64)
 /// Has this connection passed the agent on its client side?
 #[inline(always)]
 fn comes_from_this_agent(local: &AddressKey, remote: &AddressKey) -> bool {
-    // As the side that opened it saw it.
-    let key = ConnectionKey {
-        local_ip_be: remote.ip_be,
-        remote_ip_be: local.ip_be,
-        local_port_be: remote.port_be,
-        remote_port_be: local.port_be,
-    };
+    let key = opened(local, remote);
     // SAFETY: an evicted entry may be reused while it is read, and then holds another connection's time: with
     // 65,536 entries newer than this one's SYN.
     let Some(opened_ns) = (unsafe { ORIGIN.get(key) }) else {
@@ -140,6 +170,17 @@ fn comes_from_this_agent(local: &AddressKey, remote: &AddressKey) -> bool {
     // SAFETY: the helper has no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
     now.saturating_sub(*opened_ns) <= ORIGIN_LIFETIME_NS
+}
+
+/// A connection as the side that opened it sees it.
+#[inline(always)]
+fn opened(local: &AddressKey, remote: &AddressKey) -> ConnectionKey {
+    ConnectionKey {
+        local_ip_be: remote.ip_be,
+        remote_ip_be: local.ip_be,
+        local_port_be: remote.port_be,
+        remote_port_be: local.port_be,
+    }
 }
 
 #[inline(always)]

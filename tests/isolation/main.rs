@@ -28,6 +28,10 @@ mod shares;
 mod shared_connections;
 /// What does not make progress ends.
 mod deadlines;
+/// What is left of pods and of peers that have gone.
+mod leftovers;
+/// Ports and tuples of addresses that the agent's sockets leave to the applications.
+mod tuples;
 /// Admin and metrics endpoints, the agent's log and the access log under attack.
 mod observability;
 

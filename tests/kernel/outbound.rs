@@ -36,10 +36,9 @@ fn assert_redirected(dialled: &str, shown: &str, options: Value, source: &str) {
             "not its own address: {seen:?}"
         );
     }
-    let over_sk_lookup = u64::from(source.contains('.'));
     mesh.assert_counted(5, |counters| {
         counters.redirected = 1;
-        counters.steered_outbound = over_sk_lookup;
+        counters.steered_outbound = 1;
     });
     let hits: u64 = mesh
         .kernel
@@ -144,22 +143,13 @@ fn a_socket_connected_elsewhere_after_a_failure_shows_the_second_address() {
 fn two_pods_with_the_same_loopback_tuple_are_told_apart() {
     let mut mesh = Mesh::new();
     let (a, b) = (mesh.node.pod("a").unwrap(), mesh.node.pod("b").unwrap());
-    let mut of_a = mesh.kernel.enrol(slot(1), &word(&a, &[]), 1).unwrap();
-    let port = v6_port(&of_a);
-    mesh.serve(&mut of_a);
-    // Two ports are left to draw from, so that it is soon the same.
-    let range = format!("{} {port}", port - 1);
-    b.netns().sysctl(&[("ipv4/ip_local_port_range", &range)]).unwrap();
-    eventually("its listener has the same port", SOON, || {
-        mesh.kernel.withdraw(slot(2));
-        let mut of_b = mesh.kernel.enrol(slot(2), &word(&b, &[]), 1).unwrap();
-        let same = v6_port(&of_b) == port;
-        if same {
-            mesh.serve(&mut of_b);
-        }
-        same
-    })
-    .unwrap();
+    let ports = [(1, &a), (2, &b)].map(|(number, pod)| {
+        let mut enrolled = mesh.kernel.enrol(slot(number), &word(pod, &[]), 1).unwrap();
+        let port = v6_port(&enrolled);
+        mesh.serve(&mut enrolled);
+        port
+    });
+    assert_eq!(ports[0], ports[1], "the same in each pod");
     mesh.redirect(address(VIP6));
     let other = address("[fd96::8]:80");
     mesh.kernel
@@ -169,18 +159,54 @@ fn two_pods_with_the_same_loopback_tuple_are_told_apart() {
             "shop/other:80",
         )
         .unwrap();
-    let bound = json!({"bind": ["::1", 4444], "v6only": true});
-    assert_eq!(
-        dial(&a, address(VIP6), bound.clone()).said,
-        format!("outbound {ID} from ::1")
-    );
-    assert_eq!(dial(&b, other, bound).said, "outbound 8 from ::1");
+    // Often enough that the same of the ports is drawn for both.
+    for source in 4444..4524 {
+        let bound = json!({"bind": ["::1", source], "v6only": true});
+        assert_eq!(
+            dial(&a, address(VIP6), bound.clone()).said,
+            format!("outbound {ID} from ::1")
+        );
+        assert_eq!(dial(&b, other, bound).said, "outbound 8 from ::1");
+    }
 }
 
 /// Of the outbound listener on `[::1]`.
 fn v6_port(enrolled: &Enrolled) -> u16 {
     let outbound = &enrolled.listeners[0].outbound;
     outbound[1].local_addr().unwrap().port()
+}
+
+#[test]
+fn a_destination_that_nobody_answers_for_is_refused() {
+    let mut mesh = Mesh::new();
+    let pod = mesh.node.pod("client").unwrap();
+    mesh.enrol(5, &pod, &[]);
+    let id = derny::model::DestinationId::new(ID).unwrap();
+    let all = [VIP, VIP6].map(address);
+    for address in all {
+        mesh.kernel.refuse(address, id, "shop/cart:80").unwrap();
+    }
+    let refused = |mesh: &Mesh, count: u64| {
+        for address in all {
+            let seen = dial(&pod, address, json!({}));
+            assert!(seen.error.contains("refused"), "{seen:?}");
+            let seen = dial(&pod, address, json!({"nonblocking": true}));
+            assert_eq!(seen.all["in_progress"], false, "{seen:?}");
+        }
+        assert_eq!(mesh.counters(Some(5)).refused_dead, count);
+    };
+    refused(&mesh, 4);
+    for address in all {
+        mesh.redirect(address);
+        assert!(dial(&pod, address, json!({})).said.starts_with("outbound"));
+        mesh.kernel.refuse(address, id, "shop/cart:80").unwrap();
+    }
+    refused(&mesh, 8);
+    // An agent that hangs refuses nothing.
+    mesh.fall_silent();
+    dial(&pod, all[0], json!({}));
+    let counters = mesh.counters(Some(5));
+    assert_eq!((counters.refused_dead, counters.passed_stale), (8, 1));
 }
 
 #[test]

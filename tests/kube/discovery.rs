@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
 use derny_tests::{
-    eventually,
+    Pod, eventually,
     kube::objects::{self, Standing},
     load::{Call, Load, unix_now},
-    upstream::HTTP_PORT,
+    upstream::{HTTP_PORT, TCP_PORT},
 };
 use serde_json::json;
 
@@ -265,4 +265,28 @@ fn refused_by_the_server(world: &World) {
         let said = refusal.unwrap();
         assert!(said.contains(says), "{sections}: {said}");
     }
+}
+
+/// Init containers that wait by `nc -z`, and health checks, go by `connect` alone.
+#[test]
+fn a_dead_service_is_refused() {
+    let world = World::new(1, &[]);
+    let server = &world.servers[0];
+    let vip = world.node.service("db", 80, TCP_PORT, &[server]).unwrap();
+    let slice = |pods: &[&Pod]| objects::slice("db", "db-1", ("tcp", TCP_PORT), &objects::ready(pods));
+    world.apply(&[objects::service("db", &vip.ip().to_string(), "tcp"), slice(&[])]);
+    let connects = || {
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", &format!("exec 3<>/dev/tcp/{}/80", vip.ip())]);
+        world.client.run(bash).unwrap().status.success()
+    };
+    for _ in 0..2 {
+        // The first one has the agent ask who answers.
+        eventually("it is refused", SOON, || !connects()).unwrap();
+        world.apply(&[slice(&[server])]);
+        eventually("it is connected", SOON, connects).unwrap();
+        world.apply(&[slice(&[])]);
+    }
+    let refused = [("decision", "refused_dead")];
+    assert!(world.sum("derny_kernel_decisions_total", &refused) >= 2.0);
 }

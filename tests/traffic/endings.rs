@@ -10,6 +10,7 @@ use std::{
 
 use derny_tests::{
     AgentOptions, Pod, Process, World, clients, eventually,
+    observe::eventually_some,
     upstream::{HTTP_PORT, TCP_PORT, TestdOptions},
 };
 use nix::sys::signal::Signal;
@@ -85,11 +86,7 @@ impl Site {
         port: u16,
         then: impl FnOnce(TcpStream) -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        let listener = self.world.servers[0]
-            .pod
-            .inside(|| TcpListener::bind(("::", port)))
-            .unwrap()
-            .unwrap_or_else(|error| panic!("{port} {error} {}", sockets(&self.world.servers[0].pod)));
+        let listener = listen(&self.world.servers[0].pod, port);
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.set_read_timeout(Some(SOON)).unwrap();
@@ -348,10 +345,7 @@ fn a_caller_that_ends_without_a_word_hears_what_the_server_says() {
     let site = Site::new(|_| {});
     for service in ["tcp", "any-tcp", "tls"] {
         let kind = KINDS.into_iter().find(|kind| kind.service == service).unwrap();
-        let listener = site.world.servers[0]
-            .pod
-            .inside(|| TcpListener::bind(("::", kind.port)).unwrap())
-            .unwrap();
+        let listener = listen(&site.world.servers[0].pod, kind.port);
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             assert_eq!(end(&mut stream), "fin");
@@ -413,8 +407,8 @@ fn what_is_cut_off_by_the_end_of_the_agent_is_reset() {
     cut_off_by(|world| world.agent.kill9().unwrap(), None);
 }
 
-fn sockets(pod: &Pod) -> String {
-    let mut ss = std::process::Command::new("ss");
-    ss.args(["-tanpo"]);
-    pod.run(ss).unwrap().stdout
+/// A process that another test starts just now may hold the last listener for a moment, between its fork and its exec.
+fn listen(pod: &Pod, port: u16) -> TcpListener {
+    let bind = || pod.inside(|| TcpListener::bind(("::", port)).ok()).unwrap();
+    eventually_some("the port is free", SOON, bind).unwrap()
 }

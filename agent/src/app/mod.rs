@@ -46,6 +46,8 @@ use crate::{
 const UPDATES: usize = 16;
 /// Addresses that the kernel can redirect.
 const MAX_DESTINATIONS: u32 = 131_072;
+/// How long cutting connections off may hold the end of the process up.
+const CUTTING: Duration = Duration::from_millis(500);
 /// How long enrolling pods may keep the publisher from anything else.
 const ENROLMENTS: Duration = Duration::from_secs(60);
 
@@ -121,6 +123,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     let ledger = Ledger::new(limits::limits(&args.shares, &limits::System::read(descriptors)));
     let ready = ready::Ready::new();
     let (trigger, drain) = drain::channel();
+    let (cutting, cut) = drain::channel();
     let (snapshot, _) = watch::channel(Arc::new(Snapshot::default()));
     let refusals = Refusals::default();
     let tables =
@@ -138,6 +141,7 @@ pub fn run(args: RunArgs) -> Result<()> {
             hub: &hub,
             writer: &writer,
             drain: &drain,
+            cut: &cut,
             demand: match &demand {
                 Some(demand) => Arc::new(demand.clone()),
                 None => Arc::new(()),
@@ -287,6 +291,10 @@ pub fn run(args: RunArgs) -> Result<()> {
         drop(drain);
         let drained = trigger.drain(args.drain_timeout).await;
         tracing::info!(?drained, "drained");
+        if drained == drain::Drained::Deadline {
+            drop(cut);
+            cutting.drain(CUTTING).await;
+        }
         anyhow::Ok(())
     })?;
     // The kernel's programs go with the publisher's thread.

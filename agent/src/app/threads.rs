@@ -52,6 +52,7 @@ pub(super) struct WorkerParts<'a> {
     pub(super) hub: &'a Hub,
     pub(super) writer: &'a Writer,
     pub(super) drain: &'a drain::Watch,
+    pub(super) cut: &'a drain::Watch,
     pub(super) demand: Arc<dyn Demand>,
     pub(super) endpoints_wait: Duration,
     pub(super) drain_timeout: Duration,
@@ -76,6 +77,7 @@ impl Workers {
             writer: parts.writer.clone(),
             progress,
             drain: parts.drain.clone(),
+            cut: parts.cut.clone(),
             demand: parts.demand,
             endpoints_wait: parts.endpoints_wait,
             drain_timeout: parts.drain_timeout,
@@ -191,6 +193,18 @@ impl Sockets for PodSockets {
             DialAs::Pod => {}
             DialAs::Bound(address) => bind_address(&socket, address)?,
             DialAs::Caller(caller) => self.callers.show(&socket, caller)?,
+        }
+        Ok(socket)
+    }
+
+    fn tcp_socket_beyond(&self, to: SocketAddr, dial_as: DialAs) -> io::Result<socket2::Socket> {
+        let bound = match dial_as {
+            DialAs::Bound(address) => Some(address),
+            DialAs::Pod | DialAs::Caller(_) => None,
+        };
+        let socket = self.netns.tcp_socket_beyond(to, bound)?;
+        if let DialAs::Caller(caller) = dial_as {
+            self.callers.show(&socket, caller)?;
         }
         Ok(socket)
     }

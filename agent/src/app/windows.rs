@@ -361,6 +361,7 @@ fn decisions(c: &SlotCounters) -> impl Iterator<Item = (&'static str, u64)> {
         ("no_listener", c.no_listener),
         ("origin_lost", c.origin_lost),
         ("refused_strict", c.refused_strict),
+        ("refused_dead", c.refused_dead),
     ]
     .into_iter()
 }

@@ -56,6 +56,7 @@ struct Counters {
     no_listener: u64,
     origin_lost: u64,
     refused_strict: u64,
+    refused_dead: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -160,6 +161,7 @@ impl From<SlotCounters> for Counters {
             no_listener: from.no_listener,
             origin_lost: from.origin_lost,
             refused_strict: from.refused_strict,
+            refused_dead: from.refused_dead,
         }
     }
 }
@@ -176,6 +178,7 @@ impl Counters {
             + self.no_listener
             + self.origin_lost
             + self.refused_strict
+            + self.refused_dead
     }
 }
 

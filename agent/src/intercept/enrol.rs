@@ -96,11 +96,12 @@ impl Kernel {
             });
         }
 
+        let declared = pod.inbound.iter().map(|inbound| inbound.port).collect();
         let by_interfaces = pod.addresses == PodAddresses::Interfaces;
         let (watch, interfaces, opened) = netns
             .enter(|| {
                 let watch = by_interfaces.then(Watch::open);
-                (watch, interfaces(), listen::open(workers))
+                (watch, interfaces(), listen::open(workers, &declared))
             })
             .map_err(netns_error)?;
         let Interfaces {
@@ -207,6 +208,7 @@ impl Kernel {
                 (Listener::Outbound, first.outbound.first()),
                 (Listener::Inbound4, first.inbound.first()),
                 (Listener::Inbound6, first.inbound.get(1)),
+                (Listener::Outbound6, first.outbound.get(1)),
             ];
             for (kind, listener) in placed {
                 let Some(listener) = listener else { continue };

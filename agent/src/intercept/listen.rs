@@ -1,14 +1,24 @@
 //! The agent's listening sockets inside a pod.
 
 use std::{
+    collections::BTreeSet,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
 };
 
+use derny_ebpf_common::V6_PORTS;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::ports::Ephemeral;
 
 /// SYNs that wait for `accept`, per worker. The kernel cuts it to the pod's `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// Where the IPv4 listeners stand: connections are steered to them whatever their address is, and applications that dial
+/// or bind their own localhost do not meet them.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 191, 0, 1);
+/// So many places for the IPv6 listener are tried.
+const BLOCKS: usize = 4;
 
 /// One worker's listeners inside a pod: non-blocking. IPv4, and IPv6 where the pod has it.
 #[derive(Debug)]
@@ -27,7 +37,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Of the listeners that `v6_port` does not name, 0 for those that are not there: outbound and inbound on 127.0.0.1,
+    /// Of the listeners that `v6_port` does not name, 0 for those that are not there: outbound and inbound of IPv4,
     /// inbound on `[::1]`.
     pub(super) fn ports(&self) -> [u16; 3] {
         let first = self.workers.first();
@@ -43,19 +53,23 @@ impl Opened {
     }
 }
 
-/// Opens the listeners in the network namespace of this thread, on ports that the kernel chooses, so that none
-/// of the pod's is taken. The listeners of one kind share a port and form a reuseport group, over which the
-/// kernel spreads the connections.
-pub(super) fn open(workers: usize) -> io::Result<Opened> {
+/// Opens the listeners in the network namespace of this thread, on ports that the kernel gives to nobody and that are
+/// not `declared`, so that none of the pod's is taken. The listeners of one kind share a port and form a reuseport group,
+/// over which the kernel spreads the connections.
+pub(super) fn open(workers: usize, declared: &BTreeSet<u16>) -> io::Result<Opened> {
     if workers == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no worker to accept"));
     }
-    let outbound4 = group(Ipv4Addr::LOCALHOST.into(), workers)?;
-    let inbound4 = group(Ipv4Addr::LOCALHOST.into(), workers)?;
+    let ephemeral = Ephemeral::of_this_namespace();
+    let beside: Vec<u16> = (ephemeral.beside())
+        .filter(|port| !declared.contains(port))
+        .collect();
+    let outbound4 = group(ADDRESS.into(), &beside, workers)?;
+    let inbound4 = group(ADDRESS.into(), &beside, workers)?;
     let (outbound6, inbound6) = if has_ipv6() {
         (
-            group(Ipv6Addr::LOCALHOST.into(), workers)?,
-            group(Ipv6Addr::LOCALHOST.into(), workers)?,
+            group(Ipv6Addr::LOCALHOST.into(), &blocks(&beside), workers)?,
+            group(Ipv6Addr::LOCALHOST.into(), &beside, workers)?,
         )
     } else {
         (Vec::new(), Vec::new())
@@ -86,8 +100,32 @@ fn has_ipv6() -> bool {
     TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
-fn group(ip: std::net::IpAddr, size: usize) -> io::Result<Vec<TcpListener>> {
-    let mut address = SocketAddr::new(ip, 0);
+/// First ports of [`V6_PORTS`] that are all among `ports`, which descend, and at which nobody listens.
+fn blocks(ports: &[u16]) -> Vec<u16> {
+    let size = usize::from(V6_PORTS);
+    let whole = ports
+        .chunks_exact(size)
+        .filter(|block| block[0] - block[size - 1] == V6_PORTS - 1);
+    let is_free = |port: &u16| is_free(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), *port));
+    let free = whole.filter(|block| block.iter().all(is_free));
+    free.map(|block| block[size - 1]).take(BLOCKS).collect()
+}
+
+/// At the first of `ports` that is free, or where the kernel chooses when there is none.
+fn group(ip: IpAddr, ports: &[u16], size: usize) -> io::Result<Vec<TcpListener>> {
+    let addresses = ports.iter().map(|port| SocketAddr::new(ip, *port));
+    let free = addresses.into_iter().find(|address| is_free(*address));
+    group_at(free.unwrap_or(SocketAddr::new(ip, 0)), size)
+}
+
+/// Whether nobody has it, another group of the agent's included: sockets that share their ports would join that.
+fn is_free(address: SocketAddr) -> bool {
+    let kind = Type::STREAM.cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP));
+    socket.is_ok_and(|socket| socket.bind(&address.into()).is_ok())
+}
+
+fn group_at(mut address: SocketAddr, size: usize) -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::with_capacity(size);
     for _ in 0..size {
         let kind = Type::STREAM.nonblocking().cloexec();

@@ -9,6 +9,7 @@ mod load;
 mod attach;
 mod rival;
 mod tables;
+mod ports;
 mod netns;
 mod listen;
 mod syscalls;

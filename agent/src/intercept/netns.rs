@@ -3,7 +3,7 @@
 use std::{
     fs::{File, Metadata},
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd},
         unix::fs::MetadataExt as _,
@@ -20,7 +20,11 @@ use nix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::ports::Ephemeral;
 use crate::model::{NetnsIdentity, PodNetns};
+
+/// How often a source port is drawn that somebody listens at.
+const PORT_DRAWS: usize = 16;
 
 /// `asm-generic/socket.h`; since Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -153,6 +157,38 @@ impl Netns {
         socket.set_mark(MARK)?;
         socket.set_tcp_nodelay(true)?;
         Ok(socket)
+    }
+
+    /// The same, bound to a port that the kernel does not give out: for when those that it gives out are all connected to
+    /// `to`. At the address `from` where one is given.
+    ///
+    /// # Errors
+    /// As for [`Self::tcp_socket`]; `AddrNotAvailable` when no port was found.
+    pub fn tcp_socket_beyond(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<Socket> {
+        self.enter(|| {
+            let ports = Ephemeral::of_this_namespace().sources();
+            let kind = Type::STREAM.nonblocking().cloexec();
+            let any = match to {
+                SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            for _ in 0..PORT_DRAWS {
+                let Some(port) = fastrand::choice(&ports) else {
+                    break;
+                };
+                let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
+                socket.set_mark(MARK)?;
+                socket.set_tcp_nodelay(true)?;
+                // So that the application may bind the port, too, while this is connected.
+                socket.set_reuse_address(true)?;
+                match socket.bind(&SocketAddr::new(from.unwrap_or(any), *port).into()) {
+                    Ok(()) => return Ok(socket),
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(io::ErrorKind::AddrNotAvailable.into())
+        })?
     }
 }
 

@@ -77,6 +77,7 @@ pub struct SlotCounters {
     pub no_listener: u64,
     pub origin_lost: u64,
     pub refused_strict: u64,
+    pub refused_dead: u64,
 }
 
 impl Observer {
@@ -242,6 +243,7 @@ impl Observer {
             no_listener: sum(Path::NoListener),
             origin_lost: sum(Path::OriginLost),
             refused_strict: sum(Path::RefusedStrict),
+            refused_dead: sum(Path::RefusedDead),
         })
     }
 }

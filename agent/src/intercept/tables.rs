@@ -21,13 +21,36 @@ impl Kernel {
         id: DestinationId,
         label: &str,
     ) -> Result<(), InterceptError> {
+        self.serve(address, id, label, false)
+    }
+
+    /// The same for a destination that nobody answers for: connections to it are refused until it is redirected.
+    ///
+    /// # Errors
+    /// As for [`Self::redirect`].
+    pub fn refuse(
+        &mut self,
+        address: SocketAddr,
+        id: DestinationId,
+        label: &str,
+    ) -> Result<(), InterceptError> {
+        self.serve(address, id, label, true)
+    }
+
+    fn serve(
+        &mut self,
+        address: SocketAddr,
+        id: DestinationId,
+        label: &str,
+        is_dead: bool,
+    ) -> Result<(), InterceptError> {
         let table = &mut self.tables.destinations;
         let key = address_key(address);
         let hits = table.get(&key, 0).map_or(0, |known| known.hits);
         let value = Destination {
             hits,
             id: id.get(),
-            zero: 0,
+            dead: u32::from(is_dead),
             label: to_label(label),
         };
         table.insert(key, value, 0).map_err(|source| {

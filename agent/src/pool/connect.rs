@@ -15,10 +15,19 @@ use crate::{
     transport::keep_alive,
 };
 
+/// So many sources are tried before a connection is given up for want of one.
+const SOURCES: usize = 16;
+
 /// Makes sockets where a pod's traffic comes from.
 pub trait Sockets: fmt::Debug {
     /// A non-blocking TCP socket of the family of `to`, not yet connected.
     fn tcp_socket(&self, to: SocketAddr, dial_as: DialAs) -> io::Result<socket2::Socket>;
+
+    /// The same with a source port of its own, for when those that the kernel gives out are all connected to `to`.
+    fn tcp_socket_beyond(&self, to: SocketAddr, dial_as: DialAs) -> io::Result<socket2::Socket> {
+        let _ = (to, dial_as);
+        Err(io::ErrorKind::AddrNotAvailable.into())
+    }
 }
 
 /// Whom the other side sees as its peer.
@@ -68,8 +77,17 @@ pub async fn connect(
     scope: &Rc<Scope>,
 ) -> Result<TcpStream, ConnectError> {
     let connected = async {
-        let socket = sockets.tcp_socket(endpoint, dial_as)?;
-        TcpSocket::from_std_stream(socket.into()).connect(endpoint).await
+        let mut socket = sockets.tcp_socket(endpoint, dial_as)?;
+        for _ in 0..SOURCES {
+            match TcpSocket::from_std_stream(socket.into()).connect(endpoint).await {
+                // A pod may have few ephemeral ports. Its applications have as many for each endpoint; they share these.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    socket = sockets.tcp_socket_beyond(endpoint, dial_as)?;
+                }
+                connected => return connected,
+            }
+        }
+        Err(io::ErrorKind::AddrNotAvailable.into())
     };
     let result = match tokio::time::timeout(settings.connect_timeout, connected).await {
         Ok(Ok(stream)) => {

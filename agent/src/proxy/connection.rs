@@ -7,13 +7,14 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     inlet::Inlet,
-    local_pod::LocalPod,
+    local_pod::{LINGER, LocalPod},
     serve_http1, serve_http2,
     tunnel::{self, Opaque, Unreached},
     worker::Worker,
 };
 use crate::{
     accept::{self, Detected, Expecting, Place, Replay, detect, silent, spoke},
+    drain,
     model::Protocol,
     share::Share,
 };
@@ -83,7 +84,11 @@ async fn serve(inlet: Rc<Inlet>, mut stream: TcpStream) {
         }
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
             let deadline = Instant::now() + HTTP_SILENCE;
-            let (detected, first) = detect(&mut stream, Expecting::Http, deadline, head).await;
+            let drain = inlet.pod.drain.clone();
+            let (detected, first) = tokio::select! {
+                detected = detect(&mut stream, Expecting::Http, deadline, head) => detected,
+                () = leaves_in_silence(&drain) => return,
+            };
             match detected {
                 Detected::Http2 => serve_http2::serve(inlet, Replay::new(first, stream)).await,
                 Detected::Http1 => serve_http1::serve(inlet, Replay::new(first, stream)).await,
@@ -92,6 +97,12 @@ async fn serve(inlet: Rc<Inlet>, mut stream: TcpStream) {
         }
         Protocol::Detect => whoever_speaks_first(inlet, stream).await,
     }
+}
+
+/// Returns some time after the drain has begun, when nothing has come by then: nothing is in flight.
+async fn leaves_in_silence(drain: &drain::Watch) {
+    drain.signaled().await;
+    tokio::time::sleep(LINGER).await;
 }
 
 fn detect_timeout(inlet: &Inlet) -> Duration {

@@ -233,6 +233,11 @@ impl LocalPods {
         }
     }
 
+    /// Ends everything at once.
+    pub(super) fn end(&self) {
+        self.0.borrow_mut().values_mut().for_each(Entry::end);
+    }
+
     /// Closes connections to endpoints that have been idle for longer than allowed.
     pub(super) fn sweep(&self, now: Instant) {
         for pod in self.0.borrow().values().filter_map(|entry| entry.pod.upgrade()) {

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{Request, Response};
 use http_body::Body as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     exchange::{self, exchange_of_stream},
     inlet::Inlet,
+    local_pod::LINGER,
     pump::Pump,
 };
 use crate::{
@@ -63,7 +64,8 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
     let limits = inlet.worker.limits;
     let stream = Framed::new(stream);
     let reading = stream.reading();
-    let mut vigil = Vigil::new(stream.pulse().clone(), limits);
+    let pulse = stream.pulse().clone();
+    let mut vigil = Vigil::new(pulse.clone(), limits);
     let mut connection = match timeout(limits.head, builder.handshake::<_, Bytes>(stream)).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
@@ -75,6 +77,7 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
     let leaver = inlet.clone();
     let mut leaving = pin!(leaver.to_leave());
     let mut told = false;
+    let mut look = pin!(tokio::time::sleep(LINGER));
     loop {
         let step = poll_fn(|cx| match connection.poll_accept(cx) {
             Poll::Ready(accepted) => Poll::Ready(Step::Accepted(accepted)),
@@ -87,6 +90,15 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
             () = &mut leaving, if !told => {
                 connection.graceful_shutdown();
                 told = true;
+                look.as_mut().reset(Instant::now() + LINGER);
+                continue;
+            }
+            // h2 waits for the caller to acknowledge that. One that does not must not hold up the end.
+            () = &mut look, if told => {
+                if situation(&inlet, &reading).doing == Doing::Idle && !pulse.blocked() {
+                    return;
+                }
+                look.as_mut().reset(Instant::now() + LINGER);
                 continue;
             }
             step = step => step,

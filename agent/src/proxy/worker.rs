@@ -39,6 +39,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const FORGET: Duration = Duration::from_secs(120);
 /// How often discovery is told what is in use; what it watches for that it keeps for minutes.
 const USED: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// What a worker is given at its start.
 pub struct Setup {
     pub index: usize,
@@ -50,6 +52,8 @@ pub struct Setup {
     pub writer: Writer,
     pub progress: Progress,
     pub drain: drain::Watch,
+    /// What is still in flight is to be cut off.
+    pub cut: drain::Watch,
     pub demand: Arc<dyn Demand>,
     /// How long a request waits to learn who answers for its service.
     pub endpoints_wait: Duration,
@@ -210,6 +214,7 @@ pub async fn run(setup: Setup) {
         writer,
         progress,
         drain,
+        cut,
         demand,
         endpoints_wait,
         drain_timeout,
@@ -243,6 +248,8 @@ pub async fn run(setup: Setup) {
         give_memory_back,
     ));
 
+    tokio::task::spawn_local(cut_off(Rc::downgrade(&worker), cut));
+
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
@@ -274,6 +281,19 @@ pub async fn run(setup: Setup) {
     // ends with its last connection.
     worker.pods.drain().await;
     turns.end();
+}
+
+/// Ends what has not been finished when the drain's time is over, so that each connection is reset and has its line. The
+/// process waits for that as long as it waits for `cut`.
+async fn cut_off(worker: std::rc::Weak<Worker>, cut: drain::Watch) {
+    cut.signaled().await;
+    if let Some(worker) = worker.upgrade() {
+        worker.pods.end();
+    }
+    // Tasks end in their turn, and the last of them lets go of the worker.
+    while worker.strong_count() > 0 {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Shows that the thread is alive, hands access lines on and closes what is idle.
@@ -316,5 +336,13 @@ async fn tick(worker: std::rc::Weak<Worker>, turns: Rc<Turns>, progress: Progres
 impl Sockets for Arc<dyn Sockets + Send + Sync> {
     fn tcp_socket(&self, to: std::net::SocketAddr, dial_as: DialAs) -> std::io::Result<socket2::Socket> {
         (**self).tcp_socket(to, dial_as)
+    }
+
+    fn tcp_socket_beyond(
+        &self,
+        to: std::net::SocketAddr,
+        dial_as: DialAs,
+    ) -> std::io::Result<socket2::Socket> {
+        (**self).tcp_socket_beyond(to, dial_as)
     }
 }

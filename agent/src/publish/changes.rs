@@ -20,6 +20,8 @@ pub(super) struct Changes {
     pub(super) withdraw: Vec<(Slot, Ending)>,
     // --- here the workers get the view ---
     pub(super) redirect: Vec<(SocketAddr, DestinationId, String)>,
+    /// Of which nobody answers: connections are refused.
+    pub(super) refuse: Vec<(SocketAddr, DestinationId, String)>,
     pub(super) enrol: Vec<(Slot, Arc<Pod>)>,
     /// Pods that stay enrolled as they are: their addresses have changed, or they have begun to end.
     pub(super) follow: Vec<(Slot, Arc<Pod>)>,
@@ -80,7 +82,11 @@ impl Changes {
     fn redirect(&mut self, id: DestinationId, destination: &Destination) {
         if destination.is_redirected {
             let label = destination.claimed_by();
-            self.redirect.push((destination.address, id, label));
+            let list = match destination.is_dead {
+                true => &mut self.refuse,
+                false => &mut self.redirect,
+            };
+            list.push((destination.address, id, label));
         }
     }
 }
@@ -154,6 +160,23 @@ mod tests {
         check(&[(1, Target::Gone)], &[], &[], &[]);
         check(&[(1, Target::Gone)], &[(1, service("a"))], &[], &["default/a:80"]);
         check(&[(1, service("a"))], &[], &[1], &[]);
+    }
+
+    #[test]
+    fn a_destination_is_refused_while_nobody_answers_for_it() {
+        let alive = view(&[(1, service("a"))], &[]);
+        let mut dead = alive.clone();
+        let id = DestinationId::new(1).unwrap();
+        dead.destinations[&id].is_dead = true;
+        let counts = |old: &Snapshot, new: &Snapshot| {
+            let changes = Changes::between(old, new);
+            let stopped = changes.stop_redirecting.len();
+            (changes.refuse.len(), changes.redirect.len(), stopped)
+        };
+        assert_eq!(counts(&Snapshot::default(), &dead), (1, 0, 0));
+        assert_eq!(counts(&alive, &dead), (1, 0, 0));
+        assert_eq!(counts(&dead, &alive), (0, 1, 0));
+        assert_eq!(counts(&dead, &Snapshot::default()), (0, 0, 1));
     }
 
     #[test]

@@ -211,6 +211,11 @@ impl<W: Workers> Publisher<W> {
                 tracing::error!(%address, service = label, %error, "not redirected");
             }
         }
+        for (address, id, label) in changes.refuse {
+            if let Err(error) = self.kernel.refuse(address, id, &label) {
+                tracing::error!(%address, service = label, %error, "not refused");
+            }
+        }
         for (slot, pod) in changes.enrol {
             self.enrol(slot, &pod);
         }

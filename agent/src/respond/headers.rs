@@ -51,7 +51,9 @@ pub fn prepare_request(
             }
         }
         Via::Http2 => {
-            if upgrade.is_some() || head.method == Method::CONNECT {
+            // Other upgrades are offers that nobody needs to take (RFC 9110 section 7.8).
+            let wants_websocket = upgrade.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"));
+            if wants_websocket || head.method == Method::CONNECT {
                 return Err(LocalError::BadRequest {
                     reason: "an upgrade cannot be passed on over HTTP/2",
                 });
@@ -260,6 +262,13 @@ mod tests {
         check(Via::Http1, Version::HTTP_11, "/ws", &sent, &expect);
         let mut head = head(Version::HTTP_11, "/ws", &sent);
         assert!(prepare_request(&mut head, Some(CALLER), Via::Http2).is_err());
+    }
+
+    #[test]
+    fn an_upgrade_that_cannot_be_followed_is_not_offered() {
+        let sent = [("connection", "Upgrade"), ("upgrade", "TLS/1.2"), ("host", "a")];
+        let expect = ["x-forwarded-for: 10.0.0.7"];
+        check(Via::Http2, Version::HTTP_11, "/", &sent, &expect);
     }
 
     #[test]

@@ -84,6 +84,7 @@ impl Claim {
                 address,
                 target: Target::Contested,
                 is_redirected: claims.keys().any(|namespace| has_pods(namespace)),
+                is_dead: false,
                 own: claims
                     .into_iter()
                     .map(|(namespace, target)| (namespace.clone(), target.clone()))

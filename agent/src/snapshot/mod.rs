@@ -16,8 +16,8 @@ use slots::Slots;
 
 use crate::{
     model::{
-        DestinationId, Endpoint, EndpointState, GroupId, Pod, PodName, Service, ServiceName, ServicePort,
-        ServicePortName, Slot, Update,
+        DestinationId, Endpoint, EndpointState, GroupId, Pod, PodName, Protocol, Service, ServiceName,
+        ServicePort, ServicePortName, Slot, Update,
     },
     route::{self, Table, Tables},
 };
@@ -57,6 +57,9 @@ pub struct Destination {
     pub own: Arc<[(Arc<str>, Target)]>,
     /// Whether the kernel redirects it.
     pub is_redirected: bool,
+    /// Whether it is known of all who claim it that nobody answers, and not by HTTP, where that can be said: the kernel
+    /// refuses connections to it.
+    pub is_dead: bool,
 }
 
 impl Destination {
@@ -67,6 +70,7 @@ impl Destination {
             is_redirected: target.port().is_some(),
             target,
             own: Arc::default(),
+            is_dead: false,
         }
     }
 
@@ -151,7 +155,8 @@ impl Reducer {
                     Some(slot) => {
                         let namespace = pod.name.namespace.clone();
                         if self.view.pods.insert(slot, pod).is_none() {
-                            self.view.destinations.extend(self.claims.pod_comes(&namespace));
+                            let changed = self.claims.pod_comes(&namespace);
+                            self.show_destinations(changed);
                         }
                     }
                     None => refused.push(Refused::NoSlot(pod.name.clone())),
@@ -159,9 +164,8 @@ impl Reducer {
                 Update::PodGone(name) => {
                     if let Some(slot) = self.slots.release(&name) {
                         self.view.pods.remove(&slot);
-                        self.view
-                            .destinations
-                            .extend(self.claims.pod_goes(&name.namespace));
+                        let changed = self.claims.pod_goes(&name.namespace);
+                        self.show_destinations(changed);
                     }
                 }
                 Update::Strict(name, group) => match group {
@@ -237,6 +241,20 @@ impl Reducer {
         }
     }
 
+    /// Destinations as they are now, after the ports that claim them.
+    fn show_destinations(&mut self, changed: impl IntoIterator<Item = (DestinationId, Destination)>) {
+        for (id, mut destination) in changed {
+            let ports: Vec<_> = (destination.claimants())
+                .map(|name| self.view.ports.get(name))
+                .collect();
+            destination.is_dead =
+                !ports.is_empty() && ports.iter().all(|port| port.is_some_and(|port| is_dead(port)));
+            if self.view.destinations.get(&id) != Some(&destination) {
+                self.view.destinations.insert(id, destination);
+            }
+        }
+    }
+
     fn remove_ports(&mut self, service: &Service, keep: impl Fn(&ServicePortName) -> bool) {
         for port in service.ports.iter().filter(|p| !keep(&p.name)) {
             self.view.ports.remove(&port.name);
@@ -255,21 +273,21 @@ impl Reducer {
     ) {
         let wanted: BTreeMap<_, _> = new.map(addresses).unwrap_or_default();
         for address in addresses(old).into_keys().filter(|a| !wanted.contains_key(a)) {
-            if let Some((id, destination)) = self.claims.withdraw(address, &old.name, now) {
-                self.view.destinations.insert(id, destination);
-            }
+            let changed = self.claims.withdraw(address, &old.name, now);
+            self.show_destinations(changed);
         }
         for (address, target) in wanted {
             match self.claims.claim(address, target) {
-                Some((id, destination)) => {
-                    if self.view.destinations.get(&id) != Some(&destination) {
-                        self.view.destinations.insert(id, destination);
-                    }
-                }
+                Some(changed) => self.show_destinations([changed]),
                 None => refused.push(Refused::NoDestination(address)),
             }
         }
     }
+}
+
+/// Bytes in both directions, and nobody to send them to.
+fn is_dead(port: &ServicePort) -> bool {
+    port.protocol == Protocol::Tcp && port.endpoints.is_known() && port.endpoints.is_empty()
 }
 
 /// The addresses that a service answers on, and as what. A virtual address wins over an endpoint's.

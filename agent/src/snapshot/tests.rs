@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Endpoint, PodAddresses, Policy, Protocol};
+use crate::model::{Endpoint, Endpoints, PodAddresses, Policy};
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -210,4 +210,36 @@ fn slots_are_given_back_and_a_full_node_says_so() {
             .as_ref(),
         "late"
     );
+}
+
+#[test]
+fn a_virtual_address_is_dead_while_it_is_known_that_nobody_answers() {
+    let of = |protocol, endpoints: Endpoints| {
+        let mut service = Service::clone(&service("a", &["10.96.0.1"], &[]));
+        let port = ServicePort {
+            protocol,
+            endpoints,
+            ..ServicePort::clone(&service.ports[0])
+        };
+        service.ports = vec![Arc::new(port)];
+        Update::Service(Arc::new(service))
+    };
+    let mut reducer = Reducer::default();
+    let mut check = |update, expect: bool| {
+        reducer.apply(vec![update], now());
+        let view = reducer.view();
+        let mut all = view.destinations.values();
+        let address = all.find(|it| it.address.to_string() == "10.96.0.1:80").unwrap();
+        assert_eq!(address.is_dead, expect);
+    };
+    let somebody = || vec![Endpoint::new("10.0.0.1:80".parse().unwrap())];
+    check(of(Protocol::Tcp, vec![].into()), true);
+    check(of(Protocol::Tcp, somebody().into()), false);
+    check(of(Protocol::Tcp, vec![].into()), true);
+    check(of(Protocol::Tcp, Endpoints::Unknown { instead: None }), false);
+    // An answer of HTTP says more.
+    check(of(Protocol::Http, vec![].into()), false);
+    check(of(Protocol::Detect, vec![].into()), false);
+    check(of(Protocol::Tcp, vec![].into()), true);
+    check(Update::ServiceGone(name("a")), false);
 }

@@ -1,7 +1,7 @@
 //! What can become of a connection, and how often it did.
 
 /// How many counters a slot has; a power of two, so that an index can be masked.
-pub const PATHS: usize = 16;
+pub const PATHS: usize = 32;
 
 /// Index of the counters that belong to no pod.
 pub const NODE_COUNTERS: u32 = crate::SLOTS as u32;
@@ -42,6 +42,8 @@ pub enum Path {
     OriginLost = 14,
     /// connect: refused, the pod is held until it is enrolled. Counted for the node.
     RefusedStrict = 15,
+    /// connect: refused, nobody answers for the destination.
+    RefusedDead = 16,
 }
 
 /// One slot's counters on one CPU, by [`Path`].
@@ -51,7 +53,7 @@ pub struct Counters {
     pub by_path: [u64; PATHS],
 }
 
-const _: () = assert!(PATHS.is_power_of_two() && (Path::RefusedStrict as usize) < PATHS);
+const _: () = assert!(PATHS.is_power_of_two() && (Path::RefusedDead as usize) < PATHS);
 
 // SAFETY: an array of integers.
 #[cfg(feature = "user")]

@@ -120,15 +120,19 @@ impl PodConnectionKey {
     }
 }
 
+/// How many ports of `[::1]` redirected IPv6 connections are spread over, the listener's own and those above it, so that a
+/// pod with few ephemeral ports is not limited to as many connections.
+pub const V6_PORTS: u16 = 16;
+
 /// An enrolled pod. Its key is the cookie of its network namespace.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Pod {
     pub netns_cookie: u64,
     pub slot: u32,
-    /// Port of the pod's outbound listener on `[::1]`; 0 when the pod has no `::1`.
+    /// Port of the pod's outbound listener on `[::1]`, the first of [`V6_PORTS`]; 0 when the pod has no `::1`.
     pub v6_port_be: u16,
-    /// Ports of its other listeners: outbound and inbound on 127.0.0.1, inbound on `[::1]`.
+    /// Ports of its other listeners: outbound and inbound on an IPv4 loopback address, inbound on `[::1]`.
     pub ports_be: [u16; 3],
     pub zero: u32,
     /// What its sockets are shown as their own address, by family, where a redirected one stands on the loopback; zeros
@@ -140,6 +144,15 @@ pub struct Pod {
     pub label: [u8; LABEL_BYTES],
 }
 
+impl Pod {
+    /// Is it one of the ports of `[::1]` that are the agent's?
+    #[inline(always)]
+    pub const fn has_v6_port(&self, port: u16) -> bool {
+        let first = u16::from_be(self.v6_port_be);
+        first != 0 && port.wrapping_sub(first) < V6_PORTS
+    }
+}
+
 /// A destination that the mesh serves. Its key is the address that pods dial.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +160,8 @@ pub struct Destination {
     /// How many connections have been redirected; the kernel counts it up.
     pub hits: u64,
     pub id: u32,
-    pub zero: u32,
+    /// 1 when nobody answers for it, so that connections to it are refused.
+    pub dead: u32,
     /// `namespace/service:port`.
     pub label: [u8; LABEL_BYTES],
 }
@@ -188,16 +202,18 @@ pub struct Beat {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listener {
-    /// On 127.0.0.1, for connections that the pod opens.
+    /// On an IPv4 loopback address, for connections that the pod opens.
     Outbound = 0,
-    /// On 127.0.0.1, for IPv4 connections to the pod.
+    /// On an IPv4 loopback address, for IPv4 connections to the pod.
     Inbound4 = 1,
     /// On `[::1]`, for IPv6 connections to the pod.
     Inbound6 = 2,
+    /// On `[::1]`, for IPv6 connections that the pod opens.
+    Outbound6 = 3,
 }
 
 impl Listener {
-    pub const ALL: [Self; 3] = [Self::Outbound, Self::Inbound4, Self::Inbound6];
+    pub const ALL: [Self; 4] = [Self::Outbound, Self::Inbound4, Self::Inbound6, Self::Outbound6];
 
     /// Its place in the listeners' map, below four times the number of slots.
     #[inline(always)]
