@@ -15,5 +15,7 @@ mod held;
 mod inbound;
 /// Pods come and go.
 mod enrolment;
+/// Where the agent's listeners stand.
+mod ports;
 /// Programs of others at the same hooks.
 mod order;

@@ -19,5 +19,7 @@ mod opaque;
 mod seen;
 /// Who gets the next request, and what becomes of requests when an endpoint goes.
 mod balancing;
+/// Relayed connections of every kind, for tests of them.
+mod relayed;
 /// How relayed connections end.
 mod endings;

@@ -37,7 +37,11 @@ impl Kernel {
         self.serve(address, id, label, true)
     }
 
-    fn serve(
+    /// [`Self::redirect`], or [`Self::refuse`] what is dead.
+    ///
+    /// # Errors
+    /// As for these.
+    pub fn serve(
         &mut self,
         address: SocketAddr,
         id: DestinationId,

@@ -19,9 +19,8 @@ pub(super) struct Changes {
     pub(super) stop_redirecting: Vec<SocketAddr>,
     pub(super) withdraw: Vec<(Slot, Ending)>,
     // --- here the workers get the view ---
-    pub(super) redirect: Vec<(SocketAddr, DestinationId, String)>,
-    /// Of which nobody answers: connections are refused.
-    pub(super) refuse: Vec<(SocketAddr, DestinationId, String)>,
+    /// With whether nobody answers, so that connections are refused.
+    pub(super) redirect: Vec<(SocketAddr, DestinationId, String, bool)>,
     pub(super) enrol: Vec<(Slot, Arc<Pod>)>,
     /// Pods that stay enrolled as they are: their addresses have changed, or they have begun to end.
     pub(super) follow: Vec<(Slot, Arc<Pod>)>,
@@ -82,11 +81,8 @@ impl Changes {
     fn redirect(&mut self, id: DestinationId, destination: &Destination) {
         if destination.is_redirected {
             let label = destination.claimed_by();
-            let list = match destination.is_dead {
-                true => &mut self.refuse,
-                false => &mut self.redirect,
-            };
-            list.push((destination.address, id, label));
+            self.redirect
+                .push((destination.address, id, label, destination.is_dead));
         }
     }
 }
@@ -145,7 +141,7 @@ mod tests {
             let redirected: Vec<_> = changes
                 .redirect
                 .iter()
-                .map(|(_, _, label)| label.as_str())
+                .map(|(_, _, label, _)| label.as_str())
                 .collect();
             assert_eq!(
                 (stopped.as_slice(), redirected.as_slice()),
@@ -168,15 +164,15 @@ mod tests {
         let mut dead = alive.clone();
         let id = DestinationId::new(1).unwrap();
         dead.destinations[&id].is_dead = true;
-        let counts = |old: &Snapshot, new: &Snapshot| {
+        let changed = |old: &Snapshot, new: &Snapshot| {
             let changes = Changes::between(old, new);
-            let stopped = changes.stop_redirecting.len();
-            (changes.refuse.len(), changes.redirect.len(), stopped)
+            let told: Vec<bool> = changes.redirect.iter().map(|it| it.3).collect();
+            (told, changes.stop_redirecting.len())
         };
-        assert_eq!(counts(&Snapshot::default(), &dead), (1, 0, 0));
-        assert_eq!(counts(&alive, &dead), (1, 0, 0));
-        assert_eq!(counts(&dead, &alive), (0, 1, 0));
-        assert_eq!(counts(&dead, &Snapshot::default()), (0, 0, 1));
+        assert_eq!(changed(&Snapshot::default(), &dead), (vec![true], 0));
+        assert_eq!(changed(&alive, &dead), (vec![true], 0));
+        assert_eq!(changed(&dead, &alive), (vec![false], 0));
+        assert_eq!(changed(&dead, &Snapshot::default()), (vec![], 1));
     }
 
     #[test]

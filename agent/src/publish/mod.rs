@@ -206,14 +206,9 @@ impl<W: Workers> Publisher<W> {
         self.current = next.clone();
         self.snapshot.send_replace(next);
         self.changed_at.send_replace(Instant::now());
-        for (address, id, label) in changes.redirect {
-            if let Err(error) = self.kernel.redirect(address, id, &label) {
+        for (address, id, label, is_dead) in changes.redirect {
+            if let Err(error) = self.kernel.serve(address, id, &label, is_dead) {
                 tracing::error!(%address, service = label, %error, "not redirected");
-            }
-        }
-        for (address, id, label) in changes.refuse {
-            if let Err(error) = self.kernel.refuse(address, id, &label) {
-                tracing::error!(%address, service = label, %error, "not refused");
             }
         }
         for (slot, pod) in changes.enrol {
