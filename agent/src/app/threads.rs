@@ -191,7 +191,9 @@ impl Sockets for PodSockets {
         let socket = self.netns.tcp_socket(to)?;
         match dial_as {
             DialAs::Pod => {}
-            DialAs::Bound(address) => bind_address(&socket, address)?,
+            DialAs::Bound(address) if is_same_family(address, to) => bind_address(&socket, address)?,
+            // The endpoint is of the other family, where the application has bound nothing.
+            DialAs::Bound(_) => {}
             DialAs::Caller(caller) => self.callers.show(&socket, caller)?,
         }
         Ok(socket)
@@ -199,8 +201,8 @@ impl Sockets for PodSockets {
 
     fn tcp_socket_beyond(&self, to: SocketAddr, dial_as: DialAs) -> io::Result<socket2::Socket> {
         let bound = match dial_as {
-            DialAs::Bound(address) => Some(address),
-            DialAs::Pod | DialAs::Caller(_) => None,
+            DialAs::Bound(address) if is_same_family(address, to) => Some(address),
+            DialAs::Bound(_) | DialAs::Pod | DialAs::Caller(_) => None,
         };
         let socket = self.netns.tcp_socket_beyond(to, bound)?;
         if let DialAs::Caller(caller) = dial_as {
@@ -208,6 +210,10 @@ impl Sockets for PodSockets {
         }
         Ok(socket)
     }
+}
+
+fn is_same_family(address: IpAddr, to: SocketAddr) -> bool {
+    address.is_ipv4() == to.is_ipv4()
 }
 
 /// The sockets of the node, for probes.
