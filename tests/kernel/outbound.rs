@@ -1,17 +1,11 @@
 //! Connections that pods open: redirected, and what the application sees of it.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use derny::intercept::Enrolled;
-use derny_tests::eventually;
 use serde_json::{Value, json};
 
 use crate::mesh::{ID, Mesh, VIP, VIP6, address, dial, pair, slot, word};
-
-const SOON: Duration = Duration::from_secs(5);
 
 /// Dials a redirected address: the outbound listener must get it with its id, and the application must see the
 /// address that it dialled.
