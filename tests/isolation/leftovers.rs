@@ -228,8 +228,8 @@ fn nothing_is_left(end: impl FnOnce(&mut Site)) {
     let (of_client, of_server) = held(&site);
     assert!(of_client > 16 && of_server > 9, "{of_client} {of_server}");
     end(&mut site);
-    eventually("nothing is held", SOON, || held(&site) == (0, 0))
-        .unwrap_or_else(|error| panic!("{error}: {:?}", held(&site)));
+    let ended = eventually("nothing is held", SOON, || held(&site) == (0, 0));
+    assert!(ended.is_ok(), "{:?}", held(&site));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn ports_beside(range: &str, declared: &[u16], bound: Option<u16>) -> BTreeSet<u
     pod.inside(|| {
         for address in &addresses {
             let own = TcpListener::bind(("127.0.0.1", address.port()));
-            own.unwrap_or_else(|error| panic!("{address}: {error}"));
+            assert!(own.is_ok(), "{address}: {own:?}");
         }
     })
     .unwrap();

@@ -168,7 +168,7 @@ fn cut_off_by(cut: impl Fn(&mut World), flag: Option<&str>) {
         let mut talk = site.talk(way, kind, &["broken"]);
         let open = |n: f64| n >= 1.0;
         let relayed = site.world.agent.metric("derny_tcp_sent_bytes_total", &[], open);
-        relayed.unwrap_or_else(|error| panic!("{way:?} {kind:?} {error} {}", site.world.agent.log()));
+        assert!(relayed.is_ok(), "{way:?} {kind:?}: {relayed:?}");
         cut(&mut site.world);
         assert!(talk.wait(SOON).unwrap().success(), "{way:?} {kind:?}");
         assert_eq!(server.join().unwrap(), "reset", "{way:?} {kind:?}");
