@@ -175,6 +175,7 @@ async fn build() -> ([SocketAddr; 2], Ends) {
         hub: Hub::new(SeriesBounds::default()),
         writer: Writer::start(Sink::Off, LogBounds::default(), ()).unwrap(),
         progress: Progress::new(tokio::time::Instant::now()),
+        cut: drain.clone(),
         drain,
         demand: Arc::new(()),
         endpoints_wait: Duration::ZERO,
