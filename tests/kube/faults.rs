@@ -240,9 +240,10 @@ fn a_right_that_is_missing_is_named_and_no_more_when_it_is_there() {
     world
         .cluster
         .proxy
-        .fault("/services?", Fault::Forbidden, usize::MAX);
-    world.cluster.proxy.cut_watches();
-    eventually("it is said", SOON, || says("services: not allowed:")).unwrap();
+        .fault("endpointslices", Fault::Forbidden, usize::MAX);
+    let asked = Load::grpc_calls(&world.client, &world.target(), 1).unwrap();
+    asked.finish(SOON).unwrap();
+    eventually("it is said", SOON, || says("list endpointslices: not allowed:")).unwrap();
     world.cluster.proxy.heal();
-    eventually("it is said no more", SOON, || !says("not allowed")).unwrap();
+    eventually("it is said no more", SOON * 2, || !says("not allowed")).unwrap();
 }
