@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use derny_tests::{Node, Pod, Process, eventually, observe::now};
+use derny_tests::{Node, Pod, Process, Testd, clients, eventually, observe::now, upstream::HTTP_PORT};
 use nix::sys::signal::Signal;
 
 /// Answers every connection with its own name and the caller's address, for as long as the process lives.
@@ -158,6 +158,28 @@ fn nothing_is_left_behind() {
         process.wait(Duration::from_secs(1)).is_ok(),
         "the node's end is the end of its processes"
     );
+}
+
+#[test]
+fn a_server_that_is_told_to_end_answers_what_it_has() {
+    let node = Node::new().unwrap();
+    let (client, server) = (node.pod("client").unwrap(), node.pod("server").unwrap());
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let mut testd = Testd::start(&server).unwrap();
+        let url = format!("http://{}/ticks/10/50ms", server.address(HTTP_PORT));
+        let mut command = clients::curl(["--no-buffer", version, &url]);
+        command.stdout(Stdio::piped());
+        let mut caller = client.spawn(command).unwrap();
+        let mut lines = BufReader::new(caller.child().stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "0");
+        testd.process().signal(Signal::SIGTERM).unwrap();
+        assert_eq!(lines.last().unwrap().unwrap(), "9", "{version}");
+        assert!(
+            caller.wait(Duration::from_secs(5)).unwrap().success(),
+            "{version}"
+        );
+        assert!(testd.process().wait(Duration::from_secs(5)).unwrap().success());
+    }
 }
 
 /// No test of its own: what the two below run as another process.

@@ -100,10 +100,15 @@ async fn serve(options: Options) -> Result<()> {
     let accepting = accept(http, move |stream| {
         let mut ended = ended.clone();
         let serving = server.clone();
-        tokio::task::spawn_local(serving.serve(stream, async move {
-            // An error is the end, too.
-            let _ = ended.wait_for(|ended| *ended).await;
-        }));
+        tokio::task::spawn_local(async move {
+            let end = async {
+                // An error is the end, too.
+                let _ = ended.wait_for(|ended| *ended).await;
+            };
+            serving.serve(stream, end).await;
+            // Held until here: the process ends with the last receiver.
+            drop(ended);
+        });
     });
     let mut terminated = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     tokio::select! {
