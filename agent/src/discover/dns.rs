@@ -47,7 +47,7 @@ pub struct NameState {
     /// The last good answer, which is in force.
     pub addresses: Vec<IpAddr>,
     pub answered_at: Option<SystemTime>,
-    /// Why the newest lookup gave no answer. `None` when it did.
+    /// Why the newest lookup gave no answer, or only that of one address family.
     pub failure: Option<DnsFailure>,
 }
 
@@ -84,7 +84,11 @@ impl DnsBoard {
 
     fn note(&self, question: &Question, result: &Result<Answer, DnsFailure>) {
         let mut shown = self.lock();
-        let word = result.as_ref().map_or_else(DnsFailure::as_str, |_| "answered");
+        let word = match result {
+            Ok(Answer { half: None, .. }) => "answered",
+            Ok(Answer { half: Some(_), .. }) => "half",
+            Err(failure) => failure.as_str(),
+        };
         *shown.lookups.entry(word).or_default() += 1;
         let state = shown.names.entry(question.clone()).or_default();
         match result {
@@ -92,7 +96,7 @@ impl DnsBoard {
                 *state = NameState {
                     addresses: answer.addresses.clone(),
                     answered_at: Some(SystemTime::now()),
-                    failure: None,
+                    failure: answer.half.clone(),
                 };
             }
             Err(failure) => state.failure = Some(failure.clone()),
@@ -193,6 +197,9 @@ async fn follow(question: Question, servers: Arc<Servers>, board: DnsBoard, news
             Some(Word::Failing(failure)) => {
                 tracing::warn!(%name, error = %failure, "dns lookup failed; there has been no answer yet");
             }
+            Some(Word::Half(failure)) => {
+                tracing::warn!(%name, error = %failure, "dns lookup of one address family failed; what is known of it stays in force");
+            }
             Some(Word::Recovered) => tracing::info!(%name, "dns lookup succeeds again"),
             None => {}
         }
@@ -238,6 +245,8 @@ enum Tell {
 #[derive(Debug, PartialEq)]
 enum Word {
     Failing(DnsFailure),
+    /// Of one family only.
+    Half(DnsFailure),
     Recovered,
 }
 
@@ -248,10 +257,23 @@ impl Course {
                 self.failures = 0;
                 let same = self.addresses.as_ref() == Some(&answer.addresses);
                 self.addresses = Some(answer.addresses.clone());
+                // The other family is asked for again soon, as after a failure.
+                let most = answer
+                    .half
+                    .as_ref()
+                    .map_or(ttl.max, |_| MAX_BACKOFF.max(ttl.min).min(ttl.max));
+                let word = match &answer.half {
+                    None => self.logged.take().map(|_| Word::Recovered),
+                    Some(failure) => {
+                        let kind = failure.as_str();
+                        let known = self.logged.replace(kind) == Some(kind);
+                        (!known).then(|| Word::Half(failure.clone()))
+                    }
+                };
                 Step {
-                    wait: answer.ttl.max(ttl.min).min(ttl.max),
+                    wait: answer.ttl.max(ttl.min).min(most),
                     tell: if same { Tell::Nothing } else { Tell::News },
-                    word: self.logged.take().map(|_| Word::Recovered),
+                    word,
                 }
             }
             Err(failure) => {

@@ -24,6 +24,10 @@ enum Say {
     /// (addresses, TTL in seconds)
     Addresses(Vec<IpAddr>, u32),
     Code(ResponseCode),
+    /// These addresses, and nothing to questions of the other family.
+    HalfSilent(Vec<IpAddr>),
+    /// These addresses, and FORMERR to questions with EDNS.
+    WithoutEdns(Vec<IpAddr>),
     /// A code for the questions of the family that these addresses are not of.
     HalfBroken(ResponseCode, Vec<IpAddr>),
     Nothing,
@@ -111,6 +115,13 @@ impl Server {
                 (vec![], 0)
             }
             Say::HalfBroken(_, addresses) => (addresses, 0),
+            Say::HalfSilent(addresses) if addresses[0].is_ipv6() != v6 => return None,
+            Say::HalfSilent(addresses) => (addresses, 0),
+            Say::WithoutEdns(_) if question.edns.is_some() => {
+                answer.metadata.response_code = ResponseCode::FormErr;
+                (vec![], 0)
+            }
+            Say::WithoutEdns(addresses) => (addresses, 0),
             Say::Code(code) => {
                 answer.metadata.response_code = code;
                 (vec![], 0)
@@ -214,11 +225,6 @@ async fn a_failure_keeps_the_last_good_answer() {
             Say::Code(ResponseCode::ServFail),
             DnsFailure::Refused(ResponseCode::ServFail.to_string()),
         ),
-        // Half an answer, without the half that there was, would pass for a loss of endpoints.
-        (
-            Say::HalfBroken(ResponseCode::Refused, vec![Ipv6Addr::LOCALHOST.into()]),
-            DnsFailure::Refused(ResponseCode::Refused.to_string()),
-        ),
     ] {
         server.say(say.clone());
         let state = until(&names, Some(&failure)).await;
@@ -265,6 +271,35 @@ async fn a_family_that_is_refused_for_good_costs_the_other_nothing() {
 }
 
 #[tokio::test]
+async fn a_family_that_is_not_answered_any_more_keeps_what_it_had() {
+    let v6 = IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
+    let server = Server::start(Say::Addresses([ips(&[1]), vec![v6]].concat(), 0)).await;
+    let mut names = asking(&server);
+    assert_eq!(news(&mut names).await, Some([ips(&[1]), vec![v6]].concat()));
+    // The other one changes meanwhile.
+    server.say(Say::HalfSilent(ips(&[2])));
+    assert_eq!(news(&mut names).await, Some([ips(&[2]), vec![v6]].concat()));
+    let state = until(&names, Some(&DnsFailure::Timeout)).await;
+    assert_eq!(state.addresses, [ips(&[2]), vec![v6]].concat());
+    server.say(Say::HalfBroken(ResponseCode::ServFail, vec![v6]));
+    let servfail = DnsFailure::Refused(ResponseCode::ServFail.to_string());
+    assert_eq!(
+        until(&names, Some(&servfail)).await.addresses,
+        [ips(&[2]), vec![v6]].concat()
+    );
+    // That a family has no address is an answer.
+    server.say(Say::Addresses(vec![v6], 0));
+    assert_eq!(news(&mut names).await, Some(vec![v6]));
+}
+
+#[tokio::test]
+async fn a_server_that_knows_no_edns_is_asked_without() {
+    let server = Server::start(Say::WithoutEdns(ips(&[1]))).await;
+    let mut names = asking(&server);
+    assert_eq!(news(&mut names).await, Some(ips(&[1])));
+}
+
+#[tokio::test]
 async fn a_name_that_nobody_wants_is_not_asked() {
     let server = Server::start(Say::Addresses(ips(&[1]), 0)).await;
     let mut names = asking(&server);
@@ -294,6 +329,7 @@ fn answered(last: u8, ttl: u64) -> Result<Answer, DnsFailure> {
     Ok(Answer {
         addresses: ips(&[last]),
         ttl: Duration::from_secs(ttl),
+        half: None,
     })
 }
 
@@ -303,6 +339,22 @@ fn a_ttl_is_kept_within_its_bounds() {
     for (ttl, wait) in [(0, 1), (1, 1), (30, 30), (300, 300), (u64::from(u32::MAX), 300)] {
         let step = Course::default().step(&answered(1, ttl), BOUNDS, &mut rng);
         assert_eq!(step.wait, Duration::from_secs(wait), "{ttl}");
+    }
+}
+
+#[test]
+fn a_family_that_failed_is_asked_for_again_before_the_others_answer_ends() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let half = |ttl| {
+        answered(1, ttl).map(|answer| Answer {
+            half: Some(DnsFailure::Timeout),
+            ..answer
+        })
+    };
+    for (ttl, wait) in [(0, 1), (20, 20), (300, 30)] {
+        let step = Course::default().step(&half(ttl), BOUNDS, &mut rng);
+        assert_eq!(step.wait, Duration::from_secs(wait), "{ttl}");
+        assert_eq!(step.word, Some(Word::Half(DnsFailure::Timeout)));
     }
 }
 
