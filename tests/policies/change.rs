@@ -48,7 +48,7 @@ fn steps() -> Vec<Value> {
         json!({"outlierDetection": {"consecutive5xx": 2, "consecutiveGatewayErrors": 2}}),
         json!({"outlierDetection": {"splitLocalOrigin": true, "consecutiveLocalErrors": 2}}),
         json!({"outlierDetection": {"grpcStatus": ["internal"]}}),
-        json!({"outlierDetection": {"interval": "1s", "baseEjectionTime": "1s", "maxEjectionTime": "2s", "ejectionJitter": "1s", "maxEjectionPercent": 10}}),
+        json!({"outlierDetection": {"interval": "1s", "baseEjectionTime": "1s", "maxEjectionTime": "2s", "ejectionJitter": "1s", "maxEjectionPercent": 10, "healthCheckUnejects": true}}),
         json!({"outlierDetection": {"successRate": {"minimumHosts": 2, "requestVolume": 10, "stdevFactor": 3}}}),
         json!({"outlierDetection": {"failurePercentage": {"threshold": 50, "minimumHosts": 2, "requestVolume": 10}}}),
         json!({"circuitBreaking": {"maxConnections": 100}}),

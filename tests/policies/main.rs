@@ -5,6 +5,7 @@
 mod inbound;
 mod metrics;
 mod resilience;
+mod blame;
 mod routes;
 mod timeouts;
 mod overload;

@@ -1,6 +1,8 @@
 //! Routes on a service.
 
-use derny_tests::World;
+use std::process::Command;
+
+use derny_tests::{World, clients};
 use serde_json::{Value, json};
 
 use super::{line, outcome, status};
@@ -42,6 +44,55 @@ fn a_rule_is_chosen_by_path_and_header_and_what_matches_none_is_refused() {
         .access_line("the api", |line| line["path"] == "/api/x")
         .unwrap();
     assert_eq!(line["route"], "demo/split", "{line}");
+}
+
+#[test]
+fn a_rule_says_which_calls_may_be_done_twice() {
+    let world = routed(json!([
+        {"matches": [{"path": {"type": "PathPrefix", "value": "/status/503/read"}}], "retry": {"idempotent": true},
+         "backendRefs": [{"name": "http", "namespace": "demo", "port": 80}]},
+        {"backendRefs": [{"name": "http", "namespace": "demo", "port": 80}]},
+    ]));
+    for (path, runs) in [("/status/503/read", 3), ("/status/503", 1)] {
+        let url = world.url("http", path).unwrap();
+        let post = ["-s", "-o", "/dev/null", "-d", "bet", &url];
+        world.curl(&post).unwrap().success().unwrap();
+        assert_eq!(outcome(&line(&world.agent, path)).0, runs, "{path}");
+    }
+}
+
+#[test]
+fn a_rule_says_which_grpc_methods_may_be_done_twice() {
+    let world = World::with(3, &Default::default(), |options| {
+        options.config.routes.push(json!({
+            "kind": "GRPCRoute", "name": "echo", "namespace": "demo",
+            "parentRefs": [{"kind": "Service", "name": "grpc", "namespace": "demo", "port": 80}],
+            "rules": [
+                {"matches": [{"method": {"service": "derny.test.v1.Echo", "method": "Unary"}}],
+                 "retry": {"idempotent": true},
+                 "backendRefs": [{"name": "grpc", "namespace": "demo", "port": 80}]},
+                {"backendRefs": [{"name": "grpc", "namespace": "demo", "port": 80}]},
+            ],
+        }));
+    })
+    .unwrap();
+    let target = world.target("grpc").unwrap();
+    for (method, runs) in [("Unary", 3), ("ServerStream", 1)] {
+        let script = format!(
+            "import grpc; u = grpc.insecure_channel('{target}').unary_unary('/derny.test.v1.Echo/{method}')\n\
+             try: u(b'', metadata=[('x-test-status', '14')])\n\
+             except grpc.RpcError as e: print(e.code().name)"
+        );
+        let python = clients::python("grpc_load.py").unwrap();
+        let mut command = Command::new(python.get_program());
+        command.args(["-c", &script]);
+        assert_eq!(
+            world.client.run(command).unwrap().success().unwrap(),
+            "UNAVAILABLE\n"
+        );
+        let path = format!("/derny.test.v1.Echo/{method}");
+        assert_eq!(outcome(&line(&world.agent, &path)).0, runs, "{method}");
+    }
 }
 
 #[test]

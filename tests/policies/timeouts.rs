@@ -1,6 +1,8 @@
 //! Deadlines.
 
-use derny_tests::World;
+use std::{process::Stdio, time::Duration};
+
+use derny_tests::{World, clients};
 use serde_json::json;
 
 use super::{line, outcome, status, world};
@@ -49,4 +51,48 @@ fn a_body_may_take_longer_than_the_headers() {
         &url,
     ];
     assert_eq!(world.curl(&arguments).unwrap().success().unwrap(), "30000000");
+}
+
+#[test]
+fn an_upload_takes_the_time_that_it_takes() {
+    let world = world(1, &json!({}));
+    // Longer than the default of 15 s, which runs from the end of the request.
+    let slow = |service: &str, version: &str| {
+        let url = world.url(service, "/sum").unwrap();
+        let flags = [
+            "-s",
+            "--limit-rate",
+            "1000",
+            "--max-time",
+            "50",
+            "--expect100-timeout",
+            "0",
+            version,
+            "-d",
+        ];
+        let body = "x".repeat(17_000);
+        let mut command = clients::curl([&flags[..], &[&body, &url]].concat());
+        command.stdout(Stdio::piped());
+        world.client.spawn(command).unwrap()
+    };
+    let uploads = [("http", "--http1.1"), ("http2", "--http2-prior-knowledge")].map(|(s, v)| slow(s, v));
+    for upload in uploads {
+        let said = upload.output(Duration::from_secs(60)).unwrap().success().unwrap();
+        assert!(said.contains("17000"), "{said}");
+    }
+}
+
+#[test]
+fn a_caller_that_stops_within_its_request_is_told_so_and_nobody_is_blamed() {
+    let world = world(2, &json!({"timeouts": {"idle": "300ms", "perTry": "100ms"}}));
+    let stops = r"send:POST /sum HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf";
+    for _ in 0..10 {
+        let said = world.talk("http", &[stops, "expect:idle timeout"]).unwrap();
+        assert!(said.starts_with("HTTP/1.1 408"), "{said}");
+    }
+    let line = line(&world.agent, "/sum");
+    assert_eq!(outcome(&line), (1, "SI"));
+    timed_out(&world, "idle", 10.0);
+    let metrics = world.agent.metrics().unwrap();
+    assert_eq!(metrics.sum("derny_ejections_total", &[]), 0.0);
 }

@@ -39,7 +39,8 @@ pub(crate) async fn answer(connection: Rc<Connection>, request: Request<Incoming
     }
     if let Some(status) = metadata(&request, "x-test-status") {
         let place = metadata(&request, "x-test-status-in").unwrap_or_default();
-        return failure(status, "as asked", place);
+        let told = metadata(&request, "grpc-timeout").map(|left| format!(" within {left}"));
+        return failure(status, &format!("as asked{}", told.unwrap_or_default()), place);
     }
     let call = Call {
         connection,
@@ -212,7 +213,7 @@ fn response(body: AnyBody) -> Response<AnyBody> {
 }
 
 /// A call that ends without a message, with its status in the trailers or, trailers-only, in the headers. `held`: in the
-/// headers, and the stream stays open.
+/// headers, and the stream stays open. `nowhere`: the stream ends without one.
 fn failure(status: &str, message: &str, place: &str) -> Response<AnyBody> {
     let mut fields = trailers(status);
     if let Ok(message) = HeaderValue::from_str(message) {
@@ -226,6 +227,10 @@ fn failure(status: &str, message: &str, place: &str) -> Response<AnyBody> {
     match place {
         "headers" => in_headers(full(""), fields),
         "held" => in_headers(any(Never), fields),
+        "nowhere" => response(any(Message {
+            data: None,
+            trailers: None,
+        })),
         _ => response(any(Message {
             data: None,
             trailers: Some(fields),

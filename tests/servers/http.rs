@@ -9,7 +9,7 @@
 //! | `/sum/early` | the same, but the answer's headers go out before the body has come |
 //! | `/whole` | how many bodies of `/sum` came to their end, on all connections |
 //! | `/echo` | the request's body, frame by frame |
-//! | `/status/N` | that status |
+//! | `/status/N` | that status; 407 with a challenge |
 //! | `/delay/250ms` | the description of the request, later |
 //! | `/ticks/N/100ms` | N lines, one each 100 ms |
 //! | `/reset` | no answer: TCP reset in HTTP/1.1, RST_STREAM in HTTP/2 |
@@ -279,9 +279,13 @@ async fn answer_as_asked(
                 .extend(named.map(|names| (header::TRAILER, names)));
             reply
         }
-        ["status", status] => {
+        ["status", status, ..] => {
             let mut reply = describe(&connection, &request)?;
             *reply.status_mut() = StatusCode::from_bytes(status.as_bytes())?;
+            if reply.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+                let challenge = HeaderValue::from_static("Basic");
+                reply.headers_mut().insert(header::PROXY_AUTHENTICATE, challenge);
+            }
             reply
         }
         ["delay", time] => {

@@ -1,6 +1,10 @@
 //! gRPC: real clients of three languages, statuses, errors of the engine's own, cancellation.
 
-use std::time::Duration;
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use derny_tests::{Output, World, clients, eventually};
 use serde_json::Value;
@@ -148,4 +152,48 @@ fn a_cancelled_call_is_cancelled_at_the_endpoint() {
         .agent
         .metric("derny_connections_active", &[], closed)
         .unwrap();
+}
+
+/// A server of gRPC's own with its defaults, and a stream that says something at its begin and its end.
+const SILENT_SERVER: &str = "
+import grpc, time
+from concurrent import futures
+def watch(request, context):
+    yield b'first'
+    time.sleep(7)
+    yield b'last'
+handler = grpc.unary_stream_rpc_method_handler(watch, lambda b: b, lambda b: b)
+server = grpc.server(futures.ThreadPoolExecutor(4))
+server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler('x.Y', {'Watch': handler}),))
+server.add_insecure_port('0.0.0.0:8080')
+server.start()
+print('listening', flush=True)
+server.wait_for_termination()
+";
+
+#[test]
+fn a_stream_that_is_silent_outlives_http2_keepalive() {
+    let mut world = World::with(1, &Default::default(), |options| {
+        let policy = options.config.policy_of("grpc").unwrap();
+        let pool = serde_json::json!({"http2Keepalive": "1s"});
+        policy.more.insert("connectionPool".to_owned(), pool);
+    })
+    .unwrap();
+    world.kill_server(0).unwrap();
+    let python = clients::python("grpc_load.py").unwrap();
+    let run = |script: &str| {
+        let mut command = Command::new(python.get_program());
+        command.args(["-c", script]);
+        command
+    };
+    let mut command = run(SILENT_SERVER);
+    command.stdout(Stdio::piped());
+    let mut server = world.servers[0].pod.spawn(command).unwrap();
+    let said = server.child().stdout.take().unwrap();
+    assert_eq!(BufReader::new(said).lines().next().unwrap().unwrap(), "listening");
+    let script = format!(
+        "import grpc; c = grpc.insecure_channel('{}').unary_stream('/x.Y/Watch')\nprint(len(list(c(b'', timeout=30))))",
+        world.target("grpc").unwrap()
+    );
+    assert_eq!(world.client.run(run(&script)).unwrap().success().unwrap(), "2\n");
 }

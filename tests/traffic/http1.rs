@@ -199,6 +199,65 @@ fn headers_of_the_hop_stay_behind_and_the_engines_own_are_added() {
 }
 
 #[test]
+fn credentials_for_a_proxy_that_is_a_service_pass() {
+    let world = World::new(1).unwrap();
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let flags = ["-H", "proxy-authorization: Basic eDp5", version];
+        let seen = world.get("http", "/x", &flags).unwrap();
+        assert_eq!(seen["headers"]["proxy-authorization"], "Basic eDp5", "{seen}");
+        let url = world.url("http", "/status/407").unwrap();
+        let challenge = world
+            .curl(&["-s", "-D", "-", version, &url])
+            .unwrap()
+            .success()
+            .unwrap();
+        assert!(
+            challenge.to_lowercase().contains("proxy-authenticate: basic"),
+            "{challenge}"
+        );
+    }
+}
+
+#[test]
+fn a_request_without_a_host_gets_the_address_that_was_dialled() {
+    let world = World::new(1).unwrap();
+    for service in ["http", "http2", "any-http"] {
+        let said = world
+            .talk(service, &[r"send:GET /x HTTP/1.0\r\n\r\n", "end"])
+            .unwrap();
+        let host = match service {
+            "http2" => format!("\"authority\":\"{}\"", world.vip(service).unwrap().ip()),
+            _ => format!("\"host\":\"{}\"", world.vip(service).unwrap().ip()),
+        };
+        assert!(said.contains(&host), "{service}: {said}");
+    }
+}
+
+#[test]
+fn a_caller_that_waits_for_100_gets_it_and_the_endpoint_is_not_asked() {
+    let world = World::new(1).unwrap();
+    for (service, version) in [
+        ("http", "--http1.1"),
+        ("http2", "--http2-prior-knowledge"),
+        ("http2", "--http1.1"),
+    ] {
+        let flags = [
+            "-d",
+            "body",
+            "-H",
+            "expect: 100-continue",
+            "--expect100-timeout",
+            "30",
+            version,
+        ];
+        let seen = world
+            .get(service, "/x", &[&flags[..], &["--max-time", "10"]].concat())
+            .unwrap();
+        assert!(seen["headers"]["expect"].is_null(), "{service} {version}: {seen}");
+    }
+}
+
+#[test]
 fn http_1_0_is_served() {
     let world = World::new(1).unwrap();
     let answer = world

@@ -2,7 +2,11 @@
 
 use std::{process::Command, time::Duration};
 
-use derny_tests::{World, upstream::TestdOptions};
+use derny_tests::{
+    World,
+    load::{Load, unix_now},
+    upstream::TestdOptions,
+};
 use nix::sys::signal::Signal;
 
 const H2: &str = "--http2-prior-knowledge";
@@ -127,6 +131,21 @@ fn an_endpoint_that_says_goaway_costs_no_request() {
     // Nor is it held against the endpoint.
     let metrics = world.agent.metrics().unwrap();
     assert_eq!(metrics.sum("derny_ejections_total", &[]), 0.0);
+}
+
+#[test]
+fn an_endpoint_that_drains_costs_no_call() {
+    let mut world = World::new(2).unwrap();
+    let load = Load::grpc(&world.client, &world.target("grpc").unwrap()).unwrap();
+    let soon = Duration::from_secs(20);
+    load.wait_for("it is called", 100, 0.0, soon, |call| call.endpoint == "server-1")
+        .unwrap();
+    let mut testd = world.servers[0].testd.take().unwrap();
+    testd.process().signal(Signal::SIGTERM).unwrap();
+    assert!(testd.process().wait(soon).unwrap().success());
+    load.wait_for("calls go on", 100, unix_now(), soon, |call| call.ok)
+        .unwrap();
+    load.end_unharmed().unwrap();
 }
 
 #[test]

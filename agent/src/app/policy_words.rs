@@ -72,9 +72,9 @@ pub(super) fn facts(policy: &Policy) -> Vec<Fact> {
             "circuitBreaking",
             format!(
                 "at most {} connections, {} waiting requests, {} requests, {retries}{}",
-                breaking.max_connections,
-                breaking.max_pending_requests,
-                breaking.max_requests,
+                count(breaking.max_connections),
+                count(breaking.max_pending_requests),
+                count(breaking.max_requests),
                 per_endpoint.unwrap_or_default()
             ),
         ),
@@ -98,6 +98,9 @@ pub(super) fn rule_facts(timeouts: RuleTimeouts, retry: Option<&RuleRetry>) -> V
     if let Some(retry) = retry {
         let on = "every failure without an answer, and codes, for all methods";
         facts.push(fact("rule retry.on", on));
+        if retry.idempotent {
+            facts.push(fact("rule retry.idempotent", true));
+        }
         let codes: Vec<String> = retry.codes.iter().map(|code| code.as_str().to_owned()).collect();
         if !codes.is_empty() {
             facts.push(fact("rule retry.codes", codes.join(" ")));
@@ -129,6 +132,10 @@ fn time(time: Duration) -> duration::Display {
     duration::Display(time)
 }
 
+fn count(bound: Option<u32>) -> String {
+    bound.map_or("any number of".to_owned(), |bound| bound.to_string())
+}
+
 fn optional(limit: Option<Duration>) -> String {
     limit.map_or("none".to_owned(), |limit| time(limit).to_string())
 }
@@ -153,7 +160,7 @@ fn load_balancer(balancer: &LoadBalancer) -> String {
 
 fn timeouts(timeouts: &Timeouts) -> String {
     let request = match timeouts.request {
-        RequestTimeout::Headers(limit) => format!("{} until the response headers", time(limit)),
+        RequestTimeout::Headers(limit) => format!("{} from its end until the response headers", time(limit)),
         RequestTimeout::Whole(limit) => format!("{} for the whole exchange", time(limit)),
         RequestTimeout::None => "none".to_owned(),
     };
@@ -272,12 +279,12 @@ mod tests {
             [
                 "loadBalancer: peakEwma",
                 "connectionPool: connect within 1s, kept idle for 1m",
-                "timeouts: request 15s until the response headers; each attempt none; idle 5m",
+                "timeouts: request 15s from its end until the response headers; each attempt none; idle 5m",
                 "retry: 2 times on connectFailure, refusedStream, resetBeforeRequest, of idempotent methods 503 and \
                  reset; back-off 25ms to 250ms; budget 20 % of the active requests, at least 3",
                 "outlierDetection: ejects for 30s after 5 5xx in a row; at most 50 % of the endpoints",
-                "circuitBreaking: at most 1024 connections, 1024 waiting requests, 1024 requests, retries by their \
-                 budget",
+                "circuitBreaking: at most any number of connections, any number of waiting requests, any number of \
+                 requests, retries by their budget",
             ]
         );
         assert!(changed(&Policy::default()).is_empty());

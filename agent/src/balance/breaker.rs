@@ -69,6 +69,10 @@ impl Gate {
         }
     }
 
+    fn bound(&self, max: Option<u32>) {
+        self.max.store(max.unwrap_or(u32::MAX), Relaxed);
+    }
+
     fn enter(&self, max: u32) -> bool {
         let entered = (self.now)
             .fetch_update(Relaxed, Relaxed, |n| (n < max).then(|| n + 1))
@@ -118,9 +122,9 @@ impl Breaker {
 
     /// Takes over other bounds. What is going on goes on, even above a bound that has come down.
     pub fn follow(&self, settings: &CircuitBreaking, budget: RetryBudget) {
-        self.requests.max.store(settings.max_requests, Relaxed);
-        self.pending.max.store(settings.max_pending_requests, Relaxed);
-        self.connections.max.store(settings.max_connections, Relaxed);
+        self.requests.bound(settings.max_requests);
+        self.pending.bound(settings.max_pending_requests);
+        self.connections.bound(settings.max_connections);
         let (retries, percent) = match settings.max_retries {
             Some(max) => (max, 0),
             None => (budget.min, budget.percent),
@@ -130,9 +134,8 @@ impl Breaker {
     }
 
     pub fn follow_inbound(&self, limits: &InboundLimits) {
-        let max = |bound: Option<u32>| bound.unwrap_or(u32::MAX);
-        self.requests.max.store(max(limits.max_requests), Relaxed);
-        self.connections.max.store(max(limits.max_connections), Relaxed);
+        self.requests.bound(limits.max_requests);
+        self.connections.bound(limits.max_connections);
     }
 
     /// A request, from its first attempt until its end.
@@ -214,9 +217,9 @@ mod tests {
     #[test]
     fn each_bound_refuses_what_is_above_it_and_counts_it() {
         let breaker = breaker(CircuitBreaking {
-            max_requests: 2,
-            max_pending_requests: 1,
-            max_connections: 0,
+            max_requests: Some(2),
+            max_pending_requests: Some(1),
+            max_connections: Some(0),
             ..CircuitBreaking::default()
         });
         let held = [breaker.request(), breaker.request()];
@@ -269,7 +272,7 @@ mod tests {
         let breaker = breaker(CircuitBreaking::default());
         let mut held: Vec<_> = (0..5).map(|_| breaker.request().unwrap()).collect();
         let lower = CircuitBreaking {
-            max_requests: 3,
+            max_requests: Some(3),
             ..CircuitBreaking::default()
         };
         breaker.follow(&lower, RetryBudget::default());

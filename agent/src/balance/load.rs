@@ -11,6 +11,7 @@ use std::{
 use super::{
     latency::{Latency, Seen},
     outlier::{Event, Host, Outliers, ShownLatency, Trial, Verdict},
+    silence::is_silence,
 };
 use crate::model::{Endpoint, EndpointState};
 
@@ -35,6 +36,8 @@ pub struct EndpointLoad {
     latency: Cell<Latency>,
     /// Requests that it was chosen for, each counted for its weight. Only differences mean something.
     pub(super) turns: Cell<f64>,
+    /// When the newest answer to this worker began.
+    answered: Cell<Option<Instant>>,
     shown: Arc<ShownLatency>,
     /// A trial that [`super::Balancer::choose`] took, until the request begins.
     pub(super) trial: Cell<Option<Trial>>,
@@ -56,6 +59,7 @@ impl EndpointLoad {
             in_flight: Cell::new(0),
             latency: Cell::default(),
             turns: Cell::default(),
+            answered: Cell::default(),
             trial: Cell::default(),
         })
     }
@@ -143,6 +147,23 @@ impl EndpointLoad {
     /// A failure (5xx or local) at `now`. It never makes the endpoint look faster.
     pub fn observe_failure(&self, now: Instant) {
         self.learn(self.latency.get().after_failure(now));
+    }
+
+    /// An answer begins, whatever it is.
+    pub fn answered(&self, now: Instant) {
+        self.answered.set(Some(now));
+    }
+
+    /// A request that it had since `started` is given up without an answer. Whether it was silent meanwhile, beside
+    /// endpoints that take `others` seconds: then it has failed.
+    pub fn given_up(&self, started: Instant, now: Instant, others: Option<f64>) -> bool {
+        let waited = now.saturating_duration_since(started);
+        let answers = self.answered.get().is_some_and(|at| at > started);
+        let silent = !answers && is_silence(waited, others);
+        if silent {
+            self.observe_failure(now);
+        }
+        silent
     }
 
     fn learn(&self, latency: Latency) {
@@ -235,6 +256,20 @@ mod tests {
         let endpoint = Endpoint::new(([10, 0, 0, 1], 80).into());
         let host = Outliers::new(None).host(endpoint.address);
         (EndpointLoad::new(&endpoint, host, max, now), now)
+    }
+
+    #[test]
+    fn who_is_silent_until_callers_give_up_has_failed() {
+        let (load, start) = load(None);
+        let later = start + Duration::from_millis(300);
+        load.observe(Duration::from_millis(5), start);
+        let before = load.latency();
+        assert!(!load.given_up(start, start + Duration::from_millis(3), Some(0.005)));
+        assert_eq!(load.latency(), before, "a caller in a hurry says nothing");
+        assert!(load.given_up(start, later, Some(0.005)));
+        assert!(load.latency() > before);
+        load.answered(later);
+        assert!(!load.given_up(start, later, Some(0.005)), "it answers somebody");
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod ticks;
 mod latency;
 /// Who is left out because it fails.
 mod outlier;
+/// What a request says that was given up.
+mod silence;
 /// One endpoint to one worker.
 mod load;
 /// Who gets requests at the moment.

@@ -69,7 +69,7 @@ impl World {
         let outliers = Outliers::new(Some(detection.clone()));
         outliers.follow(Some(&detection), (0..ENDPOINTS).map(address));
         let breaking = CircuitBreaking {
-            max_requests: MAX_REQUESTS,
+            max_requests: Some(MAX_REQUESTS),
             ..CircuitBreaking::default()
         };
         let load = |n| {

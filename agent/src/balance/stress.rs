@@ -34,7 +34,7 @@ fn together(work: impl Fn(u64) + Sync) {
 #[test]
 fn a_breaker_never_lets_more_in_than_its_bound_and_loses_no_permit() {
     let settings = CircuitBreaking {
-        max_requests: 3,
+        max_requests: Some(3),
         ..CircuitBreaking::default()
     };
     let breaker = Arc::new(Breaker::new(&settings, RetryBudget::default()));

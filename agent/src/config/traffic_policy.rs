@@ -142,6 +142,7 @@ pub(super) struct OutlierDetection {
     #[serde(default, deserialize_with = "duration")]
     pub(super) ejection_jitter: Option<String>,
     pub(super) max_ejection_percent: Option<u64>,
+    pub(super) health_check_unejects: Option<bool>,
     pub(super) success_rate: Option<SuccessRate>,
     pub(super) failure_percentage: Option<FailurePercentage>,
 }

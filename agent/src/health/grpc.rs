@@ -1,21 +1,23 @@
 //! `grpc`: one call of `grpc.health.v1.Health/Check`
 //! (<https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
 
-use std::{net::SocketAddr, pin::pin, time::Duration};
+use std::net::SocketAddr;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, Request, header};
 use prost::Message;
 use tokio::net::TcpStream;
 
-use super::{Failure, http::USER_AGENT};
+use super::{
+    Failure,
+    http::USER_AGENT,
+    http2::{self, broken},
+};
 
 /// An answer is a handful of bytes; more than this is something else.
 const MESSAGE: usize = 4096;
 /// gRPC's frame: one byte of flags, four of length.
 const PREFIX: usize = 5;
-/// How long the end of a connection may take.
-const GOODBYE: Duration = Duration::from_millis(100);
 const UNIMPLEMENTED: u16 = 12;
 
 #[derive(Clone, PartialEq, Message)]
@@ -40,19 +42,7 @@ enum ServingStatus {
 }
 
 pub(super) async fn ask(stream: TcpStream, address: SocketAddr, service: &str) -> Result<(), Failure> {
-    let (sender, connection) = h2::client::handshake(stream).await.map_err(broken)?;
-    let mut connection = pin!(connection);
-    let mut exchange = pin!(call(sender, address, service));
-    tokio::select! {
-        biased;
-        result = &mut exchange => {
-            // With its last handle gone the connection says GOAWAY; without it servers log an error.
-            let _ = tokio::time::timeout(GOODBYE, connection).await;
-            result
-        }
-        // It ended; what it has brought is still to be read.
-        _ = &mut connection => exchange.await,
-    }
+    http2::ask(stream, async |sender| call(sender, address, service).await).await
 }
 
 async fn call(
@@ -144,9 +134,4 @@ fn serving(mut answer: Bytes) -> Result<(), Failure> {
         ServingStatus::ServiceUnknown => Err(Failure::NotServing("SERVICE_UNKNOWN")),
         ServingStatus::Unknown => Err(Failure::NotServing("UNKNOWN")),
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn broken(error: h2::Error) -> Failure {
-    Failure::Protocol(error.to_string())
 }

@@ -9,6 +9,7 @@
 
 mod state;
 mod probe;
+mod http2;
 mod http;
 mod grpc;
 mod board;

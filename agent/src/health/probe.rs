@@ -8,7 +8,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::{grpc, http};
 use crate::{
-    model::{HealthCheck, Probe},
+    model::{HealthCheck, Probe, Protocol},
     pool::{DialAs, Sockets},
 };
 
@@ -80,9 +80,10 @@ impl Kind {
     }
 }
 
-/// Asks once, within the check's timeout.
+/// Asks once, within the check's timeout. `protocol` is that of the endpoint's own port; another port speaks HTTP/1.1.
 pub(super) async fn probe(
     check: &HealthCheck,
+    protocol: Protocol,
     endpoint: SocketAddr,
     sockets: &(impl Sockets + ?Sized),
 ) -> Result<(), Failure> {
@@ -93,7 +94,17 @@ pub(super) async fn probe(
             .map_err(|error| Failure::Connect(error.to_string()))?;
         match &check.probe {
             Probe::Http { path, host, expected } => {
-                http::ask(stream, address, path, host.as_deref(), expected).await
+                let question = http::Question {
+                    path,
+                    host: host.as_deref(),
+                    expected,
+                };
+                match protocol {
+                    Protocol::Http2 | Protocol::Grpc if address == endpoint => {
+                        http::over_http2(stream, address, question).await
+                    }
+                    _ => http::over_http1(stream, address, question).await,
+                }
             }
             Probe::Grpc { service } => grpc::ask(stream, address, service).await,
             Probe::Tcp => Ok(()),

@@ -18,7 +18,7 @@ use tokio::{
 use super::{Board, Failure, Thresholds, Verdict, permits::Permits, probe::probe};
 use crate::{
     drain,
-    model::{EndpointState, HealthCheck, Refusals, ServicePort, ServicePortName, Update},
+    model::{EndpointState, HealthCheck, Protocol, Refusals, ServicePort, ServicePortName, Update},
     pool::Sockets,
     snapshot::Snapshot,
 };
@@ -133,10 +133,13 @@ struct Parts {
 /// Every port with a health check, and the tasks of its endpoints.
 struct Watched {
     parts: Parts,
-    ports: HashMap<ServicePortName, (HealthCheck, HashMap<SocketAddr, Task>)>,
+    ports: HashMap<ServicePortName, (Asked, HashMap<SocketAddr, Task>)>,
     /// Ports of which something was said that no snapshot has shown yet.
     unconfirmed: HashSet<ServicePortName>,
 }
+
+/// How the endpoints of a port are asked.
+type Asked = (HealthCheck, Protocol);
 
 /// A task that ends when nobody wants it any more.
 struct Task(JoinHandle<()>);
@@ -184,11 +187,11 @@ impl Watched {
         let (before, tasks) = self
             .ports
             .entry(port.name.clone())
-            .or_insert_with(|| (check.clone(), HashMap::new()));
+            .or_insert_with(|| ((check.clone(), port.protocol), HashMap::new()));
         let Parts { board, .. } = &self.parts;
-        if before != check {
+        if before.0 != *check || before.1 != port.protocol {
             // All are probed anew, at once; what is known of them stays until a result says otherwise.
-            *before = check.clone();
+            *before = (check.clone(), port.protocol);
             tasks.clear();
         }
         tasks.retain(|address, _| {
@@ -206,6 +209,7 @@ impl Watched {
                     port: port.name.clone(),
                     address,
                     check: check.clone(),
+                    protocol: port.protocol,
                     parts: self.parts.clone(),
                 };
                 Task(tokio::spawn(task.run()))
@@ -241,6 +245,7 @@ struct Endpoint {
     port: ServicePortName,
     address: SocketAddr,
     check: HealthCheck,
+    protocol: Protocol,
     parts: Parts,
 }
 
@@ -255,7 +260,7 @@ impl Endpoint {
                 .take(&self.port.service.namespace, &self.parts.board)
                 .await;
             let began = Instant::now();
-            let result = probe(&self.check, self.address, &*self.parts.sockets).await;
+            let result = probe(&self.check, self.protocol, self.address, &*self.parts.sockets).await;
             drop(permit);
             self.report(result).await;
             let wait = pause(&self.check, turn, began.elapsed(), &mut rng);

@@ -54,6 +54,12 @@ pub(super) fn outliers(detection: Option<Node<'_>>, policy: &mut Map<String, Val
     }
     let most = number("max_ejection_percent").unwrap_or(10);
     put(&mut out, "maxEjectionPercent", Some(most));
+    let unejects = detection.get("successful_active_health_check_uneject_host");
+    put(
+        &mut out,
+        "healthCheckUnejects",
+        unejects.and_then(|unejects| unejects.truth()),
+    );
     if let Some(one) = detection.get("always_eject_one_host")
         && one.truth() == Some(false)
     {
@@ -104,8 +110,8 @@ pub(super) fn outliers(detection: Option<Node<'_>>, policy: &mut Map<String, Val
     policy.insert("outlierDetection".to_owned(), Value::Object(out));
 }
 
-/// `envoy.config.cluster.v3.CircuitBreakers`. The thresholds of default priority; Envoy's defaults are ours, but for
-/// retries.
+/// `envoy.config.cluster.v3.CircuitBreakers`. The thresholds of default priority. Where Envoy has 1,024 because nobody said
+/// anything there is no bound; its default of retries is said.
 pub(super) fn breakers(breakers: Option<Node<'_>>, policy: &mut Map<String, Value>) {
     let mut out = Map::new();
     let mut budget = None;

@@ -155,7 +155,8 @@ pub struct ConnectionPool {
     pub tcp_keepalive: Option<Duration>,
     /// HTTP/2 flow-control window of a stream, in bytes. A connection's window is four times that.
     pub window_size: u32,
-    /// HTTP/2 PING on a connection that has been silent for so long. `None`: off.
+    /// HTTP/2 PING on a connection that has been silent for so long, and no more of them than gRPC's servers permit
+    /// unless told otherwise. `None`: off.
     pub http2_keepalive: Option<Duration>,
 }
 
@@ -176,7 +177,7 @@ impl Default for ConnectionPool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     pub request: RequestTimeout,
-    /// Each attempt, until its response headers. `None`: no bound of its own.
+    /// Each attempt, from the end of the request until its response headers. `None`: no bound of its own.
     pub per_try: Option<Duration>,
     /// A stream without a byte in either direction. `None`: no bound.
     pub idle: Option<Duration>,
@@ -194,8 +195,8 @@ impl Default for Timeouts {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestTimeout {
-    /// Until the response headers, with all attempts. What applies when nothing is set: a body may stream for as
-    /// long as it moves.
+    /// From the end of the request until the response headers, with all attempts. What applies when nothing is set:
+    /// bodies may stream for as long as they move, in both directions.
     Headers(Duration),
     /// The whole exchange, as the Gateway API defines `timeouts.request`.
     Whole(Duration),
@@ -231,6 +232,9 @@ pub struct OutlierDetection {
     pub ejection_jitter: Duration,
     /// At least one endpoint may always be ejected when there are two or more.
     pub max_ejection_percent: u8,
+    /// Whether a passed active check brings back also what is out for its answers, and not only what could not be
+    /// reached: a health endpoint may be well where the service is not.
+    pub health_check_unejects: bool,
     pub success_rate: Option<SuccessRate>,
     pub failure_percentage: Option<FailurePercentage>,
 }
@@ -250,6 +254,7 @@ impl Default for OutlierDetection {
             max_ejection_time: Duration::from_secs(300),
             ejection_jitter: Duration::ZERO,
             max_ejection_percent: 50,
+            health_check_unejects: false,
             success_rate: None,
             failure_percentage: None,
         }
@@ -295,30 +300,19 @@ impl Default for FailurePercentage {
     }
 }
 
-/// Bounds per (source workload, service). Overflow is refused at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Bounds per (source workload, service). Overflow is refused at once. What protects the node is each pod's own share
+/// of the engine; these protect a service, and only who knows it can say from how much. `None`: no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct CircuitBreaking {
     /// Connections to endpoints.
-    pub max_connections: u32,
+    pub max_connections: Option<u32>,
     /// Requests that wait for a connection.
-    pub max_pending_requests: u32,
-    pub max_requests: u32,
+    pub max_pending_requests: Option<u32>,
+    pub max_requests: Option<u32>,
     /// Retries in flight; `None`: the retry budget decides.
     pub max_retries: Option<u32>,
-    /// Requests at one endpoint; another endpoint is tried first. `None`: no bound.
+    /// Requests at one endpoint; another endpoint is tried first.
     pub max_requests_per_endpoint: Option<u32>,
-}
-
-impl Default for CircuitBreaking {
-    fn default() -> Self {
-        Self {
-            max_connections: 1024,
-            max_pending_requests: 1024,
-            max_requests: 1024,
-            max_retries: None,
-            max_requests_per_endpoint: None,
-        }
-    }
 }
 
 /// Bounds of what a pod's port takes, whoever calls.

@@ -162,6 +162,8 @@ pub struct RuleTimeouts {
 /// GEP-1731.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleRetry {
+    /// All calls of the rule may be done twice.
+    pub idempotent: bool,
     pub codes: Vec<StatusCode>,
     pub attempts: Option<u32>,
     pub backoff: Option<Duration>,

@@ -57,6 +57,9 @@ impl DialAs {
 pub enum ConnectError {
     #[error("{0}")]
     Io(String),
+    /// The fault of this side: no socket, no port of the pod's own left, or a filter in the pod.
+    #[error("{0}")]
+    OfThisSide(String),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("http/2 handshake: {0}")]
@@ -96,6 +99,7 @@ pub async fn connect(
             }
             return Ok(stream);
         }
+        Ok(Err(error)) if is_of_this_side(&error) => Err(ConnectError::OfThisSide(error.to_string())),
         Ok(Err(error)) => Err(ConnectError::Io(error.to_string())),
         Err(_) => {
             scope.timed_out(TimeLimit::Connect);
@@ -104,6 +108,22 @@ pub async fn connect(
     };
     scope.upstream_failed();
     result
+}
+
+/// Whether nothing was sent that an endpoint could have answered.
+fn is_of_this_side(error: &io::Error) -> bool {
+    use libc::{EACCES, EADDRINUSE, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
+    let own = [
+        EACCES,
+        EADDRINUSE,
+        EADDRNOTAVAIL,
+        EMFILE,
+        ENFILE,
+        ENOBUFS,
+        ENOMEM,
+        EPERM,
+    ];
+    error.raw_os_error().is_some_and(|code| own.contains(&code))
 }
 
 /// An endpoint whose host acknowledges nothing for so long has gone. The keepalive probes are laid out for it.

@@ -1,18 +1,19 @@
 //! An HTTP/2 connection to an endpoint, from its preface to its end.
 
-use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use std::{future::poll_fn, pin::Pin, task::Poll};
 
 use bytes::Bytes;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     cancels::{MAX_REMEMBERED_STREAMS, REMEMBERED_FOR},
+    keepalive::Keepalive,
     window::{self, Window},
 };
 use crate::{
     model::ConnectionPool,
     share::Paced,
-    transport::{Peers, Socket},
+    transport::{Peers, Pulse, Socket},
 };
 
 /// Response headers that one stream may bring, in bytes.
@@ -54,13 +55,14 @@ pub(super) async fn handshake(
     Ok((sender, driver))
 }
 
-/// Runs a connection to its end. With `keepalive` it is asked for a sign of life so often, and given up when none
-/// comes by the next time (RFC 9113 section 6.7). `look` is called whenever something may have come.
+/// Runs a connection to its end. With `keepalive`, and the pulse and calls by which that goes, it is asked for a sign of
+/// life when it is silent, and given up when none comes (RFC 9113 section 6.7). `look` is called
+/// whenever something may have come.
 pub(super) async fn drive(
     mut driver: Driver,
     mut peers: Peers<1>,
     window: &Window,
-    keepalive: Option<Duration>,
+    keepalive: Option<(Keepalive, &Pulse, impl Fn() -> bool)>,
     look: impl Fn(),
 ) -> Result<(), String> {
     let pings = driver.ping_pong();
@@ -76,22 +78,28 @@ pub(super) async fn drive(
         look();
         driven
     });
-    let (Some(every), Some(mut pings)) = (keepalive, pings) else {
+    let (Some((mut keepalive, pulse, is_called)), Some(mut pings)) = (keepalive, pings) else {
         return driven.await;
     };
+    let (every, wait) = (keepalive.every(), keepalive.wait());
     let silent = async {
         loop {
             tokio::time::sleep(every).await;
-            match timeout(every, pings.ping(h2::Ping::opaque())).await {
+            if !keepalive.asks(pulse.read(), is_called(), Instant::now()) {
+                continue;
+            }
+            match timeout(wait, pings.ping(h2::Ping::opaque())).await {
                 Ok(Ok(_)) => {}
                 // The driver says why it ended.
                 Ok(Err(_)) => std::future::pending().await,
+                // Whatever came is a sign of life.
+                Err(_) if keepalive.moved(pulse.read()) => {}
                 Err(_) => return,
             }
         }
     };
     tokio::select! {
         ended = &mut driven => ended,
-        () = silent => Err(format!("no answer to a ping within {every:?}")),
+        () = silent => Err(format!("no answer to a ping within {wait:?}")),
     }
 }

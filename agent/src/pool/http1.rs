@@ -95,6 +95,7 @@ impl<B: RequestBody> Pool<B> {
                 connection.life.serve();
                 return Ok(connection);
             }
+            opening.queued.set(true);
             freed.await;
             if let Some(idle) = self.idle_http1() {
                 return Ok(idle);
@@ -124,6 +125,9 @@ impl<B: RequestBody> Pool<B> {
         let (beside, after) = (peers().beside(), peers());
         let handshake = http1::Builder::new()
             .max_buf_size(buffer)
+            // What RFC 9112 lets a proxy mend (sections 5.1 and 5.2), and servers send.
+            .allow_spaces_after_header_name_in_responses(true)
+            .allow_obsolete_multiline_headers_in_responses(true)
             .handshake(TokioIo::new(Paced(stream)))
             .await;
         let (sender, connection) = handshake.map_err(|e| ConnectError::Handshake(e.to_string()))?;

@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, OnceCell, RefCell},
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -21,6 +22,7 @@ use super::{
     connect, dead_peer,
     drive::{drive, handshake},
     idle_too_long,
+    keepalive::Keepalive,
     life::Life,
     uploads::{Upload, Uploading, Uploads},
     window::{self, Window},
@@ -29,9 +31,11 @@ use crate::{
     model::ConnectionPool,
     record::Scope,
     share::{self, Part},
-    transport::{Peers, Socket},
+    transport::{Peers, Pulse, Socket, look_at},
 };
 
+/// Requests may be given up by the thousand.
+const DOUBTED_EVERY: Duration = Duration::from_millis(250);
 /// A connection's window cannot be smaller (RFC 9113 section 6.9.2).
 const MIN_WINDOW: u64 = 65_535;
 const MAX_WINDOW: u32 = (1 << 31) - 1;
@@ -48,6 +52,9 @@ pub(super) struct Connection {
     cancels: RefCell<Cancels>,
     uploads: Rc<Uploads>,
     window: Rc<Window>,
+    pulse: Arc<Pulse>,
+    /// When a cancelled request was last a reason to look whether the endpoint is still there.
+    looked: Cell<Instant>,
     idle_since: Cell<Instant>,
     idle_timeout: Duration,
     life: Life,
@@ -65,7 +72,8 @@ enum State {
 impl Connection {
     /// Whether one more request may start on it. Its window has grown for it then.
     fn has_room(&self, wanted: Wanted, now: Instant) -> bool {
-        if self.state.get() == State::Gone {
+        // Nothing goes out on a connection whose endpoint acknowledges nothing: others would share its fate.
+        if self.state.get() == State::Gone || self.pulse.unanswered() {
             return false;
         }
         let mut sender = self.sender.borrow_mut();
@@ -111,6 +119,15 @@ impl Connection {
         let idle = self.company.borrow().active() == 0
             && idle_too_long(self.idle_since.get(), self.idle_timeout, now);
         self.state.get() == State::Open && self.life.goes_on(now) && !idle
+    }
+
+    /// A request was given up on it: perhaps because nothing arrives any more.
+    fn doubt(&self) {
+        let now = share::now();
+        if now.saturating_duration_since(self.looked.get()) >= DOUBTED_EVERY {
+            self.looked.set(now);
+            look_at(&self.pulse);
+        }
     }
 
     pub(super) fn sweep(&self, now: Instant) {
@@ -184,6 +201,7 @@ impl Drop for Http2 {
         company.leave(self.caller);
         if self.end == End::Cancelled {
             connection.cancels.borrow_mut().add();
+            connection.doubt();
         }
         if company.active() == 0 {
             connection.idle_since.set(share::now());
@@ -238,7 +256,10 @@ impl<B: RequestBody> Pool<B> {
                     }
                 }
                 None if wanted.company == Sharing::Fair => wanted.company = Sharing::Forced,
-                None => freed.await,
+                None => {
+                    opening.queued.set(true);
+                    freed.await;
+                }
             }
             if let Some(place) = self.place(wanted) {
                 return Ok(place);
@@ -295,7 +316,8 @@ impl<B: RequestBody> Pool<B> {
         let open = Open::new(&self.room, scope, held, paid);
         let stream = connect(&*self.sockets, (self.endpoint, dial_as), settings, scope).await?;
         let stream = Socket::new(stream);
-        let peers = Peers::new([(stream.pulse().clone(), dead_peer(settings))]);
+        let pulse = stream.pulse().clone();
+        let peers = Peers::new([(pulse.clone(), dead_peer(settings))]);
         let handshake = timeout(settings.connect_timeout, handshake(stream, settings, window)).await;
         let (sender, driver) = handshake
             .map_err(|_| ConnectError::Timeout(settings.connect_timeout))?
@@ -309,6 +331,8 @@ impl<B: RequestBody> Pool<B> {
             cancels: RefCell::new(Cancels::new(now)),
             uploads: Rc::default(),
             window: window.clone(),
+            pulse: pulse.clone(),
+            looked: Cell::new(now),
             idle_since: Cell::new(now),
             idle_timeout: settings.idle_timeout,
             life: Life::new(settings, now, fastrand::f64()),
@@ -316,11 +340,10 @@ impl<B: RequestBody> Pool<B> {
             room: self.room.clone(),
         });
         // The driver ends when the last handle is dropped, so it must not hold one.
-        let (weak, endpoint, keepalive) = (
-            Rc::downgrade(&connection),
-            self.endpoint,
-            settings.http2_keepalive,
-        );
+        let (weak, endpoint) = (Rc::downgrade(&connection), self.endpoint);
+        let keepalive = settings
+            .http2_keepalive
+            .map(|every| Keepalive::new(every, &pulse));
         self.share.spawn(async move {
             let _open = open;
             let look = || {
@@ -331,6 +354,11 @@ impl<B: RequestBody> Pool<B> {
                     left.notify_waiters();
                 }
             };
+            let is_called = || {
+                let connection = weak.upgrade();
+                connection.is_some_and(|connection| connection.company.borrow().active() > 0)
+            };
+            let keepalive = keepalive.map(|keepalive| (keepalive, &*pulse, is_called));
             if let Err(error) = drive(driver, peers, &window, keepalive, look).await {
                 tracing::debug!(%endpoint, error, "upstream connection ended");
             }

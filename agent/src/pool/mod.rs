@@ -9,6 +9,7 @@ mod company;
 mod cancels;
 mod uploads;
 mod window;
+mod keepalive;
 mod drive;
 mod http2;
 
@@ -139,6 +140,9 @@ pub struct Opening<'a> {
     pub caller: Caller,
     /// Whom the endpoint sees.
     pub dial_as: DialAs,
+    /// Set when the request had to wait for a connection to become free: for others of its own side, and not for the
+    /// endpoint.
+    pub queued: &'a Cell<bool>,
 }
 
 /// Held by an open connection.

@@ -1,35 +1,29 @@
 //! A request is sent until it is answered or may not be sent again.
 
-use std::{
-    future::poll_fn,
-    net::SocketAddr,
-    pin::Pin,
-    rc::Rc,
-    time::{Duration, SystemTime},
-};
+mod again;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, request, response};
-use http_body::Body as _;
+use std::{cell::Cell, net::SocketAddr, rc::Rc};
+
+use http::{HeaderName, HeaderValue, Request, request};
 use smallvec::SmallVec;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::Instant;
 
 use super::{
-    deadline::Limit,
+    deadline::{self, Limit},
     forward::{self, Blame, Failed},
     inlet::Inlet,
     judged::Judged,
-    outcome::{Answer, Chance, Held, Next, Outcome, broken_off},
+    outcome::{Answer, Next, Outcome, broken_off},
     plan::Plan,
     view::NoPlace,
+    waiting::{Unanswered, within},
 };
 use crate::{
     balance::{EndpointLoad, InFlight, Permit, Verdict},
     pool::Opening,
-    record::{Exchange, Flag, Spoken, TimeLimit},
-    respond::{Body, LocalError, Via},
-    retry::{
-        Failure, Pushback, RequestBody, delay, failure_may_be_retried, pushback, response_may_be_retried,
-    },
+    record::{Exchange, Spoken, TimeLimit},
+    respond::{LocalError, Via},
+    retry::{Failure, RequestBody, Sent},
     share,
 };
 
@@ -55,13 +49,19 @@ pub(super) async fn run(
     loop {
         head.headers
             .insert(X_DERNY_ATTEMPT, HeaderValue::from(x.attempts() + 1));
+        if x.attempts() > 0
+            && x.spoken() == Spoken::Grpc
+            && let Some(whole) = plan.deadlines.whole
+        {
+            deadline::tell_endpoint(&mut head.headers, whole - Instant::now());
+        }
         let outcome = attempts.attempt(x, &head, body).await?;
         let again = match attempts.judge(outcome, x, &head.method, body).await? {
             Next::Answer(answer) => return Ok(*answer),
             Next::Again(wait) => wait,
         };
         // Nothing more can come within the time: the caller need not wait for its end.
-        if again >= plan.deadlines.left(Instant::now()) {
+        if again >= plan.deadlines.left(Instant::now(), body.progress()) {
             x.scope().timed_out(TimeLimit::Request);
             return Err(LocalError::Timeout {
                 service: inlet.service(),
@@ -110,19 +110,26 @@ impl Attempts<'_> {
             None => upstream.bounds(),
         };
         x.attempt(endpoint.address());
-        let mut judged = Judged::new(self.inlet, upstream, in_flight, place);
+        let judged = Judged::new(self.inlet, upstream, in_flight, place);
         let pod = &self.inlet.pod;
         let pool = pod.pools.pool(endpoint.address(), self.inlet.dial_as);
         let settings = &upstream.port.policy.connection_pool;
+        let queued = Cell::new(false);
         let opening = Opening {
             settings,
             scope: x.scope(),
             bounds,
             caller: self.inlet.sharer,
             dial_as: self.inlet.dial_as,
+            queued: &queued,
         };
         let started = share::now();
-        let again = || Some(Request::from_parts(head.clone(), body.attempt()?));
+        let again = |least: Sent| {
+            let enough = least == Sent::Part || body.sent() == Sent::Whole;
+            enough
+                .then(|| body.attempt())?
+                .map(|body| Request::from_parts(head.clone(), body))
+        };
         let sending = forward::attempt(
             &pool,
             opening,
@@ -131,29 +138,28 @@ impl Attempts<'_> {
             &pod.share,
             again,
         );
-        let sent = match self.plan.deadlines.of_attempt(started) {
-            Some((at, limit)) => match timeout_at(at, sending).await {
-                Ok(sent) => sent,
-                Err(_) if limit == Limit::Request => {
-                    x.scope().timed_out(TimeLimit::Request);
-                    judged.verdict(Verdict::LocalError);
-                    endpoint.observe_failure(Instant::now().into_std());
-                    return Err(LocalError::Timeout {
-                        service: self.inlet.service(),
-                        limit: "request's timeout",
-                    });
-                }
-                Err(_) => {
-                    x.scope().timed_out(TimeLimit::PerTry);
-                    Err(Failed::per_try(started.elapsed()))
-                }
-            },
-            None => sending.await,
+        let unanswered = Unanswered::new(judged, body, &queued, started);
+        let sent = within(&self.plan.deadlines, started, || body.progress(), sending).await;
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(Limit::PerTry) => {
+                x.scope().timed_out(TimeLimit::PerTry);
+                Err(Failed::per_try(started.elapsed(), queued.get()))
+            }
+            Err(limit) => return Err(self.late(limit, unanswered, x)),
         };
+        let Some(mut judged) = unanswered.over() else {
+            return Err(self.error());
+        };
+        // The endpoint was not asked a whole question: it has done nothing wrong, and nothing is asked again.
+        if let Some(error) = broken_off(body) {
+            return Err(error);
+        }
         let now = share::now();
         let took = now - started;
         match sent {
             Ok((response, lease)) => {
+                endpoint.answered(now.into_std());
                 if response.status().is_server_error() {
                     endpoint.observe_failure(now.into_std());
                 } else {
@@ -162,10 +168,6 @@ impl Attempts<'_> {
                 Ok(Outcome::Response(Box::new((response, lease, judged))))
             }
             Err(failed) => {
-                // The endpoint was not asked a whole question: it has done nothing wrong, and nothing is asked again.
-                if let Some(error) = broken_off(body) {
-                    return Err(error);
-                }
                 if failed.failure == Failure::Overflow {
                     return Err(LocalError::Overload {
                         service: self.inlet.service(),
@@ -182,6 +184,31 @@ impl Attempts<'_> {
                 self.last = Some((endpoint, failed));
                 Ok(Outcome::Failed(failure))
             }
+        }
+    }
+
+    /// The end of an exchange whose time has run out before an answer began.
+    fn late(&self, limit: Limit, unanswered: Unanswered<'_>, x: &mut Exchange) -> LocalError {
+        let (counted, named) = match limit {
+            Limit::Idle => {
+                x.scope().timed_out(TimeLimit::Idle);
+                // Nobody but the caller was waited for.
+                drop(unanswered.over());
+                return LocalError::RequestStalled;
+            }
+            Limit::PerTry => (TimeLimit::PerTry, "time of one try"),
+            Limit::Request => (TimeLimit::Request, "request's timeout"),
+            Limit::Caller => (TimeLimit::Request, "caller's deadline"),
+        };
+        x.scope().timed_out(counted);
+        if limit == Limit::Caller {
+            drop(unanswered);
+        } else {
+            unanswered.late();
+        }
+        LocalError::Timeout {
+            service: self.inlet.service(),
+            limit: named,
         }
     }
 
@@ -215,177 +242,6 @@ impl Attempts<'_> {
         }
     }
 
-    /// What follows from an attempt.
-    async fn judge(
-        &mut self,
-        outcome: Outcome,
-        x: &mut Exchange,
-        method: &Method,
-        request: &RequestBody,
-    ) -> Result<Next, LocalError> {
-        let chance = if x.attempts() <= self.plan.retry.attempts && request.can_be_sent_again() {
-            Chance::Left
-        } else {
-            Chance::Gone
-        };
-        let (response, lease, mut judged) = match outcome {
-            Outcome::Failed(failure) => return self.after_failure(failure, x, method, chance),
-            Outcome::Response(response) => *response,
-        };
-        let (head, mut body) = response.into_parts();
-        let status = match x.spoken() {
-            Spoken::Grpc if head.status == StatusCode::OK => match grpc_status(&head.headers) {
-                Some(status) => {
-                    judged.by_status(Some(status));
-                    Some(status)
-                }
-                None if chance == Chance::Left => {
-                    match self.hold(&head, &mut body, &mut judged, x, request).await? {
-                        Held::Again(wait) => return Ok(Next::Again(wait)),
-                        Held::Go(first) => return Ok(Next::answer(head, first, body, lease, judged)),
-                    }
-                }
-                None => None,
-            },
-            _ => {
-                judged.by_http(head.status);
-                None
-            }
-        };
-        if chance == Chance::Left
-            && response_may_be_retried(head.status, &head.headers, status, &self.plan.retry.on, method)
-            && let Some(wait) = self.wait(x, &head.headers)
-            && self.within_budget(x)
-        {
-            self.tried.extend(x.endpoint());
-            return Ok(Next::Again(wait));
-        }
-        Ok(Next::answer(head, None, body, lease, judged))
-    }
-
-    fn after_failure(
-        &mut self,
-        failure: Failure,
-        x: &mut Exchange,
-        method: &Method,
-        chance: Chance,
-    ) -> Result<Next, LocalError> {
-        let wanted = failure_may_be_retried(failure, &self.plan.retry.on, x.spoken(), method);
-        match (wanted, chance) {
-            // The budget keeps retries from adding to the load of endpoints that answer badly or late. A connection
-            // that is gone is no load: its requests go elsewhere all at once, and only once.
-            (true, Chance::Left) if self.costs_nothing(failure) || self.within_budget(x) => {
-                Ok(Next::Again(self.backoff_after(failure, x)))
-            }
-            // That nobody can be reached says more than how often it was tried.
-            (true, Chance::Gone) if x.attempts() > 1 && failure != Failure::Connect => {
-                x.failed(Flag::RetryLimitExceeded);
-                Err(self.error())
-            }
-            _ => Err(self.error()),
-        }
-    }
-
-    /// Whether the endpoint has nothing of the request, and another one is left to ask.
-    fn costs_nothing(&self, failure: Failure) -> bool {
-        failure.is_of_the_connection() && self.inlet.has_beside(&self.plan.upstream, &self.tried)
-    }
-
-    /// A gRPC status may come in trailers right behind the headers. While another attempt is possible the headers
-    /// wait for the first message or the trailers, but not for long: a server may flush its headers early.
-    async fn hold(
-        &mut self,
-        head: &response::Parts,
-        body: &mut Body,
-        judged: &mut Judged,
-        x: &mut Exchange,
-        request: &RequestBody,
-    ) -> Result<Held, LocalError> {
-        let retry = &self.plan.retry;
-        if retry.on.grpc_status.is_empty() || retry.hold_headers.is_zero() {
-            return Ok(Held::Go(None));
-        }
-        let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
-        match timeout(retry.hold_headers, frame).await {
-            Ok(Some(Ok(frame))) => {
-                let status = frame.trailers_ref().and_then(grpc_status);
-                if let Some(trailers) = frame.trailers_ref()
-                    && response_may_be_retried(head.status, &head.headers, status, &retry.on, &Method::POST)
-                    && let Some(wait) = self.wait(x, trailers)
-                    && self.within_budget(x)
-                {
-                    judged.by_status(status);
-                    self.tried.extend(x.endpoint());
-                    return Ok(Held::Again(wait));
-                }
-                Ok(Held::Go(Some(frame)))
-            }
-            Ok(Some(Err(error))) => {
-                if let Some(error) = broken_off(request) {
-                    return Err(error);
-                }
-                // Nothing has gone to the caller: as if the headers had not come.
-                let failed = Failed::broke_off(&error);
-                judged.verdict(Verdict::LocalError);
-                let failure = failed.failure;
-                let endpoint = judged.endpoint().clone();
-                self.tried.push(endpoint.address());
-                self.last = Some((endpoint, failed));
-                match self.after_failure(failure, x, &Method::POST, Chance::Left)? {
-                    Next::Again(wait) => Ok(Held::Again(wait)),
-                    Next::Answer(_) => Ok(Held::Go(None)),
-                }
-            }
-            Ok(None) | Err(_) => Ok(Held::Go(None)),
-        }
-    }
-
-    /// Takes the right to one more retry. Beyond the budget the failure goes to the caller.
-    fn within_budget(&mut self, x: &mut Exchange) -> bool {
-        // The retry that has failed is over.
-        self.retrying = None;
-        self.retrying = self.plan.upstream.guards().breaker.retry();
-        if self.retrying.is_none() {
-            x.failed(Flag::RetryOverflow);
-        }
-        self.retrying.is_some()
-    }
-
-    /// Before a retry of `failure`.
-    fn backoff_after(&self, failure: Failure, x: &Exchange) -> Duration {
-        // Another endpoint need not be given time to recover: what was not processed goes on at once, but for a pause
-        // that a rule asks for.
-        let unprocessed = matches!(failure, Failure::Connect | Failure::Unprocessed);
-        if unprocessed
-            && self.plan.retry.avoid_previous_endpoint
-            && self.inlet.has_beside(&self.plan.upstream, &self.tried)
-        {
-            return self.plan.retry.backoff.least;
-        }
-        self.backoff(x)
-    }
-
-    fn backoff(&self, x: &Exchange) -> Duration {
-        delay(
-            self.plan.retry.backoff,
-            x.attempts(),
-            &mut self.inlet.worker.rng.borrow_mut(),
-        )
-    }
-
-    /// How long to wait before the next attempt; `None` when the endpoint forbids one, or asks for more time than
-    /// there is: then its answer tells the caller more than a timeout.
-    fn wait(&self, x: &Exchange, said: &HeaderMap) -> Option<Duration> {
-        let backoff = self.backoff(x);
-        match pushback(said, SystemTime::now()) {
-            Pushback::Unsaid => Some(backoff),
-            Pushback::Wait(time) => {
-                (time < self.plan.deadlines.left(Instant::now())).then_some(backoff.max(time))
-            }
-            Pushback::Never => None,
-        }
-    }
-
     fn error(&self) -> LocalError {
         let (service, known) = (self.inlet.service(), &self.plan.upstream.port.endpoints);
         match &self.last {
@@ -393,8 +249,4 @@ impl Attempts<'_> {
             None => LocalError::NoEndpoint { service },
         }
     }
-}
-
-fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
 }

@@ -3,7 +3,10 @@
 use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header, request, response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request,
+    response,
+};
 use http_body_util::BodyExt as _;
 
 use super::{
@@ -18,7 +21,7 @@ use crate::{
     balance::Permit,
     model::Protocol,
     record::{Exchange, Flag, Spoken},
-    respond::{Body, LocalError, Via, is_grpc, prepare_request, prepare_response},
+    respond::{Body, LocalError, Via, is_grpc, name_host, prepare_request, prepare_response},
     retry::{AttemptBody, RequestBody},
 };
 
@@ -109,12 +112,15 @@ async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<Re
     if !plan.upstream.port.endpoints.is_known() {
         x.endpoints_unknown();
     }
+    let connect = head.method == Method::CONNECT;
     match send(inlet, &plan, &mut x, head, &body).await {
         Ok((answer, permit)) => {
             if inlet.is_inbound() && is_last(&answer.head) {
                 inlet.farewell.say();
             }
-            Ok(answered(&plan, x, body, answer, permit))
+            let status = answer.head.status;
+            let switches = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
+            Ok(answered(&plan, x, body, answer, permit, switches))
         }
         Err(error) => Err(Refused {
             exchange: x,
@@ -143,6 +149,7 @@ async fn send(
         _ if head.version == Version::HTTP_2 => Via::Http2,
         _ => Via::Http1,
     };
+    name_host(&mut head, inlet.dialled);
     prepare_request(&mut head, inlet.caller(), via)?;
     x.identified(request_id(inlet, &mut head));
     let mirrored = (!plan.mirrors.is_empty()).then(|| head.clone());
@@ -160,6 +167,7 @@ fn answered(
     body: RequestBody,
     answer: Answer,
     permit: Permit,
+    switches: bool,
 ) -> Response<ResponseBody> {
     let Answer {
         mut head,
@@ -170,6 +178,11 @@ fn answered(
     } = answer;
     prepare_response(&mut head);
     plan.filter_response(&mut head.headers);
+    // hyper closes a connection of HTTP/1.1 whose request is not read to its end.
+    if x.spoken() == Spoken::Http1 && head.status.as_u16() >= 400 && !body.has_ended() {
+        head.headers
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     x.answered(head.status.as_u16(), &head.headers);
     let running = Running {
         exchange: x,
@@ -178,6 +191,7 @@ fn answered(
         judged: Some(judged),
         clock: Clock::new(plan.deadlines),
         permit: Some(permit),
+        switches,
     };
     Response::from_parts(head, ResponseBody::new(first, response, Box::new(running)))
 }
@@ -230,6 +244,7 @@ fn local(exchange: Box<Exchange>, request: RequestBody) -> Box<Running> {
         judged: None,
         clock: None,
         permit: None,
+        switches: false,
     })
 }
 

@@ -2,7 +2,10 @@
 
 use std::{future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
-use http::{HeaderMap, Request, Response, header::CONTENT_LENGTH};
+use http::{
+    HeaderMap, Request, Response, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH},
+};
 use http_body::Body as _;
 
 use super::pump::Pump;
@@ -50,11 +53,12 @@ pub(super) enum Blame {
 }
 
 impl Failed {
-    pub(super) fn per_try(waited: Duration) -> Self {
-        Self::new(
-            Failure::PerTryTimeout,
-            format!("no response headers within {waited:?}"),
-        )
+    pub(super) fn per_try(waited: Duration, queued: bool) -> Self {
+        let reason = format!("no response headers within {waited:?}");
+        Self {
+            blame: if queued { Blame::Nobody } else { Blame::Endpoint },
+            ..Self::new(Failure::PerTryTimeout, reason)
+        }
     }
 
     /// The response broke off before anything of it had gone to the caller.
@@ -86,7 +90,8 @@ impl Failed {
                 endpoint,
                 reason,
             },
-            Failure::Reset { .. } => LocalError::StreamReset {
+            // Where nothing could be sent the caller is told otherwise.
+            Failure::Reset { .. } | Failure::Unfit => LocalError::StreamReset {
                 service,
                 endpoint,
                 reason,
@@ -104,17 +109,17 @@ impl Failed {
     }
 
     fn connect(error: &ConnectError) -> Self {
-        let bound = match error {
-            ConnectError::TooManyPending => "maxPendingRequests",
-            ConnectError::Share(_) => "the pod's share",
-            ConnectError::Io(_) | ConnectError::Timeout(_) | ConnectError::Handshake(_) => "",
-        };
-        let failure = match bound {
-            "" => Failure::Connect,
-            _ => Failure::Overflow,
+        let (failure, bound, blame) = match error {
+            ConnectError::TooManyPending => (Failure::Overflow, "maxPendingRequests", Blame::Nobody),
+            ConnectError::Share(_) => (Failure::Overflow, "the pod's share", Blame::Nobody),
+            ConnectError::OfThisSide(_) => (Failure::Connect, "", Blame::Nobody),
+            ConnectError::Io(_) | ConnectError::Timeout(_) | ConnectError::Handshake(_) => {
+                (Failure::Connect, "", Blame::Endpoint)
+            }
         };
         Self {
             bound,
+            blame,
             ..Self::new(failure, error)
         }
     }
@@ -129,15 +134,15 @@ impl Failed {
     }
 }
 
-/// `again` gives the same request once more, as long as it can be had. It is asked where a connection turns out to have
-/// been ended before the request reached the endpoint: that is no attempt.
+/// `again` gives the same request once more, as long as it can be had, or only when all of it had been sent. It is asked
+/// where a connection turns out to have been ended before the request reached the endpoint: that is no attempt.
 pub(super) async fn attempt(
     pool: &Rc<Pool<AttemptBody>>,
     opening: Opening<'_>,
     via: Via,
     request: Request<AttemptBody>,
     share: &Rc<Local>,
-    again: impl Fn() -> Option<Request<AttemptBody>>,
+    again: impl Fn(Sent) -> Option<Request<AttemptBody>>,
 ) -> Result<(Response<Body>, Lease), Failed> {
     match via {
         Via::Http1 => over_http1(pool, opening, request, again).await,
@@ -149,7 +154,7 @@ async fn over_http1(
     pool: &Rc<Pool<AttemptBody>>,
     opening: Opening<'_>,
     mut request: Request<AttemptBody>,
-    again: impl Fn() -> Option<Request<AttemptBody>>,
+    again: impl Fn(Sent) -> Option<Request<AttemptBody>>,
 ) -> Result<(Response<Body>, Lease), Failed> {
     loop {
         let idle = pool.idle_http1();
@@ -160,13 +165,21 @@ async fn over_http1(
         };
         match connection.sender.try_send_request(request).await {
             Ok(response) => {
+                if reused
+                    && ends_idle_connection(&response)
+                    && let Some(same) = again(Sent::Whole)
+                {
+                    request = same;
+                    continue;
+                }
                 return Ok((response.map(Body::Http1), Lease::Http1(pool.clone(), connection)));
             }
             Err(mut error) => match error.take_message() {
                 // An idle connection that was just being closed: not the request's fault, and no attempt.
+                _ if error.error().is_user() => return Err(of_http1(error.error())),
                 Some(unsent) if reused => request = unsent,
                 Some(_) => return Err(Failed::new(Failure::Unprocessed, error.error())),
-                None if reused && connection.took_nothing() => match again() {
+                None if reused && connection.took_nothing() => match again(Sent::Part) {
                     Some(same) => request = same,
                     None => return Err(of_http1(error.error())),
                 },
@@ -176,13 +189,23 @@ async fn over_http1(
     }
 }
 
+/// An answer to the silence before the request, which it has crossed: the server had waited for one for too long (RFC 9110
+/// section 15.5.9).
+fn ends_idle_connection(response: &Response<hyper::body::Incoming>) -> bool {
+    let closes = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"close");
+    response.status() == StatusCode::REQUEST_TIMEOUT && response.headers().get(CONNECTION).is_some_and(closes)
+}
+
 fn of_http1(error: &hyper::Error) -> Failed {
-    let failure = if error.is_parse() {
-        Failure::Protocol
-    } else {
-        Failure::Lost { sent: Sent::Whole }
+    let (failure, blame) = match () {
+        () if error.is_parse() => (Failure::Protocol, Blame::Endpoint),
+        () if error.is_user() => (Failure::Unfit, Blame::Nobody),
+        () => (Failure::Lost { sent: Sent::Whole }, Blame::Endpoint),
     };
-    Failed::new(failure, error)
+    Failed {
+        blame,
+        ..Failed::new(failure, error)
+    }
 }
 
 async fn over_http2(
@@ -190,7 +213,7 @@ async fn over_http2(
     opening: Opening<'_>,
     request: Request<AttemptBody>,
     share: &Rc<Local>,
-    again: impl Fn() -> Option<Request<AttemptBody>>,
+    again: impl Fn(Sent) -> Option<Request<AttemptBody>>,
 ) -> Result<(Response<Body>, Lease), Failed> {
     let (mut request, mut ended) = (request, 0);
     loop {
@@ -198,7 +221,7 @@ async fn over_http2(
             // The connection was just being ended: not the request's fault and not the endpoint's, and no attempt.
             Err(NotAnswered::Stream(error)) if ended < MAX_ENDED && ended_before_it_took(&error) => {
                 ended += 1;
-                match again() {
+                match again(Sent::Part) {
                     Some(same) => request = same,
                     None => return Err(of_http2(error)),
                 }
@@ -286,11 +309,23 @@ fn uploading(headers: &HeaderMap) -> Uploading {
     }
 }
 
+/// Whether the endpoint holds the request for malformed (RFC 9113 section 8.1.1), or takes it over HTTP/1.1 only.
+fn says_unfit(error: &h2::Error) -> bool {
+    matches!(
+        error.reason(),
+        Some(h2::Reason::PROTOCOL_ERROR | h2::Reason::HTTP_1_1_REQUIRED)
+    )
+}
+
 /// How much had been sent is not known here; the caller, who has the body, sets it right.
 fn of_http2(error: h2::Error) -> Failed {
     let sent = Sent::Whole;
     let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    // What h2 itself would not send is the only thing for which it gives no reason.
+    let unsendable = !error.is_io() && error.reason().is_none();
     let failure = match () {
+        () if unsendable => Failure::Unfit,
+        () if error.is_reset() && error.is_remote() && says_unfit(&error) => Failure::Unfit,
         () if error.is_reset() && error.is_remote() && refused => Failure::Unprocessed,
         // h2 fails with a GOAWAY the streams above its last stream id, and those are the unprocessed ones.
         () if error.is_go_away() && error.is_remote() => Failure::Unprocessed,
@@ -298,7 +333,7 @@ fn of_http2(error: h2::Error) -> Failed {
         () if error.is_io() => Failure::Lost { sent },
         () => Failure::Protocol,
     };
-    let blame = if ended_before_it_took(&error) {
+    let blame = if ended_before_it_took(&error) || failure == Failure::Unfit {
         Blame::Nobody
     } else {
         Blame::Endpoint

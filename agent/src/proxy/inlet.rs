@@ -34,6 +34,8 @@ pub(super) struct Inlet {
     pub(super) worker: Rc<Worker>,
     pub(super) pod: Rc<LocalPod>,
     opener: Opener,
+    /// The address that the caller dialled.
+    pub(super) dialled: SocketAddr,
     pub(super) line: Rc<Line>,
     /// Who shares connections to endpoints with others.
     pub(super) sharer: Caller,
@@ -121,7 +123,15 @@ impl Inlet {
             _place: place,
             _inbound: None,
         };
-        Self::new(worker, pod, opener, pod.pod.name.to_string(), aim, key, accepted)
+        Self::new(
+            worker,
+            pod,
+            (opener, address),
+            pod.pod.name.to_string(),
+            aim,
+            key,
+            accepted,
+        )
     }
 
     /// Somebody at `peer` calls a pod of this node at `local`. `None` when that port has as many connections as it
@@ -150,7 +160,7 @@ impl Inlet {
         Some(Self::new(
             worker,
             pod,
-            Opener::Peer(peer),
+            (Opener::Peer(peer), local),
             caller,
             aim,
             key,
@@ -161,7 +171,7 @@ impl Inlet {
     fn new(
         worker: &Rc<Worker>,
         pod: &Rc<LocalPod>,
-        opener: Opener,
+        (opener, dialled): (Opener, SocketAddr),
         caller_name: String,
         aim: Aim,
         key: ScopeKey,
@@ -192,6 +202,7 @@ impl Inlet {
             worker: worker.clone(),
             pod: pod.clone(),
             opener,
+            dialled,
             sharer,
             dial_as,
             aim,

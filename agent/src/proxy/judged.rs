@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::{inlet::Inlet, view::Upstream};
 use crate::{
@@ -65,16 +66,32 @@ impl Judged {
         }
     }
 
-    /// The verdict by the status with which a gRPC call ended; none means that it ended without one.
-    pub(super) fn by_status(&mut self, status: Option<u16>) {
+    /// A request was not answered in time.
+    pub(super) fn late(&mut self) {
+        self.endpoint().observe_failure(Instant::now().into_std());
+        self.verdict(Verdict::LocalError);
+    }
+
+    /// Nobody waits any more for the answer to a request that began at `started`.
+    pub(super) fn given_up(&mut self, started: Instant) {
+        let now = share::now().into_std();
+        let endpoint = self.endpoint();
+        let others = self.upstream.latency_beside(endpoint.address());
+        if self.open == Open::Yes && endpoint.given_up(started.into_std(), now, others) {
+            self.verdict(Verdict::LocalError);
+        }
+    }
+
+    /// The verdict by the status with which a gRPC call ended.
+    pub(super) fn by_status(&mut self, status: u16) {
         let policy = &self.upstream.port.policy;
         let failure = policy
             .outlier_detection
             .as_ref()
-            .is_some_and(|outlier| status.is_some_and(|status| outlier.grpc_status.contains(&status)));
+            .is_some_and(|outlier| outlier.grpc_status.contains(&status));
         self.verdict(if failure {
             Verdict::Failure5xx {
-                gateway: matches!(status, Some(DEADLINE_EXCEEDED | UNAVAILABLE)),
+                gateway: matches!(status, DEADLINE_EXCEEDED | UNAVAILABLE),
             }
         } else {
             Verdict::Success

@@ -1,6 +1,6 @@
 //! Copies of requests for routes that mirror. Nobody waits for what comes of them.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use http::{Request, Version, request};
 use http_body_util::BodyExt as _;
@@ -53,6 +53,7 @@ async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body
         bounds: upstream.bounds(),
         caller: inlet.sharer,
         dial_as: inlet.dial_as,
+        queued: &Cell::new(false),
     };
     let via = if head.version == Version::HTTP_2 {
         Via::Http2
@@ -66,7 +67,7 @@ async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body
         via,
         Request::from_parts(head, body),
         &inlet.pod.share,
-        || None,
+        |_| None,
     )
     .await
     .ok()?;

@@ -24,6 +24,7 @@ mod serve_http2;
 mod exchange;
 mod plan;
 mod deadline;
+mod waiting;
 mod attempts;
 mod outcome;
 mod judged;

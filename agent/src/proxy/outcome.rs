@@ -8,6 +8,7 @@ use http_body::Frame;
 
 use super::{forward::Lease, judged::Judged};
 use crate::{
+    balance::Permit,
     respond::{Body, LocalError},
     retry::{Failure, RequestBody},
 };
@@ -59,6 +60,23 @@ impl Next {
 pub(super) enum Chance {
     Left,
     Gone,
+}
+
+/// What a request takes up that has become a connection of another protocol: its place in the bounds and at its
+/// endpoint, until that connection ends.
+#[derive(Debug)]
+pub(super) struct Upgraded {
+    _permit: Permit,
+    _judged: Judged,
+}
+
+impl Upgraded {
+    pub(super) fn new(permit: Permit, judged: Judged) -> Self {
+        Self {
+            _permit: permit,
+            _judged: judged,
+        }
+    }
 }
 
 /// What came of holding the headers.

@@ -146,10 +146,13 @@ pub(super) fn plan<'a>(
 
 /// A rule's own retries instead of the policy's conditions.
 fn merge(policy: &Retry, rule: &RuleRetry) -> Retry {
-    let mut retry = Retry {
-        on: RetryOn::of_rule(&rule.codes),
-        ..policy.clone()
+    let on = match rule.idempotent {
+        false => RetryOn::of_rule(&rule.codes),
+        true => RetryOn::idempotent()
+            .and(&policy.on)
+            .and(&RetryOn::of_rule(&rule.codes)),
     };
+    let mut retry = Retry { on, ..policy.clone() };
     if let Some(attempts) = rule.attempts {
         retry.attempts = attempts;
     }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{deadline::Deadlines, forward::Lease, judged::Judged};
+use super::{deadline::Deadlines, forward::Lease, judged::Judged, outcome::Upgraded};
 use crate::{
     balance::{Permit, Verdict},
     record::{Exchange, Flag, Spoken, TimeLimit},
@@ -27,6 +27,8 @@ pub(super) struct ResponseBody {
     body: Body,
     /// `None` once the response has ended.
     running: Option<Box<Running>>,
+    /// What stays of a response that switched protocols.
+    upgraded: Option<Box<Upgraded>>,
 }
 
 /// What a response holds until it ends. Dropped before that, the caller has gone: the exchange says so, and the
@@ -39,8 +41,10 @@ pub(super) struct Running {
     /// The endpoint whose verdict waits for the trailers.
     pub(super) judged: Option<Judged>,
     pub(super) clock: Option<Clock>,
-    #[expect(dead_code, reason = "dropped, the service has one request less")]
+    /// Dropped, the service has one request less.
     pub(super) permit: Option<Permit>,
+    /// What follows the headers is another protocol.
+    pub(super) switches: bool,
 }
 
 impl Drop for Running {
@@ -119,6 +123,7 @@ impl ResponseBody {
             first,
             body,
             running: Some(running),
+            upgraded: None,
         };
         if this.first.is_none() && this.body.is_end_stream() {
             this.complete();
@@ -129,13 +134,26 @@ impl ResponseBody {
     fn complete(&mut self) {
         if let Some(mut running) = self.running.take() {
             running.exchange.complete();
-            if let Some(mut judged) = running.judged.take() {
-                judged.by_status(running.exchange.grpc_status());
-            }
             if let Some(lease) = running.lease.take() {
                 lease.give_back();
             }
+            let Some(mut judged) = running.judged.take() else {
+                return;
+            };
+            if let Some(status) = running.exchange.grpc_status() {
+                judged.by_status(status);
+            }
+            if running.switches
+                && let Some(permit) = running.permit.take()
+            {
+                self.upgraded = Some(Box::new(Upgraded::new(permit, judged)));
+            }
         }
+    }
+
+    /// What the request goes on to take up, where the protocol was switched.
+    pub(super) fn take_upgraded(&mut self) -> Option<Box<Upgraded>> {
+        self.upgraded.take()
     }
 
     fn broke_off(&mut self, error: &BodyError) {

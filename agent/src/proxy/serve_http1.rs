@@ -11,6 +11,7 @@ use super::{
     answering::{Answer, Answering},
     exchange::exchange,
     inlet::Inlet,
+    outcome::Upgraded,
     relay::End,
     tunnel,
 };
@@ -133,7 +134,8 @@ async fn answer(
         && (status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success())
     {
         answering.upgrade();
-        join(&inlet, caller, hyper::upgrade::on(&mut response));
+        let upgraded = response.body_mut().take_upgraded();
+        join(&inlet, caller, hyper::upgrade::on(&mut response), upgraded);
     } else if inlet.farewell.is_said() {
         // hyper ends the connection after it.
         response
@@ -143,11 +145,12 @@ async fn answer(
     Ok(response.map(|body| Answer::new(body, underway)))
 }
 
-/// Both sides have agreed to speak something else: they are joined from here on.
-fn join(inlet: &Rc<Inlet>, caller: OnUpgrade, endpoint: OnUpgrade) {
+/// Both sides have agreed to speak something else: they are joined from here on. `upgraded` goes when that ends.
+fn join(inlet: &Rc<Inlet>, caller: OnUpgrade, endpoint: OnUpgrade, upgraded: Option<Box<Upgraded>>) {
     let inlet = inlet.clone();
     let share = inlet.pod.share.clone();
     share.spawn(async move {
+        let _upgraded = upgraded;
         let (Ok(caller), Ok(endpoint)) = tokio::join!(caller, endpoint) else {
             return;
         };

@@ -5,7 +5,7 @@ use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use tokio::time::{Instant, timeout};
 
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     accept::{Framed, Reading, Replay},
     record::TimeLimit,
-    respond::Body,
+    respond::{Body, expects_continue},
     share::{Holding, Local, Part, Share},
     transport::{Doing, Event, Situation, Vigil},
 };
@@ -192,6 +192,12 @@ async fn stream_of(
     let cancelled = poll_fn(|cx| Poll::Ready(respond.poll_reset(cx).is_ready())).await;
     if cancelled {
         return exchange::cancelled(&inlet, request);
+    }
+    if expects_continue(request.headers()) {
+        // Over HTTP/1.1 hyper does the same. It fails only when the caller has gone, which is heard of below.
+        let mut go_on = Response::new(());
+        *go_on.status_mut() = StatusCode::CONTINUE;
+        let _ = respond.send_informational(go_on);
     }
     let answered = {
         let mut exchange = pin!(exchange_of_stream(&inlet, request));

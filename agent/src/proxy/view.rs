@@ -152,6 +152,14 @@ impl Upstream {
         self.endpoints.iter().find(|e| e.address() == address)
     }
 
+    /// What the other endpoints take on average, in seconds, as far as they are known.
+    pub(super) fn latency_beside(&self, address: SocketAddr) -> Option<f64> {
+        let others = self.endpoints.iter().filter(|e| e.address() != address);
+        let known = others.filter_map(|e| e.latency());
+        let (sum, count) = known.fold((0.0, 0.0), |(sum, count), seconds| (sum + seconds, count + 1.0));
+        (count > 0.0).then(|| sum / count)
+    }
+
     /// Whether there is an endpoint in rotation that is not in `tried`.
     pub(super) fn has_beside(&self, tried: &[SocketAddr]) -> bool {
         let mut endpoints = self.endpoints.iter();

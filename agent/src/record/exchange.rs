@@ -10,7 +10,7 @@ use super::{
     Recorder,
     access_log::PodLines,
     json::Members,
-    labels::{Flag, NO_STANDARD, Outcome, Spoken},
+    labels::{Flag, NO_STANDARD, Outcome, Spoken, grpc_status_of},
     outcomes::Counted,
     scope::Scope,
 };
@@ -161,6 +161,9 @@ impl Exchange {
 
     /// The response went out whole. A flag that was set for it stays.
     pub fn complete(&mut self) {
+        if self.spoken == Spoken::Grpc && self.outcome.grpc_status.is_none() {
+            self.outcome.grpc_status = Some(grpc_status_of(self.outcome.code));
+        }
         if self.outcome.flag == Flag::DownstreamConnectionTermination {
             self.outcome.flag = self.complete_flag;
         }

@@ -229,6 +229,19 @@ impl Outcome {
     }
 }
 
+/// What a gRPC client makes of an answer of this HTTP status that came to its end without a gRPC status
+/// (gRPC, "HTTP to gRPC Status Code Mapping"; "Status codes": a call that ends without one is UNKNOWN).
+pub fn grpc_status_of(http: u16) -> u16 {
+    match http {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
 /// A status as its label says it.
 pub(super) fn status_label(status: u16) -> String {
     match status {

@@ -30,7 +30,7 @@ pub use exchange::{Exchange, Line};
 pub use guarded::{BoundSample, GuardSample};
 pub use hub::{Counters, Hub, PodConnection, PodCounters, SeriesBounds};
 pub use kube::KubeSample;
-pub use labels::{Direction, Flag, ScopeKey, Source, Spoken, TimeLimit};
+pub use labels::{Direction, Flag, ScopeKey, Source, Spoken, TimeLimit, grpc_status_of};
 pub use log_writer::{LogBounds, LogSample, Sink, Writer};
 pub use scope::{OpenConnection, Scope};
 

@@ -1,6 +1,6 @@
 //! Headers on their way through.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
@@ -25,11 +25,17 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Takes the last hop's headers off a request and makes it fit for the next hop (RFC 9110 section 7.6.1,
 /// RFC 9113 section 8.2.2). Adds the caller to `x-forwarded-for`, as
 /// `unknown` when its address is not known: the last entry is always this engine's word.
+///
+/// `proxy-authorization` and `proxy-authenticate` stay: the caller does not know of this proxy, and speaks to another.
 pub fn prepare_request(
     head: &mut request::Parts,
     caller: Option<IpAddr>,
     via: Via,
 ) -> Result<(), LocalError> {
+    // The engine says 100 to its caller itself, so that the endpoint is not asked for it (RFC 9110 section 10.1.1).
+    if expects_continue(&head.headers) {
+        head.headers.remove(header::EXPECT);
+    }
     let upgrade = upgrade_of(head);
     let trailers = accepts_trailers(&head.headers);
     remove_hop_by_hop(&mut head.headers);
@@ -70,6 +76,10 @@ pub fn prepare_request(
 /// Takes the last hop's headers off a response. Those of a `101 Switching Protocols` are the agreement itself
 /// and stay.
 pub fn prepare_response(head: &mut response::Parts) {
+    // The version of a message is its sender's (RFC 9110 section 2.5), and a caller of HTTP/1.0 is answered in its own.
+    if head.version < Version::HTTP_11 {
+        head.version = Version::HTTP_11;
+    }
     if head.status != http::StatusCode::SWITCHING_PROTOCOLS {
         remove_hop_by_hop(&mut head.headers);
     }
@@ -117,8 +127,6 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         &header::TE,
         &header::TRANSFER_ENCODING,
         &header::UPGRADE,
-        &header::PROXY_AUTHENTICATE,
-        &header::PROXY_AUTHORIZATION,
     ] {
         headers.remove(name);
     }
@@ -149,6 +157,41 @@ fn forwarded_for(headers: &mut HeaderMap, caller: Option<IpAddr>) {
                 entry.insert(value);
             }
         }
+    }
+}
+
+/// Whether the caller waits for 100 (Continue) before it sends its body.
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    (headers.get(header::EXPECT)).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// HTTP/1.0 needs no `host`, the versions that the next hop speaks do (RFC 9112 section 3.2): there it is what the caller
+/// has dialled. A target in absolute form names the host, whatever `host` says (section 3.2.2).
+pub fn name_host(head: &mut request::Parts, dialled: SocketAddr) {
+    let named = match head.version {
+        Version::HTTP_11 if head.method != Method::CONNECT => head.uri.authority(),
+        Version::HTTP_10 | Version::HTTP_09 => head.uri.authority(),
+        _ => return,
+    };
+    if named.is_none() && (head.version == Version::HTTP_11 || head.headers.contains_key(header::HOST)) {
+        return;
+    }
+    let host = match named {
+        // Without user information.
+        Some(authority) => authority
+            .as_str()
+            .rsplit('@')
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+        None if dialled.port() == 80 => match dialled.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        },
+        None => dialled.to_string(),
+    };
+    if let Ok(host) = HeaderValue::try_from(host) {
+        head.headers.insert(header::HOST, host);
     }
 }
 
@@ -212,6 +255,10 @@ mod tests {
 
     const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
 
+    fn dialled() -> SocketAddr {
+        ([10, 96, 0, 10], 8080).into()
+    }
+
     fn head(version: Version, uri: &str, headers: &[(&str, &str)]) -> request::Parts {
         let mut request = Request::builder().version(version).uri(uri);
         for (name, value) in headers {
@@ -269,6 +316,49 @@ mod tests {
         let sent = [("connection", "Upgrade"), ("upgrade", "TLS/1.2"), ("host", "a")];
         let expect = ["x-forwarded-for: 10.0.0.7"];
         check(Via::Http2, Version::HTTP_11, "/", &sent, &expect);
+    }
+
+    #[test]
+    fn a_request_without_a_host_names_what_was_dialled() {
+        let check = |uri: &str, dialled: SocketAddr, via, expect: &str| {
+            let mut head = head(Version::HTTP_10, uri, &[]);
+            name_host(&mut head, dialled);
+            prepare_request(&mut head, Some(CALLER), via).unwrap();
+            let host = head.headers.get(header::HOST).map(|host| host.to_str().unwrap());
+            let authority = head.uri.authority().map(Authority::as_str);
+            assert_eq!(host.or(authority), Some(expect), "{uri}");
+        };
+        for via in [Via::Http1, Via::Http2] {
+            check("/a", dialled(), via, "10.96.0.10:8080");
+            check("/a", ([10, 96, 0, 10], 80).into(), via, "10.96.0.10");
+            check("/a", "[fd00::1]:80".parse().unwrap(), via, "[fd00::1]");
+            check("http://web/a", dialled(), via, "web");
+        }
+        let mut absolute = head(Version::HTTP_11, "http://user@real:81/a", &[("host", "other")]);
+        name_host(&mut absolute, dialled());
+        assert_eq!(absolute.headers[header::HOST], "real:81");
+        assert_eq!(
+            absolute.uri, "http://user@real:81/a",
+            "a forward proxy needs all of it"
+        );
+        let mut named = head(Version::HTTP_10, "/", &[("host", "b")]);
+        name_host(&mut named, dialled());
+        assert_eq!(named.headers[header::HOST], "b");
+    }
+
+    #[test]
+    fn credentials_for_a_proxy_behind_this_one_pass() {
+        let sent = [("proxy-authorization", "Basic eDp5"), ("host", "a")];
+        let expect = [
+            "host: a",
+            "proxy-authorization: Basic eDp5",
+            "x-forwarded-for: 10.0.0.7",
+        ];
+        check(Via::Http1, Version::HTTP_11, "/", &sent, &expect);
+        let response = http::Response::builder().header("proxy-authenticate", "Basic");
+        let (mut head, ()) = response.body(()).unwrap().into_parts();
+        prepare_response(&mut head);
+        assert_eq!(lines(&head.headers), ["proxy-authenticate: Basic"]);
     }
 
     #[test]

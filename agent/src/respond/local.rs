@@ -49,6 +49,9 @@ pub enum LocalError {
         Cause::Malformed => "is malformed",
     })]
     RequestBrokeOff { cause: Cause },
+    /// Nothing more of it has come for as long as a stream may be silent.
+    #[error("the request did not go on within the idle timeout")]
+    RequestStalled,
     #[error("{service}: no answer within the {limit}")]
     Timeout { service: String, limit: &'static str },
     /// A bound of `circuitBreaking` or of an inbound port.
@@ -72,6 +75,7 @@ impl LocalError {
             | Self::ConnectionLost { .. }
             | Self::StreamReset { .. }
             | Self::Overload { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RequestStalled => StatusCode::REQUEST_TIMEOUT,
             Self::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::NoRoute { .. } => StatusCode::NOT_FOUND,
             Self::NoBackend { .. } => StatusCode::INTERNAL_SERVER_ERROR,
@@ -92,6 +96,7 @@ impl LocalError {
                 cause: Cause::Malformed,
             } => Flag::DownstreamProtocolError,
             Self::RequestBrokeOff { cause: Cause::Gone } => Flag::DownstreamConnectionTermination,
+            Self::RequestStalled => Flag::StreamIdleTimeout,
             Self::Timeout { .. } => Flag::UpstreamTimeout,
             Self::Overload { .. } => Flag::UpstreamOverflow,
             Self::NoRoute { .. } => Flag::NoRoute,
@@ -107,7 +112,7 @@ impl LocalError {
             StatusCode::INTERNAL_SERVER_ERROR | StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => {
                 "14"
             }
-            StatusCode::GATEWAY_TIMEOUT => "4",
+            StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => "4",
             StatusCode::NOT_FOUND => "12",
             _ => "13",
         })

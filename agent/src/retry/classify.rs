@@ -20,6 +20,9 @@ pub enum Failure {
     PerTryTimeout,
     /// What came back is not HTTP.
     Protocol,
+    /// The request has no form in the endpoint's version of HTTP, or the endpoint says that it is none: the caller's
+    /// doing, and the same wherever it is sent.
+    Unfit,
     /// A bound of the policy was reached: nothing was sent, and nothing is tried again.
     Overflow,
 }
@@ -70,7 +73,7 @@ pub fn failure_may_be_retried(failure: Failure, on: &RetryOn, spoken: Spoken, me
         Failure::Lost { sent } => any || unavailable || unsent(sent),
         Failure::Reset { sent } => any || unsent(sent),
         Failure::PerTryTimeout | Failure::Protocol => any,
-        Failure::Overflow => false,
+        Failure::Unfit | Failure::Overflow => false,
     }
 }
 
@@ -140,6 +143,15 @@ mod tests {
                 spoken,
                 &Method::POST
             ));
+        }
+    }
+
+    #[test]
+    fn a_callers_mistake_is_not_made_again() {
+        let mut on = RetryOn::idempotent();
+        (on.any_5xx, on.gateway_error) = (true, true);
+        for spoken in Spoken::ALL {
+            assert!(!failure_may_be_retried(Failure::Unfit, &on, spoken, &Method::GET));
         }
     }
 

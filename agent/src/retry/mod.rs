@@ -7,4 +7,4 @@ mod replay_body;
 
 pub use backoff::{Pushback, delay, pushback};
 pub use classify::{Failure, Sent, failure_may_be_retried, response_may_be_retried};
-pub use replay_body::{AttemptBody, AttemptError, RequestBody};
+pub use replay_body::{AttemptBody, AttemptError, Progress, RequestBody};

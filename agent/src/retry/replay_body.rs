@@ -7,7 +7,8 @@ use std::{
     cell::RefCell,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use smallvec::SmallVec;
 use super::Sent;
 use crate::{
     respond::{Body, BodyError, BrokenOff},
-    share::{Holding, Local, Share},
+    share::{self, Holding, Local, Share},
 };
 
 /// The body of one request, over all its attempts.
@@ -38,10 +39,20 @@ struct Shared {
     trailers: Option<HeaderMap>,
     end: End,
     received: u64,
+    progress: Progress,
     /// The attempt that may read has been given everything.
     given: Sent,
     /// Which attempt may read. An earlier one that still runs somewhere finds that it may not.
     attempt: u32,
+}
+
+/// How a request comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// When the last of it came; its end, once that is here.
+    pub moved: Instant,
+    /// Its caller is waited for. Otherwise the endpoint is, which may be to take what has come, or to answer.
+    pub waits: bool,
 }
 
 /// What is known of the body's end.
@@ -84,6 +95,10 @@ impl RequestBody {
             trailers: None,
             end: if ended { End::Ended } else { End::Open },
             received: 0,
+            progress: Progress {
+                moved: share::now().into_std(),
+                waits: false,
+            },
             given: if ended { Sent::Whole } else { Sent::Part },
             attempt: 0,
         })))
@@ -124,6 +139,11 @@ impl RequestBody {
         })
     }
 
+    /// Whether all of it has come, as far as anybody has asked.
+    pub fn has_ended(&self) -> bool {
+        self.0.borrow().end == End::Ended
+    }
+
     /// Whether another attempt could be given the body from its start.
     pub fn can_be_sent_again(&self) -> bool {
         let shared = self.0.borrow();
@@ -159,6 +179,11 @@ impl RequestBody {
     /// How much of the body the newest attempt has taken.
     pub fn sent(&self) -> Sent {
         self.0.borrow().given
+    }
+
+    /// How the request comes in.
+    pub fn progress(&self) -> Progress {
+        self.0.borrow().progress
     }
 
     /// Bytes that came from the caller.
@@ -215,8 +240,9 @@ impl http_body::Body for AttemptBody {
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
         }
         if shared.end == End::Open {
-            match ready!(Pin::new(&mut shared.source).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
+            match shared.poll_source(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => {
                         shared.received += data.len() as u64;
                         shared.keep(&data);
@@ -232,11 +258,11 @@ impl http_body::Body for AttemptBody {
                         shared.end = End::Ended;
                     }
                 },
-                Some(Err(error)) => {
+                Poll::Ready(Some(Err(error))) => {
                     shared.end = End::Broken(error.broken_off());
                     return Poll::Ready(Some(Err(error.into())));
                 }
-                None => shared.end = End::Ended,
+                Poll::Ready(None) => shared.end = End::Ended,
             }
         }
         shared.given = Sent::Whole;
@@ -273,6 +299,15 @@ impl http_body::Body for AttemptBody {
 }
 
 impl Shared {
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut self.source).poll_frame(cx);
+        self.progress.waits = frame.is_pending();
+        if frame.is_ready() {
+            self.progress.moved = share::now().into_std();
+        }
+        frame
+    }
+
     fn keep(&mut self, data: &Bytes) {
         if let Kept::Chunks {
             chunks,

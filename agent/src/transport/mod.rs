@@ -5,6 +5,6 @@ mod peer;
 mod timer;
 mod vigil;
 
-pub use peer::{Peers, keep_alive};
+pub use peer::{Peers, keep_alive, look_at};
 pub use pulse::{Pulse, Socket};
 pub use vigil::{Doing, Event, Limits, Situation, Vigil};

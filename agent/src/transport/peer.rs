@@ -37,6 +37,13 @@ pub fn keep_alive(stream: &TcpStream, limit: Duration) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
+/// Looks once whether the peer still answers, for who has a reason to doubt it.
+pub fn look_at(pulse: &Pulse) {
+    if let Some(sending) = pulse.descriptor().and_then(|it| Sending::of(it).ok()) {
+        pulse.set_unanswered(sending.is_unanswered());
+    }
+}
+
 /// Looks after connections of one task, for as long as something is on its way to their peers. Polled together with
 /// them; costs a comparison while nothing was written.
 #[derive(Debug)]
@@ -135,6 +142,7 @@ impl Peer {
             self.settled = written;
         }
         let bound = sending.is_unanswered();
+        self.pulse.set_unanswered(bound);
         if bound != self.bounded && bound_silence(descriptor, bound.then_some(limit)).is_ok() {
             self.bounded = bound;
         }

@@ -27,6 +27,8 @@ pub struct Pulse {
     written: AtomicU64,
     /// The kernel takes no more bytes.
     blocked: AtomicBool,
+    /// The peer owes an acknowledgement, and did not answer when it was reminded.
+    unanswered: AtomicBool,
 }
 
 const CLOSED: RawFd = -1;
@@ -40,6 +42,7 @@ impl Pulse {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
+            unanswered: AtomicBool::new(false),
         }
     }
 
@@ -80,6 +83,15 @@ impl Pulse {
             // A connection that is closed otherwise is closed all the same.
             let _ = SockRef::from(&descriptor).set_linger(reset.then_some(Duration::ZERO));
         }
+    }
+
+    /// Whether the peer acknowledged nothing when it was looked at last, though it was reminded.
+    pub fn unanswered(&self) -> bool {
+        self.unanswered.load(Relaxed)
+    }
+
+    pub(super) fn set_unanswered(&self, unanswered: bool) {
+        self.unanswered.store(unanswered, Relaxed);
     }
 
     /// `None` once the connection is closed at this end.

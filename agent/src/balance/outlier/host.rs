@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -91,6 +91,15 @@ impl Bucket {
     }
 }
 
+/// What an endpoint is out for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It could not be reached, or did not answer.
+    Local,
+    /// What it answered, if only in part.
+    Answers,
+}
+
 /// Failures in a row.
 #[derive(Debug, Default)]
 pub(super) struct Streak(AtomicU32);
@@ -103,6 +112,10 @@ impl Streak {
         }
         self.0.store(0, Relaxed);
         true
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Relaxed) != 0
     }
 
     pub(super) fn end(&self) {
@@ -142,6 +155,8 @@ pub struct Host {
     /// Ejections in a row, 0 after a quiet time.
     times: AtomicU32,
     reason: AtomicU8,
+    /// Whether an answer is among the failures in a row, or was among those that it is out for.
+    answered: AtomicBool,
     /// When it was last ejected, in ticks.
     ejected: AtomicU64,
     in_flight: AtomicU32,
@@ -164,6 +179,7 @@ impl Host {
             standing: AtomicU64::new(word(Kind::In, 0)),
             times: AtomicU32::new(0),
             reason: AtomicU8::new(0),
+            answered: AtomicBool::new(false),
             ejected: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             latencies: Mutex::default(),
@@ -203,6 +219,26 @@ impl Host {
         (!self.is_in())
             .then(|| EjectReason::from_index(self.reason.load(Relaxed)))
             .flatten()
+    }
+
+    /// What it is out for, or would be.
+    pub(super) fn origin(&self) -> Origin {
+        match self.answered.load(Relaxed) {
+            true => Origin::Answers,
+            false => Origin::Local,
+        }
+    }
+
+    /// One more failure in a row, before it is counted. The first of a row says what the row is.
+    pub(super) fn failed(&self, origin: Origin) {
+        match origin {
+            Origin::Answers => self.answered.store(true, Relaxed),
+            Origin::Local
+                if [&self.all_5xx, &self.gateway]
+                    .iter()
+                    .any(|streak| streak.has_begun()) => {}
+            Origin::Local => self.answered.store(false, Relaxed),
+        }
     }
 
     /// Since when it is out; `None` when it is in.
@@ -299,7 +335,14 @@ impl Host {
 
     // What follows is called under the lock only.
 
-    pub(super) fn set_ejected(&self, reason: EjectReason, times: u32, now: Instant, until: Instant) {
+    pub(super) fn set_ejected(
+        &self,
+        (reason, origin): (EjectReason, Origin),
+        times: u32,
+        now: Instant,
+        until: Instant,
+    ) {
+        self.answered.store(origin == Origin::Answers, Relaxed);
         self.ejected.store(ticks::ticks(now), Relaxed);
         self.times.store(times, Relaxed);
         self.reason.store(reason as u8, Relaxed);

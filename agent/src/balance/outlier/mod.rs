@@ -19,6 +19,7 @@ use std::{
 };
 
 pub use event::{EjectReason, Event, EventKind, ReturnedBy, Verdict};
+use host::Origin;
 pub(super) use host::ShownLatency;
 pub use host::{Host, Standing, Trial};
 
@@ -203,10 +204,13 @@ impl Outliers {
         events
     }
 
-    /// An active check of `address` passed: an ejected endpoint is back at once.
+    /// An active check of `address` passed: an endpoint that could not be reached is back at once. One that is out for
+    /// its answers is so only where the policy says it, since the check does not ask what requests ask.
     pub fn probe_passed(&self, address: SocketAddr, now: Instant) -> Option<Event> {
         let inner = self.lock();
-        let host = inner.hosts.get(&address).filter(|h| !h.is_in())?;
+        let unejects = inner.settings.as_ref()?.health_check_unejects;
+        let counts = |host: &&Arc<Host>| !host.is_in() && (unejects || host.origin() == Origin::Local);
+        let host = inner.hosts.get(&address).filter(counts)?;
         Some(self.restore(host, ReturnedBy::Probe, now))
     }
 
@@ -222,7 +226,8 @@ impl Outliers {
                 host.answers.count(verdict == Verdict::Success);
             }
         }
-        let failed = |gateway: bool| {
+        let failed = |gateway: bool, origin: Origin| {
+            host.failed(origin);
             let gateway_outlier = if gateway {
                 host.gateway
                     .reaches(limits.consecutive_gateway_errors.load(Relaxed))
@@ -246,14 +251,14 @@ impl Outliers {
             }
             Verdict::Failure5xx { gateway } => {
                 host.local.end();
-                failed(gateway)
+                failed(gateway, Origin::Answers)
             }
             Verdict::LocalError if split => host
                 .local
                 .reaches(limits.consecutive_local_errors.load(Relaxed))
                 .then_some(EjectReason::ConsecutiveLocalErrors),
             // As the 503 or 504 that the caller gets for it.
-            Verdict::LocalError => failed(true),
+            Verdict::LocalError => failed(true, Origin::Local),
         };
         let inner = self.lock_if(reason.is_some())?;
         self.eject(&inner, inner.hosts.get(&host.address())?, reason?, now, rng)
@@ -280,7 +285,12 @@ impl Outliers {
         }
         Some(match verdict {
             Verdict::Success => self.restore(host, ReturnedBy::Trial, now),
-            _ => self.put_out(settings, host, EjectReason::Trial, now, rng),
+            Verdict::LocalError => {
+                self.put_out(settings, host, (EjectReason::Trial, Origin::Local), now, rng)
+            }
+            Verdict::Failure5xx { .. } => {
+                self.put_out(settings, host, (EjectReason::Trial, Origin::Answers), now, rng)
+            }
         })
     }
 
@@ -298,21 +308,27 @@ impl Outliers {
         let out = inner.hosts.values().filter(|h| !h.is_in()).count();
         let within = (out + 1) * 100 <= usize::from(settings.max_ejection_percent) * all;
         let only_one = out == 0 && all >= 2;
-        (host.is_in() && (within || only_one)).then(|| self.put_out(settings, host, reason, now, rng))
+        let origin = match reason {
+            EjectReason::Consecutive5xx | EjectReason::ConsecutiveGatewayErrors => host.origin(),
+            EjectReason::ConsecutiveLocalErrors => Origin::Local,
+            EjectReason::SuccessRate | EjectReason::FailurePercentage | EjectReason::Trial => Origin::Answers,
+        };
+        (host.is_in() && (within || only_one))
+            .then(|| self.put_out(settings, host, (reason, origin), now, rng))
     }
 
     fn put_out(
         &self,
         settings: &OutlierDetection,
         host: &Host,
-        reason: EjectReason,
+        (reason, origin): (EjectReason, Origin),
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Event {
         let (times, time) = ejection(settings, host.times_ejected());
         let jitter = settings.ejection_jitter.mul_f64(rng.f64());
         let until = now + time + jitter;
-        host.set_ejected(reason, times, now, until);
+        host.set_ejected((reason, origin), times, now, until);
         self.due.fetch_min(ticks(until), Relaxed);
         self.changed();
         Event {

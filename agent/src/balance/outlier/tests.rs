@@ -302,23 +302,47 @@ fn jitter_is_added_up_to_its_bound() {
 }
 
 #[test]
-fn an_active_check_that_passes_brings_it_back_at_once() {
-    let mut bench = Bench::new(3, OutlierDetection::default());
-    assert_eq!(bench.outliers.probe_passed(address(0), bench.now), None);
-    bench.records(0, BAD, 5);
-    let event = bench.outliers.probe_passed(address(0), bench.now).unwrap();
-    assert_eq!(
-        event.kind,
-        EventKind::Returned {
-            how: ReturnedBy::Probe
+fn an_active_check_that_passes_brings_back_who_could_not_be_reached() {
+    let probed = ReturnedBy::Probe;
+    let check = |unejects: bool, failures: &[Verdict], back: bool| {
+        let settings = OutlierDetection {
+            health_check_unejects: unejects,
+            ..OutlierDetection::default()
+        };
+        let mut bench = Bench::new(3, settings);
+        assert_eq!(bench.outliers.probe_passed(address(0), bench.now), None);
+        // A row that was broken leaves nothing behind.
+        bench.record(0, BAD);
+        bench.record(0, Verdict::Success);
+        for verdict in failures {
+            bench.record(0, *verdict);
         }
-    );
-    assert_eq!(bench.host(0).standing(), Standing::In);
-    assert_eq!(
-        bench.outliers.probe_passed(address(9), bench.now),
-        None,
-        "nobody's address"
-    );
+        let event = bench.outliers.probe_passed(address(0), bench.now);
+        let how = event.map(|event| event.kind);
+        assert_eq!(
+            how,
+            back.then_some(EventKind::Returned { how: probed }),
+            "{unejects} {failures:?}"
+        );
+        assert_eq!(bench.host(0).standing() == Standing::In, back);
+        let nobody = bench.outliers.probe_passed(address(9), bench.now);
+        assert_eq!(nobody, None, "nobody's address");
+    };
+    let (local, answer) = (Verdict::LocalError, BAD);
+    check(false, &[local; 5], true);
+    check(false, &[answer; 5], false);
+    check(false, &[local, local, answer, local, local], false);
+    check(true, &[answer; 5], true);
+}
+
+#[test]
+fn whose_trial_could_not_reach_it_is_back_by_an_active_check() {
+    let mut bench = Bench::new(3, OutlierDetection::default());
+    bench.records(0, BAD, 5);
+    bench.pass(seconds(30));
+    bench.record(0, Verdict::LocalError);
+    assert_ne!(bench.host(0).standing(), Standing::In);
+    assert!(bench.outliers.probe_passed(address(0), bench.now).is_some());
 }
 
 #[test]
@@ -336,7 +360,8 @@ fn what_is_known_of_those_that_stay_survives_changes() {
         .follow(Some(&longer), [0, 1, 7].into_iter().map(address));
     assert!(Arc::ptr_eq(&before, &bench.host(0)));
     assert_eq!(bench.out(0), Some(seconds(30)));
-    bench.outliers.probe_passed(address(0), bench.now);
+    bench.pass(seconds(60));
+    bench.record(0, Verdict::Success);
     assert!(bench.record(1, BAD).is_some(), "the row of failures went on");
     let epoch = bench.outliers.epoch();
     bench.outliers.follow(None, [0, 1, 7].into_iter().map(address));

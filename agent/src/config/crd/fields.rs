@@ -19,7 +19,7 @@ use Bounds::{Any, Each, Number, Time, TimeOrZero};
 
 /// (path below `spec`, bounds, description).
 #[rustfmt::skip]
-pub(super) const FIELDS: [(&str, Bounds, &str); 77] = [
+pub(super) const FIELDS: [(&str, Bounds, &str); 78] = [
     ("loadBalancer", Any, "How an endpoint is chosen"),
     ("connectionPool", Any, "Connections to the endpoints, for each calling pod"),
     ("timeouts", Any, "How long a request may take"),
@@ -44,9 +44,9 @@ pub(super) const FIELDS: [(&str, Bounds, &str); 77] = [
     ("connectionPool.maxConnectionLifetime", TimeOrZero("1s", "24h"), "An older connection takes no new request; shortened at random by up to a tenth"),
     ("connectionPool.tcpKeepalive", TimeOrZero("1s", "2h"), "First probe after this time of silence"),
     ("connectionPool.windowSize", Number(65536, 16777216), "HTTP/2 flow-control window of a stream, in bytes; a connection's is four times that. Default 262144"),
-    ("connectionPool.http2Keepalive", TimeOrZero("1s", "1h"), "PING on a connection that has been silent for so long"),
-    ("timeouts.request", TimeOrZero("1ms", "24h"), "The whole exchange, with all attempts"),
-    ("timeouts.perTry", TimeOrZero("1ms", "1h"), "Each attempt, until its response headers"),
+    ("connectionPool.http2Keepalive", TimeOrZero("1s", "1h"), "PING on a connection with open requests that has been silent for so long, at most once in 5m"),
+    ("timeouts.request", TimeOrZero("1ms", "24h"), "The whole exchange, with all attempts. Left out, 15s from the end of the request until the response headers"),
+    ("timeouts.perTry", TimeOrZero("1ms", "1h"), "Each attempt, from the end of the request until its response headers"),
     ("timeouts.idle", TimeOrZero("1ms", "24h"), "A stream without a byte in either direction. Default 5m"),
     ("retry.attempts", Number(0, 100), "Tries after the first; 0: never. Default 2"),
     ("retry.on", Any, "Any of these suffices. Replaces the default as a whole; [] leaves only what the three lists add. Default [connectFailure, refusedStream, resetBeforeRequest], and 503 and reset for requests with an idempotent method"),
@@ -72,6 +72,7 @@ pub(super) const FIELDS: [(&str, Bounds, &str); 77] = [
     ("outlierDetection.maxEjectionTime", Time("100ms", "24h"), "Not below the base. Default 5m, or the base if that is longer"),
     ("outlierDetection.ejectionJitter", TimeOrZero("1ms", "1h"), "Added at random, up to this"),
     ("outlierDetection.maxEjectionPercent", Number(0, 100), "Of the endpoints; one of two or more may always be ejected. Default 50"),
+    ("outlierDetection.healthCheckUnejects", Any, "A health check that passes brings back also an endpoint that is out for what it answered, and not only one that could not be reached. Default false"),
     ("outlierDetection.successRate", Any, "Eject whose success rate lies far below the mean"),
     ("outlierDetection.successRate.minimumHosts", Number(1, 4294967295), "Endpoints with enough requests, or nothing is compared. Default 5"),
     ("outlierDetection.successRate.requestVolume", Number(1, 4294967295), "What is enough, in one interval. Default 100"),
@@ -80,9 +81,9 @@ pub(super) const FIELDS: [(&str, Bounds, &str); 77] = [
     ("outlierDetection.failurePercentage.threshold", Number(1, 100), "Percent of the requests. Default 85"),
     ("outlierDetection.failurePercentage.minimumHosts", Number(1, 4294967295), "As above. Default 5"),
     ("outlierDetection.failurePercentage.requestVolume", Number(1, 4294967295), "As above. Default 50"),
-    ("circuitBreaking.maxConnections", Number(1, 4294967295), "Connections to endpoints. Default 1024"),
-    ("circuitBreaking.maxPendingRequests", Number(1, 4294967295), "Requests that wait for a connection. Default 1024"),
-    ("circuitBreaking.maxRequests", Number(1, 4294967295), "Requests in flight. Default 1024"),
+    ("circuitBreaking.maxConnections", Number(1, 4294967295), "Connections to endpoints. Default none"),
+    ("circuitBreaking.maxPendingRequests", Number(1, 4294967295), "Requests that wait for a connection. Default none"),
+    ("circuitBreaking.maxRequests", Number(1, 4294967295), "Requests in flight. Default none"),
     ("circuitBreaking.maxRetries", Number(0, 4294967295), "Retries in flight. Default by retry.budget"),
     ("circuitBreaking.perEndpoint.maxRequests", Number(1, 4294967295), "Requests at one endpoint; another is tried first"),
     ("healthCheck.http.path", Any, "Begins with /"),

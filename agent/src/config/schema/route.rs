@@ -215,6 +215,8 @@ pub(in crate::config) struct Retry {
     #[serde(default)]
     pub(in crate::config) codes: Vec<u64>,
     pub(in crate::config) attempts: Option<u64>,
+    /// Derny's own, and the only one that a GRPCRoute has.
+    pub(in crate::config) idempotent: Option<bool>,
     #[serde(default, deserialize_with = "duration")]
     pub(in crate::config) backoff: Option<String>,
 }

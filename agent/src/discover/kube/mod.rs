@@ -12,6 +12,7 @@
 //! this node uses it. Nothing keeps a whole object: what is read of one is what its type in `objects` names, and that
 //! becomes a smaller form at once.
 
+mod twice;
 mod objects;
 mod retry_after;
 mod client;

@@ -68,7 +68,9 @@ pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const LABELS: &[&str] = &[PROXY_NAME, HEADLESS, MANAGED_BY];
 /// The service has endpoints in other clusters, which Cilium alone knows; the second is its older name.
 pub(crate) const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service"];
-const ANNOTATIONS: &[&str] = &GLOBAL;
+/// Which calls of a route may be done twice.
+pub(crate) const IDEMPOTENT: &str = "derny.dev/retry-idempotent";
+const ANNOTATIONS: &[&str] = &[GLOBAL[0], GLOBAL[1], IDEMPOTENT];
 
 fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     deserializer.deserialize_option(Wanted(LABELS))

@@ -15,6 +15,7 @@ use super::{
     attached::{Fault, ObjectName, Reach},
     objects,
     seen::Seen,
+    twice,
     watch::Event,
 };
 use crate::{
@@ -274,7 +275,11 @@ fn read(route: &RawRoute, left: PatternShare) -> Result<Option<RouteObject>, Fau
         .and_then(seconds)
         .unwrap_or_default();
     let name = (&*metadata.namespace, &*metadata.name);
-    config::route(*kind, name, created, spec.clone(), left).map_err(|error| Fault {
+    let mut said = spec.clone();
+    if let Some(annotation) = metadata.annotations.get(objects::IDEMPOTENT) {
+        twice::say(annotation, &mut said);
+    }
+    config::route(*kind, name, created, said, left).map_err(|error| Fault {
         reach: match error {
             config::Error::OverShare => Reach::OverShare,
             _ => Reach::Whole,

@@ -11,11 +11,15 @@ use super::*;
 use crate::pool::Here;
 
 async fn ask(probe_by: Probe, endpoint: SocketAddr) -> Result<(), Failure> {
+    ask_port(probe_by, Protocol::Http, endpoint).await
+}
+
+async fn ask_port(probe_by: Probe, protocol: Protocol, endpoint: SocketAddr) -> Result<(), Failure> {
     let check = HealthCheck {
         timeout: Duration::from_millis(500),
         ..HealthCheck::new(probe_by)
     };
-    probe(&check, endpoint, &Here).await
+    probe(&check, protocol, endpoint, &Here).await
 }
 
 /// Answers one connection with these bytes, after it has read something, and reads to its end.
@@ -114,6 +118,36 @@ async fn http_is_decided_by_the_status() {
         let failure = ask(http_get("/"), saying(garbage).await).await.unwrap_err();
         assert_eq!(failure.kind(), Kind::Protocol, "{failure}");
     }
+}
+
+#[tokio::test]
+async fn http_is_asked_for_as_the_port_speaks_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Speaks HTTP/2 only, and answers 200 at one path.
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let Ok(mut connection) = h2::server::handshake(stream).await else {
+                    return;
+                };
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let status = if request.uri().path() == "/well" { 200 } else { 503 };
+                    let head = Response::builder().status(status).body(()).unwrap();
+                    let mut body = respond.send_response(head, false).unwrap();
+                    body.send_data(Bytes::from_static(b"so it is"), true).unwrap();
+                }
+            });
+        }
+    });
+    for protocol in [Protocol::Http2, Protocol::Grpc] {
+        assert_eq!(ask_port(http_get("/well"), protocol, address).await, Ok(()));
+        let sick = ask_port(http_get("/sick"), protocol, address).await;
+        assert_eq!(sick, Err(Failure::Status(503)));
+    }
+    let other = ask_port(http_get("/well"), Protocol::Http, address).await;
+    assert_eq!(other.unwrap_err().kind(), Kind::Protocol);
 }
 
 const SERVING: &[u8] = b"\0\0\0\0\x02\x08\x01";

@@ -88,6 +88,23 @@ impl RetryOn {
         }
     }
 
+    /// Also on what `other` names.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.connect_failure |= other.connect_failure;
+        self.refused_stream |= other.refused_stream;
+        self.reset_before_request |= other.reset_before_request;
+        self.reset |= other.reset;
+        self.any_5xx |= other.any_5xx;
+        self.gateway_error |= other.gateway_error;
+        self.retriable_4xx |= other.retriable_4xx;
+        self.idempotent_methods |= other.idempotent_methods;
+        self.http_status.extend_from_slice(&other.http_status);
+        self.grpc_status.extend_from_slice(&other.grpc_status);
+        self.headers.extend_from_slice(&other.headers);
+        self
+    }
+
     /// For calls that may all be done twice: what Istio retries unless it is told otherwise.
     pub fn idempotent() -> Self {
         Self {

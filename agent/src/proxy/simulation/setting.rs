@@ -47,9 +47,9 @@ pub(super) async fn place(acceptor: &Acceptor, pod: &Rc<Local>) -> Place {
 
 pub(super) fn breaking(rng: &mut fastrand::Rng) -> CircuitBreaking {
     CircuitBreaking {
-        max_requests: rng.u32(6..30),
-        max_pending_requests: rng.u32(1..8),
-        max_connections: rng.u32(1..12),
+        max_requests: Some(rng.u32(6..30)),
+        max_pending_requests: Some(rng.u32(1..8)),
+        max_connections: Some(rng.u32(1..12)),
         max_requests_per_endpoint: Some(6),
         ..CircuitBreaking::default()
     }

@@ -141,13 +141,13 @@ fn circuit_breaking(spec: &written::CircuitBreaking, mut section: Section<'_, '_
     CircuitBreaking {
         max_connections: section
             .number("maxConnections", spec.max_connections, COUNT)
-            .unwrap_or(default.max_connections),
+            .or(default.max_connections),
         max_pending_requests: section
             .number("maxPendingRequests", spec.max_pending_requests, COUNT)
-            .unwrap_or(default.max_pending_requests),
+            .or(default.max_pending_requests),
         max_requests: section
             .number("maxRequests", spec.max_requests, COUNT)
-            .unwrap_or(default.max_requests),
+            .or(default.max_requests),
         max_retries: section
             .number("maxRetries", spec.max_retries, 0..=u32::MAX)
             .or(default.max_retries),

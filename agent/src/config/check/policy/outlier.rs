@@ -66,6 +66,9 @@ pub(super) fn check(
         max_ejection_percent: section
             .percent("maxEjectionPercent", spec.max_ejection_percent, 0..=100)
             .unwrap_or(default.max_ejection_percent),
+        health_check_unejects: spec
+            .health_check_unejects
+            .unwrap_or(default.health_check_unejects),
         success_rate: spec
             .success_rate
             .as_ref()

@@ -89,7 +89,7 @@ retry: {attempts: 4, on: [connectFailure, refusedStream, resetBeforeRequest, res
  avoidPreviousEndpoint: false, holdHeaders: 5ms},
 outlierDetection: {enabled: true, consecutive5xx: 3, consecutiveGatewayErrors: 2, consecutiveLocalErrors: 4, \
  splitLocalOrigin: true, grpcStatus: [internal], interval: 1s, baseEjectionTime: 5s, maxEjectionTime: 1m, \
- ejectionJitter: 1s, maxEjectionPercent: 100, successRate: {minimumHosts: 3, requestVolume: 10, \
+ ejectionJitter: 1s, maxEjectionPercent: 100, healthCheckUnejects: true, successRate: {minimumHosts: 3, requestVolume: 10, \
  stdevFactor: 2.5}, failurePercentage: {threshold: 50, minimumHosts: 2, requestVolume: 20}},
 circuitBreaking: {maxConnections: 1, maxPendingRequests: 2, maxRequests: 3, perEndpoint: {maxRequests: 4}},
 healthCheck: {http: {path: /healthz, host: echo.example, expectedStatuses: [200-299, 404]}, interval: 2s, \
@@ -158,6 +158,7 @@ fn every_field_arrives() {
             max_ejection_time: s(60),
             ejection_jitter: s(1),
             max_ejection_percent: 100,
+            health_check_unejects: true,
             success_rate: Some(SuccessRate {
                 minimum_hosts: 3,
                 request_volume: 10,
@@ -170,9 +171,9 @@ fn every_field_arrives() {
             }),
         }),
         circuit_breaking: CircuitBreaking {
-            max_connections: 1,
-            max_pending_requests: 2,
-            max_requests: 3,
+            max_connections: Some(1),
+            max_pending_requests: Some(2),
+            max_requests: Some(3),
             max_retries: None,
             max_requests_per_endpoint: Some(4),
         },

@@ -206,8 +206,10 @@ fn retry(
     faults: &mut Faults,
 ) -> Option<RuleRetry> {
     let retry = retry?;
-    if kind == RouteKind::Grpc {
-        foreign(at, "retry", "use retry of the service's policy", faults);
+    let says_more = !retry.codes.is_empty() || retry.attempts.is_some() || retry.backoff.is_some();
+    if kind == RouteKind::Grpc && (says_more || retry.idempotent.is_none()) {
+        let remedy = "use retry of the service's policy, and here `idempotent` alone";
+        foreign(at, "retry", remedy, faults);
         return None;
     }
     let codes_at = at.field("codes");
@@ -228,6 +230,7 @@ fn retry(
     });
     let backoff = retry.backoff.as_deref();
     Some(RuleRetry {
+        idempotent: retry.idempotent.unwrap_or_default(),
         codes,
         attempts,
         backoff: backoff.and_then(|text| words::within(text, BACKOFF, at.field("backoff"), faults)),

@@ -83,7 +83,7 @@ fn a_full_http_route_is_read() {
           - {name: echo, port: 80, weight: 9}
           - {name: other, namespace: away, port: 80}
         timeouts: {request: 10s, backendRequest: 2s}
-        retry: {codes: [500, 503], attempts: 3, backoff: 100ms}
+        retry: {codes: [500, 503], attempts: 3, backoff: 100ms, idempotent: true}
       - backendRefs: [{name: v2, port: 80, weight: 0}]
 "#,
     );
@@ -129,6 +129,7 @@ fn a_full_http_route_is_read() {
     );
     assert_eq!(canary.timeouts.request, Some(Duration::from_secs(10)));
     assert_eq!(canary.retry.as_ref().unwrap().attempts, Some(3));
+    assert!(canary.retry.as_ref().unwrap().idempotent);
     assert_eq!(rest.backends[0].weight, 0);
     assert!(rest.matches.is_empty() && rest.retry.is_none());
 }
@@ -242,7 +243,7 @@ fn a_grpc_route_has_only_what_it_has() {
              for a service also dots, or type RegularExpression",
             "routes[0].rules[0].timeouts: `timeouts` has no place in a GRPCRoute: use timeouts of the service's \
              policy",
-            "routes[0].rules[0].retry: `retry` has no place in a GRPCRoute: use retry of the service's policy",
+            "routes[0].rules[0].retry: `retry` has no place in a GRPCRoute: use retry of the service's policy, and here `idempotent` alone",
         ],
     );
     check(
