@@ -74,8 +74,8 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
         }
         Err(_) => return inlet.line.scope.timed_out(TimeLimit::Head),
     };
-    let leaver = inlet.clone();
-    let mut leaving = pin!(leaver.to_leave());
+    // Borrowed: how many hold the inlet says whether a stream is open.
+    let mut leaving = pin!(inlet.to_leave());
     let mut told = false;
     let mut look = pin!(tokio::time::sleep(LINGER));
     loop {
