@@ -292,7 +292,10 @@ fn a_stream_to_a_pod_whose_application_is_gone_is_refused_and_not_answered() {
     let frames = outside.run(nghttp).unwrap().stdout;
     // GOAWAY first, so that the caller does not ask for the stream again on this connection.
     let place = |of: &str| frames.find(of).unwrap_or_else(|| panic!("no {of}: {frames}"));
-    assert!(place("recv GOAWAY") < place("error_code=REFUSED_STREAM"), "{frames}");
+    assert!(
+        place("recv GOAWAY") < place("error_code=REFUSED_STREAM"),
+        "{frames}"
+    );
     let refused = |line: &Value| line["direction"] == "inbound" && line["protocol"] == "http2";
     let line = world.agent.access_line("the stream", refused).unwrap();
     assert_eq!(

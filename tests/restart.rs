@@ -18,11 +18,13 @@ fn a_server_binds_its_port_again_while_callers_stay_connected() {
     let config = Config::default().pod_inbound(&server, "server", HTTP_PORT, Some("http"));
     let agent = Agent::start(&node, AgentOptions::new(config)).unwrap();
 
-    let mut caller = client
-        .inside(|| TcpStream::connect(server.address(HTTP_PORT)).unwrap())
-        .unwrap();
-    caller.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let mut ask = || {
+    let connect = || {
+        let caller = client.inside(|| TcpStream::connect(server.address(HTTP_PORT)).unwrap());
+        let caller = caller.unwrap();
+        caller.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        caller
+    };
+    let ask = |caller: &mut TcpStream| {
         caller
             .write_all(b"GET / HTTP/1.1\r\nhost: server\r\n\r\n")
             .unwrap();
@@ -30,10 +32,18 @@ fn a_server_binds_its_port_again_while_callers_stay_connected() {
         let length = caller.read(&mut answer).unwrap();
         String::from_utf8_lossy(&answer[..length]).into_owned()
     };
-    assert!(ask().starts_with("HTTP/1.1 200"));
+    let mut stays = connect();
+    assert!(ask(&mut stays).starts_with("HTTP/1.1 200"));
     testd.kill9().unwrap();
-    assert!(ask().starts_with("HTTP/1.1 503"), "the engine stands between");
+    // Who is told that the application has gone is also told to come anew.
+    let told = ask(&mut connect());
+    assert!(
+        told.starts_with("HTTP/1.1 503"),
+        "the engine stands between: {told}"
+    );
+    assert!(told.contains("connection: close"), "{told}");
     let _testd = Testd::start(&server).unwrap();
-    assert!(ask().starts_with("HTTP/1.1 200"));
+    assert!(ask(&mut connect()).starts_with("HTTP/1.1 200"));
+    drop(stays);
     drop(agent);
 }

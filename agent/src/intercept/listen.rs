@@ -17,8 +17,8 @@ const BACKLOG: i32 = 4096;
 /// Where the IPv4 listeners stand: connections are steered to them whatever their address is, and applications that dial
 /// or bind their own localhost do not meet them.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 191, 0, 1);
-/// So many places for the IPv6 listener are tried.
-const BLOCKS: usize = 4;
+/// So many ports are looked at, before the kernel is left to choose.
+const TRIED: usize = 1024;
 
 /// One worker's listeners inside a pod: non-blocking. IPv4, and IPv6 where the pod has it.
 #[derive(Debug)]
@@ -63,13 +63,15 @@ pub(super) fn open(workers: usize, declared: &BTreeSet<u16>) -> io::Result<Opene
     let ephemeral = Ephemeral::of_this_namespace();
     let beside: Vec<u16> = (ephemeral.beside())
         .filter(|port| !declared.contains(port))
+        .take(TRIED)
         .collect();
-    let outbound4 = group(ADDRESS.into(), &beside, workers)?;
-    let inbound4 = group(ADDRESS.into(), &beside, workers)?;
+    let each = || beside.iter().copied();
+    let outbound4 = group(ADDRESS.into(), each(), workers)?;
+    let inbound4 = group(ADDRESS.into(), each(), workers)?;
     let (outbound6, inbound6) = if has_ipv6() {
         (
-            group(Ipv6Addr::LOCALHOST.into(), &blocks(&beside), workers)?,
-            group(Ipv6Addr::LOCALHOST.into(), &beside, workers)?,
+            group(Ipv6Addr::LOCALHOST.into(), blocks(&beside), workers)?,
+            group(Ipv6Addr::LOCALHOST.into(), each(), workers)?,
         )
     } else {
         (Vec::new(), Vec::new())
@@ -101,20 +103,20 @@ fn has_ipv6() -> bool {
 }
 
 /// First ports of [`V6_PORTS`] that are all among `ports`, which descend, and at which nobody listens.
-fn blocks(ports: &[u16]) -> Vec<u16> {
+fn blocks(ports: &[u16]) -> impl Iterator<Item = u16> {
     let size = usize::from(V6_PORTS);
     let whole = ports
         .chunks_exact(size)
-        .filter(|block| block[0] - block[size - 1] == V6_PORTS - 1);
+        .filter(move |block| block[0] - block[size - 1] == V6_PORTS - 1);
     let is_free = |port: &u16| is_free(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), *port));
-    let free = whole.filter(|block| block.iter().all(is_free));
-    free.map(|block| block[size - 1]).take(BLOCKS).collect()
+    let free = whole.filter(move |block| block.iter().all(is_free));
+    free.map(move |block| block[size - 1])
 }
 
 /// At the first of `ports` that is free, or where the kernel chooses when there is none.
-fn group(ip: IpAddr, ports: &[u16], size: usize) -> io::Result<Vec<TcpListener>> {
-    let addresses = ports.iter().map(|port| SocketAddr::new(ip, *port));
-    let free = addresses.into_iter().find(|address| is_free(*address));
+fn group(ip: IpAddr, ports: impl Iterator<Item = u16>, size: usize) -> io::Result<Vec<TcpListener>> {
+    let mut addresses = ports.map(|port| SocketAddr::new(ip, port));
+    let free = addresses.find(|address| is_free(*address));
     group_at(free.unwrap_or(SocketAddr::new(ip, 0)), size)
 }
 

@@ -79,7 +79,8 @@ async fn clear(cluster: &Cluster, of: &Resource, cleared: &mut usize) -> Result<
             cluster.text(of, "patch", patch).await?;
             *cleared += 1;
         }
-        next = page.metadata.next;
+        // The last page may have an empty token.
+        next = page.metadata.next.filter(|next| !next.is_empty());
         if next.is_none() {
             return Ok(());
         }
