@@ -1,7 +1,9 @@
 use std::{collections::BTreeSet, io::Write as _, process::Stdio};
 
 use derny_tests::{Node, clients, kube::Cluster};
-use k8s_openapi::api::{apps::v1 as apps, core::v1 as core, discovery::v1 as discovery, rbac::v1 as rbac};
+use k8s_openapi::api::{
+    apps::v1 as apps, batch::v1 as batch, core::v1 as core, discovery::v1 as discovery, rbac::v1 as rbac,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -73,6 +75,7 @@ pub(crate) fn check(object: &Value) -> Option<Result<(), String>> {
         "ResourceQuota" => complete::<core::ResourceQuota>(object),
         "DaemonSet" => complete::<apps::DaemonSet>(object),
         "Deployment" => complete::<apps::Deployment>(object),
+        "Job" => complete::<batch::Job>(object),
         "ClusterRole" => complete::<rbac::ClusterRole>(object),
         "ClusterRoleBinding" => complete::<rbac::ClusterRoleBinding>(object),
         "Role" => complete::<rbac::Role>(object),
