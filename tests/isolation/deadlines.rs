@@ -61,6 +61,11 @@ fn an_unfinished_head_ends_however_slowly_it_comes() {
     assert!(said(poll).starts_with("200 "), "a long poll takes its time");
 }
 
+/// How the frame begins.
+fn goaway() -> [u8; 5] {
+    [0, 0, 8, 7, 0]
+}
+
 #[test]
 fn an_idle_connection_ends_and_a_long_poll_does_not() {
     let called = Called::with(limits);
@@ -77,6 +82,9 @@ fn an_idle_connection_ends_and_a_long_poll_does_not() {
         [preface(65_535), get(1, "/bytes/9")].concat(),
     )
     .unwrap();
+    http2
+        .expect(goaway(), SECONDS)
+        .expect("a caller that calls just then is told to call elsewhere");
     for wire in [&mut http1, &mut http2] {
         wire.ended(SECONDS).unwrap();
     }

@@ -80,9 +80,7 @@ impl Kernel {
         enrolment.addresses.clone_from(&own);
         Ok(Some(Addresses { own, over_share }))
     }
-}
 
-impl Kernel {
     /// Calls to the pod arrive unsteered from now on, until it is enrolled anew.
     ///
     /// # Errors

@@ -134,10 +134,6 @@ impl Kernel {
             addresses,
             watch: watch.transpose().map_err(netns_error)?,
         };
-        let callers = self.callers().map_err(|source| EnrolError::Kernel {
-            pod: name(),
-            source: Box::new(source),
-        })?;
         let over_share = match self.publish(slot, pod, &opened, &mut enrolment) {
             Ok(over_share) => over_share,
             Err(error) => {
@@ -156,7 +152,7 @@ impl Kernel {
         Ok(Enrolled {
             id,
             netns,
-            callers,
+            callers: self.callers.clone(),
             addresses: Addresses { own, over_share },
             listeners: opened.workers,
         })

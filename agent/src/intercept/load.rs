@@ -51,6 +51,7 @@ pub struct Kernel {
     pub(super) attached: Option<Attached>,
     _own: AttachedOwn,
     pub(super) steering: Steering,
+    pub(super) callers: Callers,
     pub(super) tables: Tables,
     pub(super) enrolled: BTreeMap<Slot, Enrolment>,
     /// Of the last enrolment.
@@ -114,6 +115,7 @@ impl Kernel {
             None => cgroup::find_own()?,
         })?;
         attach::load(&mut programs)?;
+        let callers = callers(&programs)?;
         steer::load_steering(&mut programs)?;
         let at_own = attach::attach_own(&mut programs, &own)?;
         let attached = attach::attach(&mut programs, &options.cgroup)?;
@@ -123,6 +125,7 @@ impl Kernel {
             attached: Some(attached),
             _own: at_own,
             steering,
+            callers,
             tables,
             enrolled: BTreeMap::new(),
             generation: 0,
@@ -176,21 +179,6 @@ impl Kernel {
         Ok(Origins::new(map))
     }
 
-    /// What tells the kernel for whom a socket dials an application.
-    pub(super) fn callers(&self) -> Result<Callers, InterceptError> {
-        let name = "DERNY_SHOWN";
-        let Some(Map::SkStorage(map)) = self.programs.map(name) else {
-            return Err(InterceptError::NoMap { name });
-        };
-        let descriptor = map.fd().as_fd().try_clone_to_owned();
-        Ok(Callers::new(descriptor.map_err(|source| {
-            InterceptError::Read {
-                path: name.into(),
-                source,
-            }
-        })?))
-    }
-
     pub(super) fn max_destinations(&self) -> u32 {
         self.options.max_destinations
     }
@@ -236,6 +224,20 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
 ) -> Result<T, InterceptError> {
     let map = programs.take_map(name).ok_or(InterceptError::NoMap { name })?;
     map.try_into().map_err(InterceptError::map(name))
+}
+
+/// What tells the kernel for whom a socket dials an application.
+fn callers(programs: &Ebpf) -> Result<Callers, InterceptError> {
+    let name = "DERNY_SHOWN";
+    let Some(Map::SkStorage(map)) = programs.map(name) else {
+        return Err(InterceptError::NoMap { name });
+    };
+    let descriptor = map.fd().as_fd().try_clone_to_owned();
+    let descriptor = descriptor.map_err(|source| InterceptError::Read {
+        path: name.into(),
+        source,
+    })?;
+    Ok(Callers::new(descriptor))
 }
 
 /// The kernel's number of a map.

@@ -24,8 +24,8 @@ impl Origins {
         }
     }
 
-    /// `local` and `peer` are the accepted socket's, `netns_cookie` its network namespace's. IPv4: read off `local`, without a system call. IPv6: one
-    /// map lookup. `None`: nobody redirected this connection, the pod dialled the listener itself.
+    /// `local` and `peer` are the accepted socket's, `netns_cookie` its network namespace's. IPv4: read off `local`, without
+    /// a system call. IPv6: one map lookup. `None`: nobody redirected this connection, the pod dialled the listener itself.
     pub fn destination(
         &self,
         netns_cookie: u64,

@@ -112,7 +112,7 @@ impl Attempts<'_> {
         x.attempt(endpoint.address());
         let judged = Judged::new(self.inlet, upstream, in_flight, place);
         let pod = &self.inlet.pod;
-        let pool = pod.pools.pool(endpoint.address(), self.inlet.dial_as);
+        let pool = self.inlet.pool(endpoint.address());
         let settings = &upstream.port.policy.connection_pool;
         let queued = Cell::new(false);
         let opening = Opening {

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     accept::{self, Detected, Expecting, Place, Replay, detect, silent, spoke},
-    drain,
     model::Protocol,
     share::Share,
 };
@@ -84,10 +83,9 @@ async fn serve(inlet: Rc<Inlet>, mut stream: TcpStream) {
         }
         Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
             let deadline = Instant::now() + HTTP_SILENCE;
-            let drain = inlet.pod.drain.clone();
             let (detected, first) = tokio::select! {
                 detected = detect(&mut stream, Expecting::Http, deadline, head) => detected,
-                () = leaves_in_silence(&drain) => return,
+                () = leaves_in_silence(&inlet) => return,
             };
             match detected {
                 Detected::Http2 => serve_http2::serve(inlet, Replay::new(first, stream)).await,
@@ -99,9 +97,9 @@ async fn serve(inlet: Rc<Inlet>, mut stream: TcpStream) {
     }
 }
 
-/// Returns some time after the drain has begun, when nothing has come by then: nothing is in flight.
-async fn leaves_in_silence(drain: &drain::Watch) {
-    drain.signaled().await;
+/// Returns some time after the caller was to leave, when nothing has come by then: nothing is in flight.
+async fn leaves_in_silence(inlet: &Inlet) {
+    inlet.to_leave().await;
     tokio::time::sleep(LINGER).await;
 }
 

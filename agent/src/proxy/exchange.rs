@@ -5,7 +5,6 @@ use std::{rc::Rc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request,
-    response,
 };
 use http_body_util::BodyExt as _;
 
@@ -21,7 +20,7 @@ use crate::{
     balance::Permit,
     model::Protocol,
     record::{Exchange, Flag, Spoken},
-    respond::{Body, LocalError, Via, is_grpc, name_host, prepare_request, prepare_response},
+    respond::{Body, LocalError, Via, has_option, is_grpc, name_host, prepare_request, prepare_response},
     retry::{AttemptBody, RequestBody},
 };
 
@@ -40,11 +39,18 @@ struct Refused {
 /// cancelled at the endpoint.
 pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Response<ResponseBody> {
     answer(inlet, request).await.unwrap_or_else(|refused| {
-        if inlet.is_inbound() && matches!(refused.error, LocalError::ConnectFailed { .. }) {
-            inlet.farewell.say();
-        }
+        application_has_gone(inlet, &refused.error);
         refuse(inlet, refused)
     })
+}
+
+/// Whether the error says so; then the caller is told to go elsewhere.
+fn application_has_gone(inlet: &Inlet, error: &LocalError) -> bool {
+    let has_gone = inlet.is_inbound() && matches!(error, LocalError::ConnectFailed { .. });
+    if has_gone {
+        inlet.farewell.say();
+    }
+    has_gone
 }
 
 /// The same for a stream of HTTP/2, which may also be reset.
@@ -56,8 +62,7 @@ pub(super) async fn exchange_of_stream(
     request: Request<Body>,
 ) -> Result<Response<ResponseBody>, h2::Reason> {
     answer(inlet, request).await.or_else(|refused| {
-        if inlet.is_inbound() && matches!(refused.error, LocalError::ConnectFailed { .. }) {
-            inlet.farewell.say();
+        if application_has_gone(inlet, &refused.error) {
             let Refused {
                 mut exchange, error, ..
             } = refused;
@@ -115,7 +120,7 @@ async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<Re
     let connect = head.method == Method::CONNECT;
     match send(inlet, &plan, &mut x, head, &body).await {
         Ok((answer, permit)) => {
-            if inlet.is_inbound() && is_last(&answer.head) {
+            if inlet.is_inbound() && has_option(&answer.head.headers, "close") {
                 inlet.farewell.say();
             }
             let status = answer.head.status;
@@ -194,15 +199,6 @@ fn answered(
         switches,
     };
     Response::from_parts(head, ResponseBody::new(first, response, Box::new(running)))
-}
-
-/// Whether an endpoint ends its connection of HTTP/1.1 after this answer (RFC 9112 section 9.6).
-fn is_last(head: &response::Parts) -> bool {
-    let names = head.headers.get_all(header::CONNECTION).iter();
-    names
-        .filter_map(|names| names.to_str().ok())
-        .flat_map(|names| names.split(','))
-        .any(|name| name.trim().eq_ignore_ascii_case("close"))
 }
 
 /// The route's own answer.

@@ -2,17 +2,14 @@
 
 use std::{future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
-use http::{
-    HeaderMap, Request, Response, StatusCode,
-    header::{CONNECTION, CONTENT_LENGTH},
-};
+use http::{HeaderMap, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use http_body::Body as _;
 
 use super::pump::Pump;
 use crate::{
     model::Endpoints,
     pool::{ConnectError, Http1, Http2, Opening, Pool, SMALL_UPLOAD, Uploading},
-    respond::{Body, BodyError, LocalError, Via, is_grpc},
+    respond::{Body, BodyError, LocalError, Via, has_option, is_grpc},
     retry::{AttemptBody, Failure, Sent},
     share::Local,
 };
@@ -192,8 +189,7 @@ async fn over_http1(
 /// An answer to the silence before the request, which it has crossed: the server had waited for one for too long (RFC 9110
 /// section 15.5.9).
 fn ends_idle_connection(response: &Response<hyper::body::Incoming>) -> bool {
-    let closes = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"close");
-    response.status() == StatusCode::REQUEST_TIMEOUT && response.headers().get(CONNECTION).is_some_and(closes)
+    response.status() == StatusCode::REQUEST_TIMEOUT && has_option(response.headers(), "close")
 }
 
 fn of_http1(error: &hyper::Error) -> Failed {

@@ -44,7 +44,7 @@ pub(super) struct Inlet {
     aim: Aim,
     /// The caller is to go elsewhere.
     pub(super) farewell: Farewell,
-    /// Connections to the pod's own application, for those who call that.
+    /// Connections to the pod's own application, for those who call that and so nothing else.
     application: Option<Rc<Pool<AttemptBody>>>,
     /// The upstream found last, with the view's version.
     found: RefCell<(u64, Option<Rc<Upstream>>)>,
@@ -275,6 +275,14 @@ impl Inlet {
             self.family(),
             &mut self.worker.rng.borrow_mut(),
         )
+    }
+
+    /// Connections to `endpoint`.
+    pub(super) fn pool(&self, endpoint: SocketAddr) -> Rc<Pool<AttemptBody>> {
+        match &self.application {
+            Some(application) => application.clone(),
+            None => self.pod.pools.pool(endpoint, self.dial_as),
+        }
     }
 
     /// Whether the one endpoint is the pod's own application.

@@ -45,7 +45,7 @@ async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body
     let _permit = upstream.guards().breaker.request()?;
     let endpoint = upstream.choose(None, &[], &mut inlet.worker.rng.borrow_mut())?;
     let _in_flight = endpoint.try_begin()?;
-    let pool = inlet.pod.pools.pool(endpoint.address(), inlet.dial_as);
+    let pool = inlet.pool(endpoint.address());
     let settings = &upstream.port.policy.connection_pool;
     let opening = Opening {
         settings,

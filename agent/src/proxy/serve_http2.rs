@@ -1,13 +1,19 @@
 //! A caller's HTTP/2 connection. h2 is used directly: streams are relayed frame by frame with their resets and
 //! windows, which a client-and-server API over them would hide.
 
-use std::{future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use h2::server::SendResponse;
+use h2::server::{Connection, SendResponse};
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, timeout};
 
 use super::{
     exchange::{self, exchange_of_stream},
@@ -88,9 +94,7 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
             // Finishes what is open and takes nothing new (RFC 9113 section 6.8). Said before a stream is refused for the
             // same reason, so that the caller does not ask for it again here.
             () = &mut leaving, if !told => {
-                connection.graceful_shutdown();
-                told = true;
-                look.as_mut().reset(Instant::now() + LINGER);
+                told = tell(&mut connection, look.as_mut());
                 continue;
             }
             // h2 waits for the caller to acknowledge that. One that does not must not hold up the end.
@@ -119,8 +123,7 @@ pub(super) async fn serve(inlet: Rc<Inlet>, stream: Replay) {
                     return;
                 }
                 // Politely: a call that is just on its way here must not be lost.
-                connection.graceful_shutdown();
-                told = true;
+                told = tell(&mut connection, look.as_mut());
                 continue;
             }
         };
@@ -165,6 +168,13 @@ fn refuse(mut respond: SendResponse<Bytes>) {
 enum Step<T> {
     Accepted(T),
     Event(Event),
+}
+
+/// Sends a GOAWAY, and says that it has: the caller has until `look` to finish.
+fn tell(connection: &mut Connection<Framed, Bytes>, look: Pin<&mut Sleep>) -> bool {
+    connection.graceful_shutdown();
+    look.reset(Instant::now() + LINGER);
+    true
 }
 
 /// Each stream holds the inlet, as the connection itself does.

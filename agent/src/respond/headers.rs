@@ -88,35 +88,38 @@ pub fn prepare_response(head: &mut response::Parts) {
 /// The protocol that an HTTP/1.1 request wants to switch to.
 fn upgrade_of(head: &request::Parts) -> Option<HeaderValue> {
     let wanted = head.headers.get(header::UPGRADE)?;
-    let names = head
-        .headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|v| v.to_str().ok());
-    let named = names
-        .flat_map(|v| v.split(','))
-        .any(|n| n.trim().eq_ignore_ascii_case("upgrade"));
+    let named = has_option(&head.headers, "upgrade");
     // h2c by upgrade is left out: RFC 9113 removed it, and the engine could not follow it.
     let h2c = wanted.as_bytes().eq_ignore_ascii_case(b"h2c");
     (named && !h2c && head.version == Version::HTTP_11).then(|| wanted.clone())
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::TE).iter().filter_map(|v| v.to_str().ok());
-    values
-        .flat_map(|v| v.split(','))
-        .any(|v| v.trim().eq_ignore_ascii_case("trailers"))
+    listed(headers, &header::TE).any(|coding| coding.eq_ignore_ascii_case("trailers"))
+}
+
+/// Whether `connection` has this option (RFC 9110 section 7.6.1): with `close` its sender ends the connection of HTTP/1.1
+/// after the message.
+pub fn has_option(headers: &HeaderMap, option: &str) -> bool {
+    listed(headers, &header::CONNECTION).any(|listed| listed.eq_ignore_ascii_case(option))
+}
+
+/// The elements of a header that is a list.
+fn listed<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> + use<'h> {
+    let values = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     // Names listed in Connection are hop-by-hop as well. Most requests have no such header.
     if headers.contains_key(header::CONNECTION) {
-        let listed: Vec<HeaderName> = (headers.get_all(header::CONNECTION).iter())
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','))
-            .filter_map(|name| name.trim().parse().ok())
+        let names: Vec<HeaderName> = listed(headers, &header::CONNECTION)
+            .filter_map(|name| name.parse().ok())
             .collect();
-        for name in listed {
+        for name in names {
             headers.remove(name);
         }
         headers.remove(header::CONNECTION);

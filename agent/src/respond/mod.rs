@@ -6,5 +6,5 @@ mod headers;
 mod local;
 
 pub use body::{Body, BodyError, BrokenOff, Cause};
-pub use headers::{Via, expects_continue, name_host, prepare_request, prepare_response};
+pub use headers::{Via, expects_continue, has_option, name_host, prepare_request, prepare_response};
 pub use local::{LocalError, is_grpc};
