@@ -7,11 +7,16 @@ use core::ptr;
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_set_retval},
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    helpers::{
+        bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_set_retval, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+    },
     programs::SockAddrContext,
 };
 use aya_log_ebpf::debug;
-use derny_ebpf_common::{AddressKey, MARK, NODE_COUNTERS, Path, Pod, Redirect, Remembered, V6_PORTS};
+use derny_ebpf_common::{
+    AddressKey, BY_NOBODY, BY_NODE, MARK, NODE_COUNTERS, Path, Pod, Redirect, Remembered, V6_PORTS,
+};
 
 use crate::{
     count::{Decided, count_hit},
@@ -109,11 +114,15 @@ fn redirect(ctx: &SockAddrContext, dialled: &AddressKey) -> Option<Result<Redire
         return pass(Path::PassedBoundDevice);
     }
     // SAFETY: as above.
-    let (id, is_dead) = unsafe { ((*destination).id, (*destination).dead != 0) };
-    if is_dead {
-        // SAFETY: the helper has no precondition; it fails nowhere.
-        unsafe { bpf_set_retval(-ECONNREFUSED) };
-        return pass(Path::RefusedDead);
+    let (id, answered_by) = unsafe { ((*destination).id, (*destination).answered_by) };
+    match answered_by {
+        BY_NOBODY => {
+            // SAFETY: the helper has no precondition; it fails nowhere.
+            unsafe { bpf_set_retval(-ECONNREFUSED) };
+            return pass(Path::RefusedDead);
+        }
+        BY_NODE => return pass(Path::PassedLeftToNode),
+        _ => {}
     }
     let Some(to) = address_of(pod, id, dialled) else {
         return pass(Path::PassedNoIpv6);
@@ -165,12 +174,40 @@ fn address_of(pod: &Pod, id: u32, dialled: &AddressKey) -> Option<AddressKey> {
     }
 }
 
-/// A socket may be connected more than once, so an entry that exists is overwritten.
+/// Whether the kernel knows MPTCP. The agent says it; without it the helper below cannot even be loaded.
+#[unsafe(no_mangle)]
+static HAS_MPTCP: u8 = 0;
+
+/// With the socket, and with the one that the application holds where this is a subflow of it. A socket may be connected
+/// more than once, so an entry that exists is overwritten.
 #[inline(always)]
 fn remember(ctx: &SockAddrContext, mut value: Remembered) -> bool {
     // SAFETY: the context's socket is valid; the storage lives as long as the socket.
     unsafe {
         let kept = DIALLED.get_or_insert_ptr_mut(ctx, Some(&mut value));
+        if kept.is_null() {
+            return false;
+        }
+        *kept = value;
+    }
+    // SAFETY: a global that is written before the program is loaded.
+    if unsafe { ptr::read_volatile(&raw const HAS_MPTCP) } == 0 {
+        return true;
+    }
+    // SAFETY: the context's socket is valid; the helper answers null for what is no subflow.
+    let whole = unsafe { bpf_skc_to_mptcp_sock((*ctx.sock_addr).__bindgen_anon_1.sk.cast()) };
+    if whole.is_null() {
+        return true;
+    }
+    // SAFETY: the map is a socket storage, socket and value are valid, and the storage lives as long as the socket.
+    unsafe {
+        let kept: *mut Remembered = bpf_sk_storage_get(
+            ptr::from_ref(&DIALLED).cast_mut().cast(),
+            whole.cast(),
+            ptr::from_mut(&mut value).cast(),
+            BPF_SK_STORAGE_GET_F_CREATE.into(),
+        )
+        .cast();
         if kept.is_null() {
             return false;
         }

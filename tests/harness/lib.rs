@@ -63,7 +63,7 @@ pub mod proto {
     tonic::include_proto!("derny.test.v1");
 }
 
-pub use agent::{Agent, AgentOptions};
+pub use agent::{Agent, AgentOptions, derny};
 pub use config::Config;
 pub use netns::Netns;
 pub use node::Node;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use derny::intercept::{MARK, Netns, Observer};
+use derny::intercept::{MARK, Netns, Observer, Path};
 use serde_json::json;
 
 use crate::mesh::{APP, ID, Mesh, VIP, VIP6, address, app, dial, slot, word};
@@ -67,7 +67,7 @@ fn a_withdrawn_pod_is_left_alone_and_can_come_back() {
                 .starts_with("outbound")
         );
         mesh.assert_counted(1, |counters| {
-            (counters.redirected, counters.steered_outbound) = (1, 1)
+            (counters[Path::Redirected], counters[Path::SteeredOutbound]) = (1, 1)
         });
         mesh.kernel.withdraw(slot(1));
         mesh.kernel.withdraw(slot(1));
@@ -85,7 +85,7 @@ fn a_withdrawn_pod_is_left_alone_and_can_come_back() {
         );
         assert_eq!(mesh.kernel.observer().unwrap().pods().unwrap(), []);
     }
-    assert_eq!(mesh.counters(None).passed_not_enrolled, 4);
+    assert_eq!(mesh.counters(None)[Path::PassedNotEnrolled], 4);
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn an_address_that_two_pods_have_is_steered_in_each() {
             dial(&caller, to, json!({})).said,
             format!("inbound {to} from {}", caller.ip())
         );
-        mesh.assert_counted(number, |counters| counters.steered_inbound = 1);
+        mesh.assert_counted(number, |counters| counters[Path::SteeredInbound] = 1);
     }
 }
 
@@ -362,6 +362,6 @@ fn another_pods_redirected_address_reaches_nobody() {
     let dialled = |pod: &derny_tests::Pod| pod.inside(|| TcpStream::connect("127.192.16.0:32768").is_ok());
     assert!(dialled(&a).unwrap());
     assert!(!dialled(&b).unwrap());
-    mesh.assert_counted(1, |counters| counters.steered_outbound = 1);
-    mesh.assert_counted(2, |counters| counters.no_listener = 1);
+    mesh.assert_counted(1, |counters| counters[Path::SteeredOutbound] = 1);
+    mesh.assert_counted(2, |counters| counters[Path::NoListener] = 1);
 }

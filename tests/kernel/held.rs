@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, os::unix::fs::MetadataExt as _};
 
 use derny::{
-    intercept::{MARK, Observer},
+    intercept::{MARK, Observer, Path},
     model::{GroupId, PodName},
 };
 use derny_tests::Pod;
@@ -69,7 +69,7 @@ impl Pair {
         let held = self.mesh.kernel.observer().unwrap().held().unwrap();
         assert!(held.len() <= 1, "{held:?}");
         let hits = held.first().map(|held| held.hits);
-        (hits, self.mesh.counters(None).refused_strict)
+        (hits, self.mesh.counters(None)[Path::RefusedStrict])
     }
 }
 
@@ -102,7 +102,7 @@ fn every_way_to_connect_is_refused_and_counted() {
     // Also what nobody would have answered.
     is_refused(&dial(&pair.client, address("192.0.2.1:9"), json!({})));
     assert_eq!(pair.refused(), (Some(9), 9));
-    assert_eq!(pair.mesh.counters(None).passed_not_enrolled, 0);
+    assert_eq!(pair.mesh.counters(None)[Path::PassedNotEnrolled], 0);
 
     // As an operator's command finds it, whether the agent answers or not.
     let found = Observer::find().unwrap();
@@ -150,7 +150,7 @@ fn nobody_else_is_refused() {
     let neighbour = pair.mesh.node.pod("neighbour").unwrap();
     pair.passes(&neighbour, &json!({}));
     assert_eq!(pair.refused(), (Some(0), 0));
-    assert_eq!(pair.mesh.counters(None).passed_not_enrolled, 2);
+    assert_eq!(pair.mesh.counters(None)[Path::PassedNotEnrolled], 2);
 }
 
 #[test]

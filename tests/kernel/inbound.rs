@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use derny::intercept::{Enrolled, Netns};
+use derny::intercept::{Enrolled, Netns, Path};
 use derny_tests::Pod;
 use serde_json::json;
 
@@ -49,7 +49,7 @@ fn a_call_from_elsewhere_is_steered() {
     let seen = dial(&client, to, json!({}));
     assert_eq!(seen.said, format!("inbound {to} from {}", client.ip()));
     assert_eq!(seen.peer, Some(to));
-    mesh.assert_counted(6, |counters| counters.steered_inbound = 1);
+    mesh.assert_counted(6, |counters| counters[Path::SteeredInbound] = 1);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn an_ipv6_call_from_elsewhere_is_steered() {
         dial(&client, to, json!({})).said,
         format!("inbound {to} from {}", client.ip6())
     );
-    mesh.assert_counted(6, |counters| counters.steered_inbound = 1);
+    mesh.assert_counted(6, |counters| counters[Path::SteeredInbound] = 1);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_call_that_passed_this_agent_is_not_steered_again() {
         dial_as_agent(&client, server.address6(APP)),
         format!("app here from {}", client.ip6())
     );
-    mesh.assert_counted(6, |counters| counters.skipped_same_node = 2);
+    mesh.assert_counted(6, |counters| counters[Path::SkippedSameNode] = 2);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_pods_mark_does_not_pass_for_the_agents() {
     let to = server.address(APP);
     let seen = dial(&client, to, json!({"mark": derny::intercept::MARK}));
     assert_eq!(seen.said, format!("inbound {to} from {}", client.ip()));
-    mesh.assert_counted(6, |counters| counters.steered_inbound = 1);
+    mesh.assert_counted(6, |counters| counters[Path::SteeredInbound] = 1);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_call_from_the_node_is_not_steered_once_its_addresses_are_known() {
         .unwrap();
     assert_eq!(call(&mesh), format!("app here from {node}"));
     mesh.assert_counted(6, |counters| {
-        (counters.steered_inbound, counters.skipped_node_address) = (1, 1)
+        (counters[Path::SteeredInbound], counters[Path::SkippedNodeAddress]) = (1, 1)
     });
     // The set is replaced, not added to.
     mesh.kernel
@@ -141,7 +141,7 @@ fn a_pod_with_two_addresses_that_calls_one_from_the_other_is_not_steered() {
     let seen = dial(&pod, pod.address(APP), json!({"bind": ["10.1.0.9", 0]}));
     assert_eq!(seen.said, "app here from 10.1.0.9");
     mesh.assert_counted(6, |counters| {
-        (counters.passed_unknown, counters.skipped_loopback) = (1, 1)
+        (counters[Path::PassedUnknown], counters[Path::SkippedLoopback]) = (1, 1)
     });
 }
 
@@ -155,7 +155,7 @@ fn a_pod_that_calls_itself_passes_the_agent_on_its_way_out_only() {
         format!("app here from {}", server.ip())
     );
     mesh.assert_counted(6, |counters| {
-        (counters.passed_unknown, counters.skipped_loopback) = (1, 1)
+        (counters[Path::PassedUnknown], counters[Path::SkippedLoopback]) = (1, 1)
     });
     assert_eq!(
         dial(&server, server.address6(APP), json!({})).said,
@@ -164,7 +164,7 @@ fn a_pod_that_calls_itself_passes_the_agent_on_its_way_out_only() {
     let from_loopback = dial(&server, own, json!({"bind": ["127.0.0.1", 0]}));
     assert_eq!(from_loopback.said, "app here from 127.0.0.1");
     mesh.assert_counted(6, |counters| {
-        (counters.passed_unknown, counters.skipped_loopback) = (3, 3)
+        (counters[Path::PassedUnknown], counters[Path::SkippedLoopback]) = (3, 3)
     });
     // By an address that the mesh serves: out through the agent, which then calls the pod itself.
     mesh.redirect(own);
@@ -179,11 +179,11 @@ fn a_pod_that_calls_itself_passes_the_agent_on_its_way_out_only() {
     );
     mesh.assert_counted(6, |counters| {
         (
-            counters.passed_unknown,
-            counters.redirected,
-            counters.steered_outbound,
+            counters[Path::PassedUnknown],
+            counters[Path::Redirected],
+            counters[Path::SteeredOutbound],
         ) = (3, 1, 1);
-        counters.skipped_loopback = 4;
+        counters[Path::SkippedLoopback] = 4;
     });
 }
 

@@ -16,7 +16,10 @@ use std::{
 
 use derny::{
     intercept::{Enrolled, Kernel, Options, Origins, SlotCounters},
-    model::{DestinationId, EnrolmentId, InboundPort, Pod as PodWord, PodAddresses, PodName, Protocol, Slot},
+    model::{
+        AnsweredBy, DestinationId, EnrolmentId, InboundPort, Pod as PodWord, PodAddresses, PodName, Protocol,
+        Slot,
+    },
 };
 use derny_tests::{Node, Pod, eventually};
 use serde_json::{Value, json};
@@ -119,8 +122,12 @@ impl Mesh {
     }
 
     pub(crate) fn redirect(&mut self, address: SocketAddr) {
+        self.answered_by(address, AnsweredBy::Agent);
+    }
+
+    pub(crate) fn answered_by(&mut self, address: SocketAddr, by: AnsweredBy) {
         self.kernel
-            .redirect(address, DestinationId::new(ID).unwrap(), "shop/cart:80")
+            .serve(address, DestinationId::new(ID).unwrap(), "shop/cart:80", by)
             .unwrap();
     }
 
@@ -134,10 +141,8 @@ impl Mesh {
     /// Asserts that the pod's connections took these paths and no others.
     #[track_caller]
     pub(crate) fn assert_counted(&self, slot: u16, fill: impl FnOnce(&mut SlotCounters)) {
-        let mut expected = SlotCounters {
-            slot: Some(self::slot(slot)),
-            ..SlotCounters::default()
-        };
+        let mut expected = SlotCounters::default();
+        expected.slot = Some(self::slot(slot));
         fill(&mut expected);
         assert_eq!(self.counters(Some(slot)), expected);
     }

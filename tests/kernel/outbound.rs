@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use derny::intercept::Enrolled;
+use derny::{
+    intercept::{Enrolled, Path},
+    model::AnsweredBy,
+};
 use serde_json::{Value, json};
 
 use crate::mesh::{ID, Mesh, VIP, VIP6, address, dial, pair, slot, word};
@@ -31,8 +34,8 @@ fn assert_redirected(dialled: &str, shown: &str, options: Value, source: &str) {
         );
     }
     mesh.assert_counted(5, |counters| {
-        counters.redirected = 1;
-        counters.steered_outbound = 1;
+        counters[Path::Redirected] = 1;
+        counters[Path::SteeredOutbound] = 1;
     });
     let hits: u64 = mesh
         .kernel
@@ -94,10 +97,10 @@ fn a_connect_that_carries_data() {
 }
 
 #[test]
-fn a_multipath_socket_is_redirected_but_shows_it() {
-    // The first subflow is connected by the kernel; what it dialled is remembered there and not in the socket that
-    // the application holds.
-    assert_redirected(VIP, "127.192.80.3:33229", json!({"mptcp": true}), "127.0.0.1");
+fn a_multipath_socket() {
+    // The kernel connects its first subflow, which is another socket than the application's.
+    assert_redirected(VIP, VIP, json!({"mptcp": true}), "127.0.0.1");
+    assert_redirected(VIP6, VIP6, json!({"mptcp": true}), "::1");
 }
 
 #[test]
@@ -111,7 +114,7 @@ fn a_nonblocking_connect() {
     assert_eq!(seen.said, format!("outbound {ID} from 127.0.0.1"));
     assert_eq!(seen.peer, Some(address(VIP)));
     mesh.assert_counted(5, |counters| {
-        (counters.redirected, counters.steered_outbound) = (1, 1)
+        (counters[Path::Redirected], counters[Path::SteeredOutbound]) = (1, 1)
     });
 }
 
@@ -129,7 +132,11 @@ fn a_socket_connected_elsewhere_after_a_failure_shows_the_second_address() {
     assert_eq!(seen.said, "app here from 127.0.0.1", "{seen:?}");
     assert_eq!(seen.peer, Some(loopback));
     mesh.assert_counted(5, |counters| {
-        (counters.redirected, counters.no_listener, counters.passed_unknown) = (1, 1, 1);
+        (
+            counters[Path::Redirected],
+            counters[Path::NoListener],
+            counters[Path::PassedUnknown],
+        ) = (1, 1, 1);
     });
 }
 
@@ -147,10 +154,11 @@ fn two_pods_with_the_same_loopback_tuple_are_told_apart() {
     mesh.redirect(address(VIP6));
     let other = address("[fd96::8]:80");
     mesh.kernel
-        .redirect(
+        .serve(
             other,
             derny::model::DestinationId::new(8).unwrap(),
             "shop/other:80",
+            AnsweredBy::Agent,
         )
         .unwrap();
     // Often enough that the same of the ports is drawn for both.
@@ -175,10 +183,9 @@ fn a_destination_that_nobody_answers_for_is_refused() {
     let mut mesh = Mesh::new();
     let pod = mesh.node.pod("client").unwrap();
     mesh.enrol(5, &pod, &[]);
-    let id = derny::model::DestinationId::new(ID).unwrap();
     let all = [VIP, VIP6].map(address);
     for address in all {
-        mesh.kernel.refuse(address, id, "shop/cart:80").unwrap();
+        mesh.answered_by(address, AnsweredBy::Nobody);
     }
     let refused = |mesh: &Mesh, count: u64| {
         for address in all {
@@ -187,20 +194,20 @@ fn a_destination_that_nobody_answers_for_is_refused() {
             let seen = dial(&pod, address, json!({"nonblocking": true}));
             assert_eq!(seen.all["in_progress"], false, "{seen:?}");
         }
-        assert_eq!(mesh.counters(Some(5)).refused_dead, count);
+        assert_eq!(mesh.counters(Some(5))[Path::RefusedDead], count);
     };
     refused(&mesh, 4);
     for address in all {
         mesh.redirect(address);
         assert!(dial(&pod, address, json!({})).said.starts_with("outbound"));
-        mesh.kernel.refuse(address, id, "shop/cart:80").unwrap();
+        mesh.answered_by(address, AnsweredBy::Nobody);
     }
     refused(&mesh, 8);
     // An agent that hangs refuses nothing.
     mesh.fall_silent();
     dial(&pod, all[0], json!({}));
     let counters = mesh.counters(Some(5));
-    assert_eq!((counters.refused_dead, counters.passed_stale), (8, 1));
+    assert_eq!((counters[Path::RefusedDead], counters[Path::PassedStale]), (8, 1));
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Connections that are left alone.
 
-use derny::{intercept::MARK, model::DestinationId};
+use derny::{
+    intercept::{MARK, Path},
+    model::{AnsweredBy, DestinationId},
+};
 use derny_tests::Pod;
 use serde_json::{Value, json};
 
@@ -66,10 +69,22 @@ fn a_connected_udp_socket() {
 }
 
 #[test]
+fn a_destination_that_is_left_to_the_node() {
+    let mut pair = Pair::new();
+    let target = pair.server.address(APP);
+    pair.mesh.answered_by(target, AnsweredBy::Node);
+    pair.passes(json!({}));
+    pair.mesh
+        .assert_counted(5, |counters| counters[Path::PassedLeftToNode] = 1);
+    pair.mesh.redirect(target);
+    pair.is_redirected();
+}
+
+#[test]
 fn a_pod_that_is_not_enrolled() {
     let pair = Pair::not_enrolled();
     pair.passes(json!({}));
-    assert_eq!(pair.mesh.counters(None).passed_not_enrolled, 1);
+    assert_eq!(pair.mesh.counters(None)[Path::PassedNotEnrolled], 1);
     let destinations = pair.mesh.kernel.observer().unwrap().destinations().unwrap();
     assert_eq!(destinations[0].hits, 0);
 }
@@ -95,7 +110,7 @@ fn an_application_on_the_pods_loopback() {
         (seen.said.as_str(), seen.peer),
         ("app here from 127.0.0.1", Some(loopback))
     );
-    mesh.assert_counted(5, |counters| counters.passed_unknown = 1);
+    mesh.assert_counted(5, |counters| counters[Path::PassedUnknown] = 1);
 }
 
 #[test]
@@ -103,16 +118,18 @@ fn everything_while_the_agent_is_silent() {
     let mut pair = Pair::both_enrolled();
     pair.mesh.fall_silent();
     pair.passes(json!({}));
-    pair.mesh.assert_counted(5, |counters| counters.passed_stale = 1);
-    pair.mesh.assert_counted(6, |counters| counters.skipped_stale = 1);
+    pair.mesh
+        .assert_counted(5, |counters| counters[Path::PassedStale] = 1);
+    pair.mesh
+        .assert_counted(6, |counters| counters[Path::SkippedStale] = 1);
 
     pair.mesh.revive();
     pair.is_redirected();
     pair.mesh.assert_counted(5, |counters| {
         (
-            counters.passed_stale,
-            counters.redirected,
-            counters.steered_outbound,
+            counters[Path::PassedStale],
+            counters[Path::Redirected],
+            counters[Path::SteeredOutbound],
         ) = (1, 1, 1);
     });
 }
@@ -129,7 +146,7 @@ fn everything_before_the_first_sign_of_life() {
         dial(&pod, pod.address(APP), json!({})).said,
         format!("app here from {}", pod.ip())
     );
-    mesh.assert_counted(5, |counters| counters.passed_stale = 1);
+    mesh.assert_counted(5, |counters| counters[Path::PassedStale] = 1);
 }
 
 #[test]
@@ -154,7 +171,7 @@ fn a_destination_that_is_no_more() {
     pair.mesh.kernel.stop_redirecting(address).unwrap();
     pair.passes(json!({}));
     pair.mesh
-        .assert_counted(5, |counters| counters.passed_unknown = 1);
+        .assert_counted(5, |counters| counters[Path::PassedUnknown] = 1);
 }
 
 #[test]
@@ -162,7 +179,7 @@ fn a_socket_bound_to_a_device() {
     let pair = Pair::new();
     pair.passes(json!({"device": "eth0"}));
     pair.mesh
-        .assert_counted(5, |counters| counters.passed_bound_device = 1);
+        .assert_counted(5, |counters| counters[Path::PassedBoundDevice] = 1);
 }
 
 #[test]
@@ -175,7 +192,7 @@ fn ipv6_where_the_pod_has_no_ipv6_loopback() {
     mesh.redirect(address(VIP6));
     let seen = dial(&pod, address(VIP6), json!({}));
     assert_eq!(seen.said, "", "nobody has that address: {seen:?}");
-    mesh.assert_counted(5, |counters| counters.passed_no_ipv6 = 1);
+    mesh.assert_counted(5, |counters| counters[Path::PassedNoIpv6] = 1);
     // IPv4 goes on.
     mesh.redirect(address(VIP));
     assert!(dial(&pod, address(VIP), json!({})).said.starts_with("outbound"));
@@ -187,7 +204,12 @@ fn a_destination_beyond_the_tables_capacity() {
     mesh.redirect(address(VIP));
     let error = mesh
         .kernel
-        .redirect(address(VIP6), DestinationId::new(1).unwrap(), "")
+        .serve(
+            address(VIP6),
+            DestinationId::new(1).unwrap(),
+            "",
+            AnsweredBy::Agent,
+        )
         .unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -4,7 +4,7 @@ use derny_tests::{
     Pod, eventually,
     kube::objects::{self, Standing},
     load::{Call, Load, unix_now},
-    upstream::{HTTP_PORT, TCP_PORT},
+    upstream::HTTP_PORT,
 };
 use serde_json::json;
 
@@ -269,24 +269,33 @@ fn refused_by_the_server(world: &World) {
 
 /// Init containers that wait by `nc -z`, and health checks, go by `connect` alone.
 #[test]
-fn a_dead_service_is_refused() {
+fn a_tcp_service_of_which_no_endpoint_is_known_is_left_to_the_node() {
     let world = World::new(1, &[]);
     let server = &world.servers[0];
-    let vip = world.node.service("db", 80, TCP_PORT, &[server]).unwrap();
-    let slice = |pods: &[&Pod]| objects::slice("db", "db-1", ("tcp", TCP_PORT), &objects::ready(pods));
+    // Who answers for it is known to another dataplane than that of the API server.
+    let mut vip = world.node.service("db", 80, HTTP_PORT, &[server]).unwrap();
+    let slice = |pods: &[&Pod]| objects::slice("db", "db-1", ("tcp", HTTP_PORT), &objects::ready(pods));
     world.apply(&[objects::service("db", &vip.ip().to_string(), "tcp"), slice(&[])]);
+    let ip = vip.ip();
     let connects = || {
         let mut bash = std::process::Command::new("bash");
-        bash.args(["-c", &format!("exec 3<>/dev/tcp/{}/80", vip.ip())]);
+        bash.args(["-c", &format!("exec 3<>/dev/tcp/{ip}/80")]);
         world.client.run(bash).unwrap().status.success()
+    };
+    let counted = |decision: &str| world.sum("derny_kernel_decisions_total", &[("decision", decision)]);
+    let left_alone = || {
+        let before = counted("passed_left_to_node");
+        assert!(connects());
+        counted("passed_left_to_node") > before
     };
     for _ in 0..2 {
         // The first one has the agent ask who answers.
-        eventually("it is refused", SOON, || !connects()).unwrap();
+        eventually("it is left alone", SOON, left_alone).unwrap();
         world.apply(&[slice(&[server])]);
-        eventually("it is connected", SOON, connects).unwrap();
+        eventually("it is redirected", SOON, || !left_alone()).unwrap();
         world.apply(&[slice(&[])]);
     }
-    let refused = [("decision", "refused_dead")];
-    assert!(world.sum("derny_kernel_decisions_total", &refused) >= 2.0);
+    eventually("it is left alone", SOON, left_alone).unwrap();
+    vip.set_endpoints(&[]).unwrap();
+    assert!(!connects(), "as the node answers");
 }

@@ -237,13 +237,59 @@ fn a_right_that_is_missing_is_named_and_no_more_when_it_is_there() {
         let status = world.agent.cli(&["status"]).unwrap();
         status.stdout.contains(words)
     };
-    world
-        .cluster
-        .proxy
-        .fault("endpointslices", Fault::Forbidden, usize::MAX);
     let asked = Load::grpc_calls(&world.client, &world.target(), 1).unwrap();
     asked.finish(SOON).unwrap();
-    eventually("it is said", SOON, || says("list endpointslices: not allowed:")).unwrap();
-    world.cluster.proxy.heal();
-    eventually("it is said no more", SOON * 2, || !says("not allowed")).unwrap();
+    let proxy = &world.cluster.proxy;
+    let (list, watch) = ("endpointslices?&labelSelector", "endpointslices?&watch");
+    // Who is told that his watch is too old lists again.
+    let of_list = vec![
+        (list, Fault::Forbidden, usize::MAX),
+        (watch, Fault::Gone, usize::MAX),
+    ];
+    for (right, faults) in [
+        ("list", of_list),
+        ("watch", vec![(watch, Fault::Forbidden, usize::MAX)]),
+    ] {
+        proxy.heal_but(faults);
+        proxy.cut_watches();
+        let words = format!("{right} endpointslices: not allowed:");
+        eventually("it is said", SOON, || says(&words)).unwrap();
+        proxy.heal();
+        eventually("it is said no more", SOON * 2, || !says("not allowed")).unwrap();
+    }
+}
+
+#[test]
+fn a_server_whose_certificate_is_not_trusted_is_said_so() {
+    let world = World::new(1, &[]);
+    let directory = world.node.host().run_directory();
+    let ca = directory.join("another-cluster.pem");
+    std::fs::write(&ca, include_str!("another-cluster.pem")).unwrap();
+    let right = std::fs::read_to_string(world.cluster.kubeconfig()).unwrap();
+    let server = right
+        .split('"')
+        .find(|word| word.starts_with("https://"))
+        .unwrap();
+    let with_another = format!(
+        "clusters: [{{name: c, cluster: {{server: \"{server}\", certificate-authority: {}}}}}]\n\
+         contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+         users: [{{name: u, user: {{token: t}}}}]\ncurrent-context: c\n",
+        ca.display()
+    );
+    let kubeconfig = directory.join("another-cluster.yaml");
+    std::fs::write(&kubeconfig, with_another).unwrap();
+    // The server stands beside the node, whose proxy has no certificate.
+    let asked = std::process::Command::new(derny_tests::derny().unwrap())
+        .args(["clear-statuses", "--kubeconfig"])
+        .arg(kubeconfig)
+        .output()
+        .unwrap();
+    assert!(!asked.status.success());
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert!(
+        said.contains(
+            "does certificate-authority, of the kubeconfig or the service account, belong to this server?"
+        ),
+        "{said}"
+    );
 }

@@ -343,27 +343,8 @@ impl View for Windows {
     }
 }
 
-fn decisions(c: &SlotCounters) -> impl Iterator<Item = (&'static str, u64)> {
-    [
-        ("redirected", c.redirected),
-        ("passed_unknown", c.passed_unknown),
-        ("passed_not_enrolled", c.passed_not_enrolled),
-        ("passed_stale", c.passed_stale),
-        ("passed_no_ipv6", c.passed_no_ipv6),
-        ("passed_bound_device", c.passed_bound_device),
-        ("passed_no_memory", c.passed_no_memory),
-        ("steered_outbound", c.steered_outbound),
-        ("steered_inbound", c.steered_inbound),
-        ("skipped_same_node", c.skipped_same_node),
-        ("skipped_node_address", c.skipped_node_address),
-        ("skipped_loopback", c.skipped_loopback),
-        ("skipped_stale", c.skipped_stale),
-        ("no_listener", c.no_listener),
-        ("origin_lost", c.origin_lost),
-        ("refused_strict", c.refused_strict),
-        ("refused_dead", c.refused_dead),
-    ]
-    .into_iter()
+fn decisions(counters: &SlotCounters) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    counters.iter().map(|(path, count)| (path.as_str(), count))
 }
 
 pub(super) fn unix_ms(time: SystemTime) -> u64 {

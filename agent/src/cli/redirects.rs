@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{
     Failure,
     output::{self, Output, age, or_dash},
 };
-use crate::intercept::{InterceptError, Observer, SlotCounters};
+use crate::intercept::{InterceptError, Observer, Path, SlotCounters};
 
 /// What one agent has put into the kernel. There is more than one only while one agent replaces another.
 #[derive(Debug, Serialize)]
@@ -33,30 +33,9 @@ struct Pod {
     slot: Option<u16>,
     netns_cookie: Option<u64>,
     label: String,
-    counters: Counters,
-}
-
-/// Connections since the pod was enrolled; `docs/kernel.md` says when each one counts.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Counters {
-    redirected: u64,
-    passed_unknown: u64,
-    passed_not_enrolled: u64,
-    passed_stale: u64,
-    passed_no_ipv6: u64,
-    passed_bound_device: u64,
-    passed_no_memory: u64,
-    steered_outbound: u64,
-    steered_inbound: u64,
-    skipped_same_node: u64,
-    skipped_node_address: u64,
-    skipped_loopback: u64,
-    skipped_stale: u64,
-    no_listener: u64,
-    origin_lost: u64,
-    refused_strict: u64,
-    refused_dead: u64,
+    /// Connections since the pod was enrolled; `docs/kernel.md` says when each one counts.
+    #[serde(serialize_with = "by_path")]
+    counters: SlotCounters,
 }
 
 #[derive(Debug, Serialize)]
@@ -103,17 +82,17 @@ fn agent(observer: &Observer) -> Result<Agent, InterceptError> {
             slot: Some(pod.slot.get()),
             netns_cookie: Some(pod.netns_cookie),
             label: pod.label,
-            counters: Counters::default(),
+            counters: SlotCounters::default(),
         })
         .collect();
     for counters in observer.counters()? {
         let slot = counters.slot.map(|slot| slot.get());
         match pods.iter_mut().find(|pod| pod.slot == slot) {
-            Some(pod) => pod.counters = counters.into(),
+            Some(pod) => pod.counters = counters,
             // Enrolled between the two looks at the tables: there next time.
             None if slot.is_some() => {}
             None => pods.push(Pod {
-                counters: counters.into(),
+                counters,
                 ..Pod::default()
             }),
         }
@@ -142,44 +121,22 @@ fn agent(observer: &Observer) -> Result<Agent, InterceptError> {
     })
 }
 
-impl From<SlotCounters> for Counters {
-    fn from(from: SlotCounters) -> Self {
-        Self {
-            redirected: from.redirected,
-            passed_unknown: from.passed_unknown,
-            passed_not_enrolled: from.passed_not_enrolled,
-            passed_stale: from.passed_stale,
-            passed_no_ipv6: from.passed_no_ipv6,
-            passed_bound_device: from.passed_bound_device,
-            passed_no_memory: from.passed_no_memory,
-            steered_outbound: from.steered_outbound,
-            steered_inbound: from.steered_inbound,
-            skipped_same_node: from.skipped_same_node,
-            skipped_node_address: from.skipped_node_address,
-            skipped_loopback: from.skipped_loopback,
-            skipped_stale: from.skipped_stale,
-            no_listener: from.no_listener,
-            origin_lost: from.origin_lost,
-            refused_strict: from.refused_strict,
-            refused_dead: from.refused_dead,
-        }
-    }
+/// By the path's name, as the other fields are written.
+fn by_path<S: Serializer>(counters: &SlotCounters, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(
+        counters
+            .iter()
+            .map(|(path, count)| (camel_case(path.as_str()), count)),
+    )
 }
 
-impl Counters {
-    /// What a pod's row has no column for.
-    fn others(&self) -> u64 {
-        self.passed_not_enrolled
-            + self.passed_no_ipv6
-            + self.passed_bound_device
-            + self.passed_no_memory
-            + self.skipped_node_address
-            + self.skipped_loopback
-            + self.no_listener
-            + self.origin_lost
-            + self.refused_strict
-            + self.refused_dead
-    }
+fn camel_case(snake: &str) -> String {
+    let mut words = snake.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |text, word| {
+        let (head, tail) = word.split_at(word.len().min(1));
+        text + &head.to_ascii_uppercase() + tail
+    })
 }
 
 fn text(agents: &[Agent]) -> String {
@@ -228,16 +185,26 @@ fn one(agent: &Agent) -> String {
 
 fn pod_row(pod: &Pod) -> [String; 8] {
     let counters = &pod.counters;
-    let stale = counters.passed_stale + counters.skipped_stale;
+    let sum = |paths: &[Path]| paths.iter().map(|path| counters[*path]).sum::<u64>();
+    let stale = sum(&[Path::PassedStale, Path::SkippedStale]);
+    let shown = [
+        Path::Redirected,
+        Path::SteeredInbound,
+        Path::SkippedSameNode,
+        Path::PassedUnknown,
+    ];
+    // What has no column, and is not a second sight of what has one.
+    let others = sum(Path::ALL) - sum(&shown) - stale - sum(&[Path::SteeredOutbound]);
+    let [redirected, inbound, same_node, unknown] = shown.map(|path| counters[path].to_string());
     [
         or_dash(pod.slot.map(|slot| slot.to_string()).unwrap_or_default()),
         or_dash(pod.label.clone()),
-        counters.redirected.to_string(),
-        counters.steered_inbound.to_string(),
-        counters.skipped_same_node.to_string(),
-        counters.passed_unknown.to_string(),
+        redirected,
+        inbound,
+        same_node,
+        unknown,
         stale.to_string(),
-        counters.others().to_string(),
+        others.to_string(),
     ]
 }
 
@@ -259,13 +226,16 @@ mod tests {
     }
 
     fn shown_with(redirecting: bool, heartbeat_age_ms: Option<u64>, held: Vec<Held>) -> String {
-        let counters = Counters {
-            redirected: 12,
-            passed_stale: 1,
-            skipped_stale: 2,
-            no_listener: 5,
-            ..Default::default()
-        };
+        let mut counters = SlotCounters::default();
+        for (path, count) in [
+            (Path::Redirected, 12),
+            (Path::SteeredOutbound, 11),
+            (Path::PassedStale, 1),
+            (Path::SkippedStale, 2),
+            (Path::NoListener, 5),
+        ] {
+            counters[path] = count;
+        }
         let label = "demo/client-1".to_owned();
         let pod = Pod {
             slot: Some(3),
@@ -289,6 +259,14 @@ mod tests {
             held,
             destinations,
         }])
+    }
+
+    #[test]
+    fn counters_are_written_by_their_names() {
+        let pod = serde_json::to_value(Pod::default()).unwrap();
+        let counters = pod["counters"].as_object().unwrap();
+        assert_eq!(counters.len(), Path::ALL.len());
+        assert!(counters.contains_key("passedNoIpv6"), "{pod}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::AsFd as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -97,8 +97,10 @@ impl Kernel {
     /// What had been attached is detached again.
     pub fn load(options: &Options) -> Result<Self, InterceptError> {
         let log_level = u8::try_from(options.log_level).unwrap_or(u8::MAX);
+        let has_mptcp = u8::from(Path::new("/proc/sys/net/mptcp").exists());
         let mut programs = EbpfLoader::new()
             .override_global(aya_log::LEVEL, &log_level, true)
+            .override_global("HAS_MPTCP", &has_mptcp, true)
             .map_max_entries("DERNY_DESTS", options.max_destinations)
             // The share of every slot, so that no pod can take another's.
             .map_max_entries("DERNY_INBOUND", options.max_inbound.saturating_mul(SLOTS.into()))

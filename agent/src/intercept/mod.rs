@@ -29,7 +29,7 @@ pub use addresses::Addresses;
 pub use attach::PodsGroup;
 pub use callers::Callers;
 pub use cgroup::find_pods_cgroup;
-pub use derny_ebpf_common::MARK;
+pub use derny_ebpf_common::{MARK, Path};
 pub use enrol::Enrolled;
 pub use error::{EnrolError, InterceptError};
 pub use heartbeat::Heartbeat;

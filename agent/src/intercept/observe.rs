@@ -1,13 +1,19 @@
 //! The kernel's tables as an operator sees them. Works on the maps of another process, also when it hangs.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    ops::{Index, IndexMut},
+    time::Duration,
+};
 
 use aya::{
     Pod as Plain,
     maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray},
     programs::{ProgramError, ProgramInfo, loaded_programs},
 };
-use derny_ebpf_common::{AddressKey, Beat, Counters, Destination, Held, NODE_COUNTERS, Path, Pod};
+use derny_ebpf_common::{AddressKey, Beat, Counters, Destination, Held, NODE_COUNTERS, PATHS, Path, Pod};
 
 use super::{
     InterceptError,
@@ -61,23 +67,28 @@ pub struct ObservedDestination {
 pub struct SlotCounters {
     /// `None`: of no pod.
     pub slot: Option<Slot>,
-    pub redirected: u64,
-    pub passed_unknown: u64,
-    pub passed_not_enrolled: u64,
-    pub passed_stale: u64,
-    pub passed_no_ipv6: u64,
-    pub passed_bound_device: u64,
-    pub passed_no_memory: u64,
-    pub steered_outbound: u64,
-    pub steered_inbound: u64,
-    pub skipped_same_node: u64,
-    pub skipped_node_address: u64,
-    pub skipped_loopback: u64,
-    pub skipped_stale: u64,
-    pub no_listener: u64,
-    pub origin_lost: u64,
-    pub refused_strict: u64,
-    pub refused_dead: u64,
+    by_path: [u64; PATHS],
+}
+
+impl SlotCounters {
+    /// Of each path how many connections took it.
+    pub fn iter(&self) -> impl Iterator<Item = (Path, u64)> + '_ {
+        Path::ALL.iter().map(|path| (*path, self[*path]))
+    }
+}
+
+impl Index<Path> for SlotCounters {
+    type Output = u64;
+
+    fn index(&self, path: Path) -> &u64 {
+        &self.by_path[path as usize]
+    }
+}
+
+impl IndexMut<Path> for SlotCounters {
+    fn index_mut(&mut self, path: Path) -> &mut u64 {
+        &mut self.by_path[path as usize]
+    }
 }
 
 impl Observer {
@@ -224,26 +235,10 @@ impl Observer {
             .counters
             .get(&index, 0)
             .map_err(InterceptError::map("DERNY_COUNTERS"))?;
-        let sum = |path: Path| cpus.iter().map(|cpu| cpu.by_path[path as usize]).sum();
+        let sum = |path: usize| cpus.iter().map(|cpu| cpu.by_path[path]).sum();
         Ok(SlotCounters {
             slot,
-            redirected: sum(Path::Redirected),
-            passed_unknown: sum(Path::PassedUnknown),
-            passed_not_enrolled: sum(Path::PassedNotEnrolled),
-            passed_stale: sum(Path::PassedStale),
-            passed_no_ipv6: sum(Path::PassedNoIpv6),
-            passed_bound_device: sum(Path::PassedBoundDevice),
-            passed_no_memory: sum(Path::PassedNoMemory),
-            steered_outbound: sum(Path::SteeredOutbound),
-            steered_inbound: sum(Path::SteeredInbound),
-            skipped_same_node: sum(Path::SkippedSameNode),
-            skipped_node_address: sum(Path::SkippedNodeAddress),
-            skipped_loopback: sum(Path::SkippedLoopback),
-            skipped_stale: sum(Path::SkippedStale),
-            no_listener: sum(Path::NoListener),
-            origin_lost: sum(Path::OriginLost),
-            refused_strict: sum(Path::RefusedStrict),
-            refused_dead: sum(Path::RefusedDead),
+            by_path: std::array::from_fn(sum),
         })
     }
 }

@@ -3,50 +3,24 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use aya::maps::MapError;
-use derny_ebpf_common::{AddressKey, ConnectionKey, Destination, LABEL_BYTES};
+use derny_ebpf_common::{AddressKey, BY_AGENT, BY_NOBODY, BY_NODE, ConnectionKey, Destination, LABEL_BYTES};
 
 use super::{InterceptError, Kernel};
-use crate::model::DestinationId;
+use crate::model::{AnsweredBy, DestinationId};
 
 impl Kernel {
-    /// From now on connections of enrolled pods to `address` go to the agent as `id`. `label` names the
-    /// destination in the kernel's table, `namespace/service:port`; what is over 64 bytes is cut. An address that
-    /// is redirected already changes its destination and keeps its hits.
+    /// From now on connections of enrolled pods to `address`, the destination `id`, are answered by whom `answered_by`
+    /// says. `label` names the destination in the kernel's table, `namespace/service:port`; what is over 64 bytes is cut.
+    /// An address that is served already changes its destination and keeps its hits.
     ///
     /// # Errors
-    /// [`InterceptError::Full`] when [`super::Options::max_destinations`] are redirected; this one goes direct.
-    pub fn redirect(
-        &mut self,
-        address: SocketAddr,
-        id: DestinationId,
-        label: &str,
-    ) -> Result<(), InterceptError> {
-        self.serve(address, id, label, false)
-    }
-
-    /// The same for a destination that nobody answers for: connections to it are refused until it is redirected.
-    ///
-    /// # Errors
-    /// As for [`Self::redirect`].
-    pub fn refuse(
-        &mut self,
-        address: SocketAddr,
-        id: DestinationId,
-        label: &str,
-    ) -> Result<(), InterceptError> {
-        self.serve(address, id, label, true)
-    }
-
-    /// [`Self::redirect`], or [`Self::refuse`] what is dead.
-    ///
-    /// # Errors
-    /// As for these.
+    /// [`InterceptError::Full`] when [`super::Options::max_destinations`] are served; this one goes direct.
     pub fn serve(
         &mut self,
         address: SocketAddr,
         id: DestinationId,
         label: &str,
-        is_dead: bool,
+        answered_by: AnsweredBy,
     ) -> Result<(), InterceptError> {
         let table = &mut self.tables.destinations;
         let key = address_key(address);
@@ -54,7 +28,11 @@ impl Kernel {
         let value = Destination {
             hits,
             id: id.get(),
-            dead: u32::from(is_dead),
+            answered_by: match answered_by {
+                AnsweredBy::Agent => BY_AGENT,
+                AnsweredBy::Nobody => BY_NOBODY,
+                AnsweredBy::Node => BY_NODE,
+            },
             label: to_label(label),
         };
         table.insert(key, value, 0).map_err(|source| {

@@ -48,6 +48,17 @@ impl DestinationId {
     }
 }
 
+/// Who answers connections to a destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AnsweredBy {
+    #[default]
+    Agent,
+    /// It is known that there is nobody: they are refused.
+    Nobody,
+    /// Whoever answers without the mesh: they are left alone.
+    Node,
+}
+
 impl fmt::Display for DestinationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -16,7 +16,7 @@ mod origin;
 mod demand;
 mod budgets;
 
-pub use addr::{DestinationId, MAX_SLOTS, Slot};
+pub use addr::{AnsweredBy, DestinationId, MAX_SLOTS, Slot};
 pub use budgets::{Budget, Refusals, Refused};
 pub use cors::{Cors, CorsList, CorsOrigins, HostPattern, OriginPattern};
 pub use demand::Demand;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use imbl::ordmap::DiffItem;
 
 use crate::{
-    model::{DestinationId, Ending, Pod, PodName, Slot},
+    model::{AnsweredBy, DestinationId, Ending, Pod, PodName, Slot},
     snapshot::{Destination, Snapshot},
 };
 
@@ -19,8 +19,8 @@ pub(super) struct Changes {
     pub(super) stop_redirecting: Vec<SocketAddr>,
     pub(super) withdraw: Vec<(Slot, Ending)>,
     // --- here the workers get the view ---
-    /// With whether nobody answers, so that connections are refused.
-    pub(super) redirect: Vec<(SocketAddr, DestinationId, String, bool)>,
+    /// With who answers connections to it.
+    pub(super) redirect: Vec<(SocketAddr, DestinationId, String, AnsweredBy)>,
     pub(super) enrol: Vec<(Slot, Arc<Pod>)>,
     /// Pods that stay enrolled as they are: their addresses have changed, or they have begun to end.
     pub(super) follow: Vec<(Slot, Arc<Pod>)>,
@@ -82,7 +82,7 @@ impl Changes {
         if destination.is_redirected {
             let label = destination.claimed_by();
             self.redirect
-                .push((destination.address, id, label, destination.is_dead));
+                .push((destination.address, id, label, destination.answered_by));
         }
     }
 }
@@ -159,19 +159,22 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_is_refused_while_nobody_answers_for_it() {
+    fn who_answers_for_a_destination_goes_to_the_kernel() {
         let alive = view(&[(1, service("a"))], &[]);
         let mut dead = alive.clone();
         let id = DestinationId::new(1).unwrap();
-        dead.destinations[&id].is_dead = true;
+        dead.destinations[&id].answered_by = AnsweredBy::Nobody;
         let changed = |old: &Snapshot, new: &Snapshot| {
             let changes = Changes::between(old, new);
-            let told: Vec<bool> = changes.redirect.iter().map(|it| it.3).collect();
+            let told: Vec<AnsweredBy> = changes.redirect.iter().map(|it| it.3).collect();
             (told, changes.stop_redirecting.len())
         };
-        assert_eq!(changed(&Snapshot::default(), &dead), (vec![true], 0));
-        assert_eq!(changed(&alive, &dead), (vec![true], 0));
-        assert_eq!(changed(&dead, &alive), (vec![false], 0));
+        assert_eq!(
+            changed(&Snapshot::default(), &dead),
+            (vec![AnsweredBy::Nobody], 0)
+        );
+        assert_eq!(changed(&alive, &dead), (vec![AnsweredBy::Nobody], 0));
+        assert_eq!(changed(&dead, &alive), (vec![AnsweredBy::Agent], 0));
         assert_eq!(changed(&dead, &Snapshot::default()), (vec![], 1));
     }
 

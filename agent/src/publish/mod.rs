@@ -206,8 +206,8 @@ impl<W: Workers> Publisher<W> {
         self.current = next.clone();
         self.snapshot.send_replace(next);
         self.changed_at.send_replace(Instant::now());
-        for (address, id, label, is_dead) in changes.redirect {
-            if let Err(error) = self.kernel.serve(address, id, &label, is_dead) {
+        for (address, id, label, answered_by) in changes.redirect {
+            if let Err(error) = self.kernel.serve(address, id, &label, answered_by) {
                 tracing::error!(%address, service = label, %error, "not redirected");
             }
         }

@@ -22,7 +22,7 @@ use std::{
 use smallvec::SmallVec;
 
 use super::{Destination, Target};
-use crate::model::{DestinationId, ServiceName};
+use crate::model::{AnsweredBy, DestinationId, ServiceName};
 
 /// How long a destination that nobody serves is remembered: longer than a SYN and its retransmissions live.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -84,7 +84,7 @@ impl Claim {
                 address,
                 target: Target::Contested,
                 is_redirected: claims.keys().any(|namespace| has_pods(namespace)),
-                is_dead: false,
+                answered_by: AnsweredBy::Agent,
                 own: claims
                     .into_iter()
                     .map(|(namespace, target)| (namespace.clone(), target.clone()))

@@ -16,8 +16,8 @@ use slots::Slots;
 
 use crate::{
     model::{
-        DestinationId, Endpoint, EndpointState, GroupId, Pod, PodName, Protocol, Service, ServiceName,
-        ServicePort, ServicePortName, Slot, Update,
+        AnsweredBy, DestinationId, Endpoint, EndpointState, Endpoints, GroupId, Pod, PodName, Protocol,
+        Service, ServiceName, ServicePort, ServicePortName, Slot, Update,
     },
     route::{self, Table, Tables},
 };
@@ -57,9 +57,8 @@ pub struct Destination {
     pub own: Arc<[(Arc<str>, Target)]>,
     /// Whether the kernel redirects it.
     pub is_redirected: bool,
-    /// Whether it is known of all who claim it that nobody answers, and not by HTTP, where that can be said: the kernel
-    /// refuses connections to it.
-    pub is_dead: bool,
+    /// Not the agent, where all who claim it agree and know no endpoint, and not by HTTP, where that can be said.
+    pub answered_by: AnsweredBy,
 }
 
 impl Destination {
@@ -70,7 +69,7 @@ impl Destination {
             is_redirected: target.port().is_some(),
             target,
             own: Arc::default(),
-            is_dead: false,
+            answered_by: AnsweredBy::Agent,
         }
     }
 
@@ -244,11 +243,14 @@ impl Reducer {
     /// Destinations as they are now, after the ports that claim them.
     fn show_destinations(&mut self, changed: impl IntoIterator<Item = (DestinationId, Destination)>) {
         for (id, mut destination) in changed {
-            let ports: Vec<_> = (destination.claimants())
-                .map(|name| self.view.ports.get(name))
-                .collect();
-            destination.is_dead =
-                !ports.is_empty() && ports.iter().all(|port| port.is_some_and(|port| is_dead(port)));
+            let mut all = destination.claimants().map(|name| {
+                let port = self.view.ports.get(name);
+                port.map_or(AnsweredBy::Agent, |port| answered_by(port))
+            });
+            let first = all.next().unwrap_or_default();
+            let agreed = all.all(|other| other == first).then_some(first);
+            drop(all);
+            destination.answered_by = agreed.unwrap_or_default();
             if self.view.destinations.get(&id) != Some(&destination) {
                 self.view.destinations.insert(id, destination);
             }
@@ -285,9 +287,13 @@ impl Reducer {
     }
 }
 
-/// Bytes in both directions, and nobody to send them to.
-fn is_dead(port: &ServicePort) -> bool {
-    port.protocol == Protocol::Tcp && port.endpoints.is_known() && port.endpoints.is_empty()
+/// Of bytes in both directions nothing can be said when there is nobody to send them to, so that the kernel decides.
+fn answered_by(port: &ServicePort) -> AnsweredBy {
+    match (port.protocol, &port.endpoints) {
+        (Protocol::Tcp, Endpoints::Known(known)) if known.is_empty() => AnsweredBy::Nobody,
+        (Protocol::Tcp, Endpoints::LeftToNode { .. }) => AnsweredBy::Node,
+        _ => AnsweredBy::Agent,
+    }
 }
 
 /// The addresses that a service answers on, and as what. A virtual address wins over an endpoint's.

@@ -213,7 +213,7 @@ fn slots_are_given_back_and_a_full_node_says_so() {
 }
 
 #[test]
-fn a_virtual_address_is_dead_while_it_is_known_that_nobody_answers() {
+fn the_kernel_is_told_of_a_virtual_address_for_which_the_agent_knows_nobody() {
     let of = |protocol, endpoints: Endpoints| {
         let mut service = Service::clone(&service("a", &["10.96.0.1"], &[]));
         let port = ServicePort {
@@ -225,21 +225,30 @@ fn a_virtual_address_is_dead_while_it_is_known_that_nobody_answers() {
         Update::Service(Arc::new(service))
     };
     let mut reducer = Reducer::default();
-    let mut check = |update, expect: bool| {
+    let mut check = |update, expect| {
         reducer.apply(vec![update], now());
         let view = reducer.view();
         let mut all = view.destinations.values();
         let address = all.find(|it| it.address.to_string() == "10.96.0.1:80").unwrap();
-        assert_eq!(address.is_dead, expect);
+        assert_eq!(address.answered_by, expect);
     };
     let somebody = || vec![Endpoint::new("10.0.0.1:80".parse().unwrap())];
-    check(of(Protocol::Tcp, vec![].into()), true);
-    check(of(Protocol::Tcp, somebody().into()), false);
-    check(of(Protocol::Tcp, vec![].into()), true);
-    check(of(Protocol::Tcp, Endpoints::Unknown { instead: None }), false);
+    check(of(Protocol::Tcp, vec![].into()), AnsweredBy::Nobody);
+    check(of(Protocol::Tcp, somebody().into()), AnsweredBy::Agent);
+    check(of(Protocol::Tcp, vec![].into()), AnsweredBy::Nobody);
+    check(
+        of(Protocol::Tcp, Endpoints::Unknown { instead: None }),
+        AnsweredBy::Agent,
+    );
+    let left = || Endpoints::LeftToNode {
+        instead: Endpoint::new("10.96.0.1:80".parse().unwrap()),
+        why: "",
+    };
+    check(of(Protocol::Tcp, left()), AnsweredBy::Node);
+    check(of(Protocol::Http, left()), AnsweredBy::Agent);
     // An answer of HTTP says more.
-    check(of(Protocol::Http, vec![].into()), false);
-    check(of(Protocol::Detect, vec![].into()), false);
-    check(of(Protocol::Tcp, vec![].into()), true);
-    check(Update::ServiceGone(name("a")), false);
+    check(of(Protocol::Http, vec![].into()), AnsweredBy::Agent);
+    check(of(Protocol::Detect, vec![].into()), AnsweredBy::Agent);
+    check(of(Protocol::Tcp, vec![].into()), AnsweredBy::Nobody);
+    check(Update::ServiceGone(name("a")), AnsweredBy::Agent);
 }

@@ -14,8 +14,8 @@ pub use own::{OWN_COOKIE, OWN_SLOT};
 pub use paths::{Counters, NODE_COUNTERS, PATHS, Path};
 pub use redirect::{DESTINATIONS, PREFIX, PREFIX_BITS, Redirect, SLOTS};
 pub use tables::{
-    AddressKey, Beat, ConnectionKey, Destination, Held, LABEL_BYTES, Listener, Pod, PodAddressKey,
-    PodConnectionKey, Remembered, V6_PORTS,
+    AddressKey, BY_AGENT, BY_NOBODY, BY_NODE, Beat, ConnectionKey, Destination, Held, LABEL_BYTES, Listener,
+    Pod, PodAddressKey, PodConnectionKey, Remembered, V6_PORTS,
 };
 
 /// `SO_MARK` of the sockets that the agent opens inside pods. The kernel programs leave such sockets alone.

@@ -153,6 +153,13 @@ impl Pod {
     }
 }
 
+/// Connections to a destination are handed to the agent.
+pub const BY_AGENT: u32 = 0;
+/// Nobody answers: they are refused.
+pub const BY_NOBODY: u32 = 1;
+/// Whoever answers without the mesh does: they are left alone.
+pub const BY_NODE: u32 = 2;
+
 /// A destination that the mesh serves. Its key is the address that pods dial.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -160,8 +167,8 @@ pub struct Destination {
     /// How many connections have been redirected; the kernel counts it up.
     pub hits: u64,
     pub id: u32,
-    /// 1 when nobody answers for it, so that connections to it are refused.
-    pub dead: u32,
+    /// Who answers connections to it: one of `BY_`.
+    pub answered_by: u32,
     /// `namespace/service:port`.
     pub label: [u8; LABEL_BYTES],
 }

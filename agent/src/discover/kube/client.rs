@@ -20,7 +20,7 @@ use tower::util::AndThenLayer;
 use super::{
     KubeBoard,
     objects::Resource,
-    retry_after::{self, Patience},
+    refusals::{Patience, refused_is_error},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -237,9 +237,7 @@ impl Cluster {
         config.default_retry = false;
         let client = ClientBuilder::try_from(config).map_err(|e| Error::Client(Box::new(e)))?;
         Ok(Self {
-            client: client
-                .with_layer(&AndThenLayer::new(retry_after::in_body))
-                .build(),
+            client: client.with_layer(&AndThenLayer::new(refused_is_error)).build(),
             board: KubeBoard::default(),
             patience: Patience::default(),
         })

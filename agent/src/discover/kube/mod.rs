@@ -14,7 +14,7 @@
 
 mod twice;
 mod objects;
-mod retry_after;
+mod refusals;
 mod client;
 mod board;
 mod watch;

@@ -1,7 +1,8 @@
-//! `Retry-After` of the API server: what it asks for with an answer is kept for every request of the kind.
+//! Refusals of the API server, and the time that it asks for with them (`Retry-After`).
 //!
-//! Priority and fairness answer 429 with the header and a line of text. The client knows only what the body says, so the
-//! header is written into one that it understands.
+//! A refusal is an error of every request alike. The client alone makes it one of lists and changes, but reads it as the
+//! first event of a watch, which then has succeeded; and it knows the time only where the body says it, while priority
+//! and fairness answer 429 with the header and a line of text.
 
 use std::{
     collections::HashMap,
@@ -12,31 +13,33 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header::RETRY_AFTER};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use kube::{client::DynBody, core::Status, core::response::StatusDetails};
 use tokio::time::Instant;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Bytes that are read of an answer that asks for time.
+/// Bytes that are read of a refusal.
 const MAX_BODY: usize = 64 * 1024;
 /// No longer than this, whatever the server asks for.
 const LONGEST: Duration = Duration::from_secs(600);
 /// Those who wait for the same time do not all come back at once: up to this part of it later.
 const SPREAD: f64 = 0.1;
 
-type Rewritten = Pin<Box<dyn Future<Output = Result<Response<Box<DynBody>>, BoxError>> + Send>>;
+type Answer = Result<Response<Box<DynBody>>, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Puts the header's time into the body, where there is one.
-pub(super) fn in_body(response: Response<Box<DynBody>>) -> Rewritten {
-    Box::pin(rewrite(response))
+/// An answer of 4xx or 5xx as [`kube::Error::Api`], with the header's time in its details; any other as it is.
+pub(super) fn refused_is_error(
+    response: Response<Box<DynBody>>,
+) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+    Box::pin(async {
+        match response.status().is_client_error() || response.status().is_server_error() {
+            true => Err(kube::Error::Api(Box::new(refusal(response).await)).into()),
+            false => Ok(response),
+        }
+    })
 }
 
-async fn rewrite(response: Response<Box<DynBody>>) -> Result<Response<Box<DynBody>>, BoxError> {
-    let Some(seconds) = asked_for(response.status(), response.headers()) else {
-        return Ok(response);
-    };
-    let (mut head, mut body) = response.into_parts();
+async fn refusal(response: Response<Box<DynBody>>) -> Status {
+    let (head, mut body) = response.into_parts();
     let mut text = Vec::new();
     while text.len() < MAX_BODY
         && let Some(Ok(frame)) = body.frame().await
@@ -45,22 +48,22 @@ async fn rewrite(response: Response<Box<DynBody>>) -> Result<Response<Box<DynBod
     }
     let mut status = serde_json::from_slice::<Status>(&text).unwrap_or_else(|_| {
         let said = String::from_utf8_lossy(&text);
-        Status::failure(said.trim(), "TooManyRequests")
+        let reason = head.status.canonical_reason().unwrap_or_default();
+        Status::failure(said.trim(), reason)
     });
     status.code = head.status.as_u16();
-    let mut details = status.details.take().unwrap_or_else(|| StatusDetails {
-        name: String::new(),
-        group: String::new(),
-        kind: String::new(),
-        uid: String::new(),
-        causes: Vec::new(),
-        retry_after_seconds: 0,
-    });
-    details.retry_after_seconds = details.retry_after_seconds.max(seconds);
-    status.details = Some(details);
-    head.headers.remove(http::header::CONTENT_LENGTH);
-    let body = Full::new(Bytes::from(serde_json::to_vec(&status)?)).map_err(|never| match never {});
-    Ok(Response::from_parts(head, Box::new(body)))
+    if let Some(seconds) = asked_for(head.status, &head.headers) {
+        let details = status.details.get_or_insert_with(|| StatusDetails {
+            name: String::new(),
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: Vec::new(),
+            retry_after_seconds: 0,
+        });
+        details.retry_after_seconds = details.retry_after_seconds.max(seconds);
+    }
+    status
 }
 
 /// A date is not understood: no API server writes one.
@@ -108,51 +111,59 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::Full;
+
     use super::*;
 
-    async fn body(status: u16, retry_after: Option<&str>, text: &'static str) -> String {
+    fn answer(status: u16, retry_after: Option<&str>, text: &'static str) -> Response<Box<DynBody>> {
         let mut builder = Response::builder().status(status);
         if let Some(seconds) = retry_after {
             builder = builder.header(RETRY_AFTER, seconds);
         }
         let full = Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {});
         let body: Box<DynBody> = Box::new(full);
-        let read = in_body(builder.body(body).unwrap())
+        builder.body(body).unwrap()
+    }
+
+    /// Code, message and time of a refusal.
+    async fn refused(status: u16, retry_after: Option<&str>, text: &'static str) -> (u16, String, u32) {
+        let error = refused_is_error(answer(status, retry_after, text))
             .await
-            .unwrap()
-            .into_body()
-            .collect()
-            .await;
-        String::from_utf8(read.unwrap().to_bytes().to_vec()).unwrap()
+            .err()
+            .unwrap();
+        let kube::Error::Api(status) = *error.downcast::<kube::Error>().unwrap() else {
+            panic!("not a refusal")
+        };
+        let time = status.details.map_or(0, |details| details.retry_after_seconds);
+        (status.code, status.message, time)
     }
 
     #[tokio::test]
-    async fn the_headers_time_is_in_the_body_and_what_it_said_stays() {
-        let read = |text: String| {
-            let status: Status = serde_json::from_str(&text).unwrap();
-            (
-                status.code,
-                status.message,
-                status.details.unwrap().retry_after_seconds,
-            )
-        };
+    async fn a_refusal_is_an_error_with_the_headers_time_and_what_it_said() {
         let plain = "Too many requests, please try again later.\n";
-        let said = (429, plain.trim().to_owned(), 8);
-        assert_eq!(read(body(429, Some("8"), plain).await), said);
+        let said = |code, seconds| (code, plain.trim().to_owned(), seconds);
+        for (status, header, seconds) in [
+            (429, Some("8"), 8),
+            (429, None, 0),
+            (429, Some("soon"), 0),
+            (503, Some("8"), 8),
+            (404, Some("8"), 0),
+        ] {
+            assert_eq!(
+                refused(status, header, plain).await,
+                said(status, seconds),
+                "{status} {header:?}"
+            );
+        }
         let status =
             r#"{"kind": "Status", "code": 503, "message": "m", "details": {"retryAfterSeconds": 20}}"#;
-        assert_eq!(
-            read(body(503, Some("8"), status).await),
-            (503, "m".to_owned(), 20)
-        );
-        for (status, header) in [
-            (429, None),
-            (429, Some("soon")),
-            (200, Some("8")),
-            (404, Some("8")),
-        ] {
-            assert_eq!(body(status, header, plain).await, plain, "{status} {header:?}");
-        }
+        assert_eq!(refused(503, Some("8"), status).await, (503, "m".to_owned(), 20));
+    }
+
+    #[tokio::test]
+    async fn any_other_answer_passes_as_it_is() {
+        let passed = refused_is_error(answer(200, Some("8"), "{}")).await.unwrap();
+        assert_eq!(passed.into_body().collect().await.unwrap().to_bytes(), "{}");
     }
 
     #[tokio::test(start_paused = true)]
