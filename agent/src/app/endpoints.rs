@@ -1,6 +1,6 @@
 //! The snapshot's endpoints for the windows, and how a service is named there.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -43,12 +43,15 @@ pub(super) fn of(port: &ServicePort) -> Vec<proto::ServiceEndpoint> {
 /// Adds what active checks find.
 pub(super) fn add_checks(endpoints: &mut [proto::ServiceEndpoint], board: &Board) {
     let now = Instant::now().into_std();
+    // A service may have thousands.
+    let mut by_address: HashMap<String, Vec<&mut proto::ServiceEndpoint>> = HashMap::new();
+    for shown in endpoints {
+        by_address.entry(shown.address.clone()).or_default().push(shown);
+    }
     for seen in board.all() {
-        let address = seen.endpoint.to_string();
-        let shown = endpoints
-            .iter_mut()
-            .filter(|shown| is_of(shown, &seen.port) && shown.address == address);
-        for shown in shown {
+        let shown = by_address.get_mut(&seen.endpoint.to_string());
+        let shown = shown.into_iter().flatten();
+        for shown in shown.filter(|shown| is_of(shown, &seen.port)) {
             shown.check = Some(proto::HealthCheckState {
                 verdict: seen.state.verdict().as_str().to_owned(),
                 since_ms: millis(now.saturating_duration_since(seen.state.since())),
@@ -108,12 +111,13 @@ pub(super) fn add_uses(
         let good = able.iter().filter(|e| usable(e)).count();
         let most = port.policy.circuit_breaking.max_requests_per_endpoint;
         let panic = good * 100 < usize::from(port.policy.load_balancer.panic_threshold) * able.len();
+        let by_address: HashMap<String, &Endpoint> = port
+            .endpoints
+            .iter()
+            .map(|endpoint| (endpoint.address.to_string(), endpoint))
+            .collect();
         for shown in endpoints.iter_mut().filter(|shown| is_of(shown, name)) {
-            let Some(endpoint) = port
-                .endpoints
-                .iter()
-                .find(|e| e.address.to_string() == shown.address)
-            else {
+            let Some(endpoint) = by_address.get(&shown.address) else {
                 continue;
             };
             let host = host(endpoint.address);

@@ -133,14 +133,17 @@ impl<B: RequestBody> Pool<B> {
         let (sender, connection) = handshake.map_err(|e| ConnectError::Handshake(e.to_string()))?;
         let endpoint = self.endpoint;
         self.share.spawn(async move {
-            let _open = open;
+            let mut open = open;
             let ended = tokio::select! {
                 ended = connection.with_upgrades() => ended,
                 () = beside => Ok(()),
             };
             match ended {
                 // Where the protocol was switched the connection goes on elsewhere.
-                Ok(()) => after.watch().await,
+                Ok(()) => {
+                    open.give_back_buffers();
+                    after.watch().await;
+                }
                 Err(error) => tracing::debug!(%endpoint, %error, "upstream connection ended"),
             }
         });

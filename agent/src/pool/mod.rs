@@ -151,7 +151,7 @@ struct Open {
     room: Rc<Room>,
     _counted: OpenConnection,
     _held: Option<Held>,
-    _paid: Paid,
+    paid: Paid,
 }
 
 /// What a dialled connection takes up of its pod's share.
@@ -183,13 +183,18 @@ impl Paid {
 }
 
 impl Open {
+    /// What is relayed over it goes on without buffers of its own.
+    fn give_back_buffers(&mut self) {
+        self.paid.memory.shrink_to(COST);
+    }
+
     fn new(room: &Rc<Room>, scope: &Rc<Scope>, held: Option<Held>, paid: Paid) -> Self {
         room.open.set(room.open.get() + 1);
         Self {
             room: room.clone(),
             _counted: scope.upstream_connection(),
             _held: held,
-            _paid: paid,
+            paid,
         }
     }
 }

@@ -37,6 +37,8 @@ mod tunnel;
 #[cfg(test)]
 mod cut_tests;
 #[cfg(test)]
+mod relay_tests;
+#[cfg(test)]
 mod simulation;
 
 pub(crate) use deadline::grpc_timeout;

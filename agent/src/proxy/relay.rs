@@ -8,12 +8,16 @@
 //!
 //! Both sockets are set to end by a reset from the beginning, and to end by a FIN only once both directions have had
 //! theirs. So whatever cuts a relay off, the death of this process too, tells nobody that the other side was done.
+//!
+//! A relay holds memory only of what one side has sent and the other has no room for. Where its pod may have no more, such
+//! bytes stay in the kernel: they are looked at, written, and taken out as far as they have been.
 
 use std::{
     cell::RefCell,
     future::poll_fn,
     io,
     pin::pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -21,10 +25,13 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
-use crate::{share::go_on, transport::Socket};
+use crate::{
+    share::{Holding, Local, Share, go_on},
+    transport::Socket,
+};
 
 /// Bytes in hand in each direction.
-pub(super) const BUFFER: usize = 16 * 1024;
+const BUFFER: usize = 16 * 1024;
 /// How long the side that is to be reset may take to read what came before.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -64,14 +71,19 @@ pub(super) enum Ended {
     By(Side),
 }
 
-/// Relays until both directions have ended or one side has broken off. `passed` is told of bytes by the side that sent
-/// them.
-pub(super) async fn relay(caller: End, endpoint: End, mut passed: impl FnMut(Side, usize)) -> Ended {
+/// Relays until both directions have ended or one side has broken off. What is in hand is held of `share`. `passed` is
+/// told of bytes by the side that sent them.
+pub(super) async fn relay(
+    caller: End,
+    endpoint: End,
+    share: &Rc<Local>,
+    mut passed: impl FnMut(Side, usize),
+) -> Ended {
     let (near, far) = (&caller.socket, &endpoint.socket);
     near.pulse().end_by_reset(true);
     far.pulse().end_by_reset(true);
-    let mut up = OneWay::new(Side::Caller, caller.first);
-    let mut down = OneWay::new(Side::Endpoint, endpoint.first);
+    let mut up = OneWay::new(Side::Caller, caller.first, share);
+    let mut down = OneWay::new(Side::Endpoint, endpoint.first, share);
     let broke = {
         let (mut near_broke, mut far_broke) = (pin!(near.broken()), pin!(far.broken()));
         let mut broken = [false; 2];
@@ -114,12 +126,12 @@ pub(super) async fn relay(caller: End, endpoint: End, mut passed: impl FnMut(Sid
 
 /// Brings what the side that broke off had sent to the other, which is reset after that: a reset takes back what has not
 /// been sent.
-async fn last_words(way: &mut OneWay, from: &Socket, to: &Socket, passed: &mut impl FnMut(Side, usize)) {
+async fn last_words(way: &mut OneWay<'_>, from: &Socket, to: &Socket, passed: &mut impl FnMut(Side, usize)) {
     let end = Instant::now() + LAST_WORDS;
     loop {
         let moved = poll_fn(|cx| Poll::Ready(way.pump(from, to, passed, cx))).await;
         let other_broke = matches!(moved, Poll::Ready(Err(side)) if side == way.from.other());
-        let is_told = way.pending.is_empty() && !way.waits_for_its_turn && to.unsent() == 0;
+        let is_told = !way.has_no_room() && !way.waits_for_its_turn && to.unsent() == 0;
         if other_broke || is_told || Instant::now() >= end {
             return;
         }
@@ -129,10 +141,15 @@ async fn last_words(way: &mut OneWay, from: &Socket, to: &Socket, passed: &mut i
 
 /// One direction.
 #[derive(Debug)]
-struct OneWay {
+struct OneWay<'a> {
     from: Side,
+    share: &'a Rc<Local>,
     /// Read, and not written yet.
     pending: Bytes,
+    /// What pays for `pending`. The first bytes are paid for by who has read them.
+    paid: Option<Holding>,
+    /// Something is left in the kernel, since the other side has no room for it.
+    is_left: bool,
     /// All that there was has been read.
     has_ended: bool,
     /// And the other side has been told.
@@ -141,11 +158,14 @@ struct OneWay {
     waits_for_its_turn: bool,
 }
 
-impl OneWay {
-    fn new(from: Side, first: Bytes) -> Self {
+impl<'a> OneWay<'a> {
+    fn new(from: Side, first: Bytes, share: &'a Rc<Local>) -> Self {
         Self {
             from,
+            share,
             pending: first,
+            paid: None,
+            is_left: false,
             has_ended: false,
             is_done: false,
             waits_for_its_turn: false,
@@ -154,7 +174,11 @@ impl OneWay {
 
     /// Nothing is read, since all has been or since there is no room for more.
     fn rests(&self) -> bool {
-        self.has_ended || !self.pending.is_empty()
+        self.has_ended || self.has_no_room()
+    }
+
+    fn has_no_room(&self) -> bool {
+        self.is_left || !self.pending.is_empty()
     }
 
     /// Ready when the direction is done, or with the side that broke.
@@ -203,29 +227,52 @@ impl OneWay {
             }
             // One that is empty may still hold the memory of what it was.
             self.pending = Bytes::new();
-            ready!(SCRATCH.with_borrow_mut(|scratch| {
-                let count = ready!(from.poll_take(cx, scratch)).map_err(|_| self.from)?;
-                if count == 0 {
-                    self.has_ended = true;
-                    return Poll::Ready(Ok(()));
-                }
-                let mut rest = &scratch[..count];
-                while !rest.is_empty() {
-                    match written(to.poll_give(cx, rest)) {
-                        Poll::Ready(Ok(count)) => {
-                            rest = &rest[count..];
-                            passed(self.from, count);
-                        }
-                        Poll::Ready(Err(_)) => return Poll::Ready(Err(self.from.other())),
-                        Poll::Pending => {
-                            self.pending = Bytes::copy_from_slice(rest);
-                            break;
-                        }
-                    }
-                }
-                Poll::Ready(Ok(()))
-            }))?;
+            self.paid = None;
+            ready!(SCRATCH.with_borrow_mut(|scratch| self.read_and_write(from, to, passed, scratch, cx)))?;
         }
+    }
+
+    /// Ready when there may be more to read, or nothing more will come.
+    fn read_and_write(
+        &mut self,
+        from: &Socket,
+        to: &Socket,
+        passed: &mut impl FnMut(Side, usize),
+        scratch: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Side>> {
+        self.is_left = false;
+        let paid = self.share.take_spare(Share::Memory, BUFFER as u64);
+        let read = match paid {
+            Some(_) => from.poll_take(cx, scratch),
+            None => from.poll_look(cx, scratch),
+        };
+        let count = ready!(read).map_err(|_| self.from)?;
+        self.has_ended = count == 0;
+        let mut rest = &scratch[..count];
+        while !rest.is_empty() {
+            let Poll::Ready(written) = written(to.poll_give(cx, rest)) else {
+                break;
+            };
+            let written = written.map_err(|_| self.from.other())?;
+            rest = &rest[written..];
+            passed(self.from, written);
+        }
+        match paid {
+            Some(paid) if !rest.is_empty() => {
+                self.pending = Bytes::copy_from_slice(rest);
+                self.paid = Some(paid);
+            }
+            Some(_) => {}
+            None => {
+                from.take_out(count - rest.len()).map_err(|_| self.from)?;
+                self.is_left = !rest.is_empty();
+                if self.is_left {
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

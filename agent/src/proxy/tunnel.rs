@@ -7,7 +7,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     inlet::Inlet,
-    relay::{self, BUFFER, End, Ended, Side},
+    relay::{self, End, Ended, Side},
 };
 use crate::{
     balance::{InFlight, Permit},
@@ -17,8 +17,8 @@ use crate::{
     transport::{Peers, Socket},
 };
 
-/// What a relayed connection costs: a buffer in each direction, and its other socket.
-const COST: u64 = 2 * BUFFER as u64 + 8 * 1024;
+/// What a relayed connection costs beside what is in hand of it: its other socket and its task. In bytes.
+const COST: u64 = 8 * 1024;
 /// Endpoints that are tried before a connection is given up.
 const ATTEMPTS: usize = 3;
 
@@ -172,7 +172,7 @@ pub(super) async fn relay(
     };
     let caller = End { first, socket };
     let ended = tokio::select! {
-        ended = relay::relay(caller, endpoint, |from, count| line.passed(from, count)) => ended,
+        ended = relay::relay(caller, endpoint, &inlet.pod.share, |from, count| line.passed(from, count)) => ended,
         () = &mut peers => return,
     };
     line.ended(ended, connected.flag);
@@ -195,7 +195,7 @@ pub(super) async fn join(inlet: &Rc<Inlet>, caller: End, endpoint: End) {
     let peer = (caller.socket.pulse().clone(), inlet.worker.limits.dead_peer);
     let mut peers = Peers::new([peer]).beside();
     let ended = tokio::select! {
-        ended = relay::relay(caller, endpoint, |from, count| line.passed(from, count)) => ended,
+        ended = relay::relay(caller, endpoint, &inlet.pod.share, |from, count| line.passed(from, count)) => ended,
         () = &mut peers => return,
     };
     line.ended(ended, Flag::None);

@@ -88,11 +88,16 @@ impl Local {
 
     /// `amount` of `share`; `None`, and counted, when that is more than the pod may have.
     pub fn take(self: &Rc<Self>, share: Share, amount: u64) -> Option<Holding> {
-        if !self.draw(share, amount) {
+        let taken = self.take_spare(share, amount);
+        if taken.is_none() {
             self.account.exceeded(share);
-            return None;
         }
-        Some(Holding {
+        taken
+    }
+
+    /// [`Local::take`] of what can be done without, so that it is not counted when there is none.
+    pub fn take_spare(self: &Rc<Self>, share: Share, amount: u64) -> Option<Holding> {
+        self.draw(share, amount).then(|| Holding {
             of: self.clone(),
             share,
             amount,
@@ -161,6 +166,13 @@ impl Drop for Local {
 impl Holding {
     pub fn amount(&self) -> u64 {
         self.amount
+    }
+
+    /// Gives back what is more than `amount`.
+    pub fn shrink_to(&mut self, amount: u64) {
+        let surplus = self.amount.saturating_sub(amount);
+        self.amount -= surplus;
+        self.of.put_back(self.share, surplus);
     }
 
     /// Takes `more` of the same; false, and counted, when the pod may not have it.

@@ -137,6 +137,37 @@ impl Socket {
         }
     }
 
+    /// [`Self::poll_take`] of bytes that stay where they are.
+    pub fn poll_look(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.stream.poll_peek(cx, &mut ReadBuf::new(buffer))
+    }
+
+    /// Takes `count` bytes out that [`Self::poll_look`] has shown.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub fn take_out(&self, count: usize) -> io::Result<()> {
+        let mut left = count;
+        while left > 0 {
+            // SAFETY: with MSG_TRUNC TCP copies nothing and needs no buffer (tcp(7)).
+            let taken = unsafe {
+                libc::recv(
+                    self.stream.as_raw_fd(),
+                    std::ptr::null_mut(),
+                    left,
+                    libc::MSG_TRUNC | libc::MSG_DONTWAIT,
+                )
+            };
+            match usize::try_from(taken) {
+                Ok(taken) if taken > 0 => left = left.saturating_sub(taken),
+                Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(_) => return Err(io::Error::last_os_error()),
+            }
+        }
+        self.pulse.read.store(self.pulse.read() + count as u64, Relaxed);
+        Ok(())
+    }
+
     /// Writes through a shared reference.
     pub fn poll_give(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
