@@ -74,6 +74,8 @@ fn a_destination_that_is_left_to_the_node() {
     let target = pair.server.address(APP);
     pair.mesh.answered_by(target, AnsweredBy::Node);
     pair.passes(json!({}));
+    let destinations = pair.mesh.kernel.observer().unwrap().destinations().unwrap();
+    assert_eq!(destinations[0].answered_by, AnsweredBy::Node);
     pair.mesh
         .assert_counted(5, |counters| counters[Path::PassedLeftToNode] = 1);
     pair.mesh.redirect(target);

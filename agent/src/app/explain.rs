@@ -13,7 +13,10 @@ use crate::{
     admin::{Unanswered, proto},
     config::duration,
     intercept::{ObservedDestination, ObservedHeld, ObservedPod},
-    model::{Filter, GroupId, PodName, PodState, PodStatus, Protocol, Route, ServicePort, ServicePortName},
+    model::{
+        AnsweredBy, Filter, GroupId, PodName, PodState, PodStatus, Protocol, Route, ServicePort,
+        ServicePortName,
+    },
     route,
     snapshot::{Destination, Snapshot, Target},
 };
@@ -161,10 +164,16 @@ fn redirection(
     let known = kernel.destinations.iter().find(|known| known.address == address);
     let address_line = match known {
         Some(known) => format!(
-            "{address} is destination {} ({}), redirected {} times",
+            "{address} is destination {} ({}), redirected {} times{}",
             known.id.get(),
             known.label,
-            known.hits
+            known.hits,
+            match known.answered_by {
+                AnsweredBy::Agent => "",
+                AnsweredBy::Nobody => "; nobody answers for it now: connections are refused",
+                AnsweredBy::Node =>
+                    "; no endpoint of it is known that the agent may choose: the connection is left to the node",
+            }
         ),
         None => match destination.filter(|destination| destination.target == Target::Contested) {
             Some(destination) => format!(
@@ -186,7 +195,8 @@ fn redirection(
             format!("the heartbeat is {age} old, {verdict} {stale_after}")
         }
     };
-    let redirected = enrolled.is_some() && known.is_some() && fresh;
+    let to_agent = known.is_some_and(|known| known.answered_by == AnsweredBy::Agent);
+    let redirected = enrolled.is_some() && to_agent && fresh;
     (Some(redirected), vec![pod_line, address_line, heartbeat_line])
 }
 

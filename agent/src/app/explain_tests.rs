@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     config::{self, Checked},
-    model::{DestinationId, Slot, Update},
+    model::{AnsweredBy, DestinationId, Slot, Update},
     snapshot::Reducer,
 };
 
@@ -64,6 +64,7 @@ fn kernel(age_ms: u64) -> Kernel {
         destinations: vec![ObservedDestination {
             address: "10.96.0.1:80".parse().unwrap(),
             id: DestinationId::new(1).unwrap(),
+            answered_by: AnsweredBy::Agent,
             hits: 12,
             label: "demo/echo:80".to_owned(),
         }],
@@ -203,6 +204,21 @@ fn the_kernels_tables_decide_whether_it_is_redirected() {
             ..kernel(0)
         };
         check(Ok(held), Some(false), 0, says);
+    }
+    for (answered_by, says) in [
+        (
+            AnsweredBy::Nobody,
+            "; nobody answers for it now: connections are refused",
+        ),
+        (
+            AnsweredBy::Node,
+            "; no endpoint of it is known that the agent may choose: the connection is left to the node",
+        ),
+    ] {
+        let mut kernel = kernel(0);
+        kernel.destinations[0].answered_by = answered_by;
+        let line = format!("10.96.0.1:80 is destination 1 (demo/echo:80), redirected 12 times{says}");
+        check(Ok(kernel), Some(false), 1, &line);
     }
     let elsewhere = "10.96.0.1:80 is no address of the mesh: the connection is left alone";
     check(

@@ -19,9 +19,9 @@ use super::{
     InterceptError,
     heartbeat::monotonic,
     load::{ObservedIds, open_again},
-    tables::{from_key, from_label, is_missing},
+    tables::{answered_by, from_key, from_label, is_missing},
 };
-use crate::model::{DestinationId, GroupId, Slot};
+use crate::model::{AnsweredBy, DestinationId, GroupId, Slot};
 
 /// Reads one agent's maps.
 pub struct Observer {
@@ -58,6 +58,7 @@ pub struct ObservedDestination {
     pub id: DestinationId,
     /// How many connections have been redirected.
     pub hits: u64,
+    pub answered_by: AnsweredBy,
     /// `namespace/service:port`, cut to 64 bytes.
     pub label: String,
 }
@@ -195,6 +196,7 @@ impl Observer {
                     address,
                     id,
                     hits: value.hits,
+                    answered_by: answered_by(value.answered_by),
                     label: from_label(&value.label),
                 })
             })

@@ -80,6 +80,15 @@ impl Kernel {
     }
 }
 
+/// As the programs read it: what is none of the others goes to the agent.
+pub(super) fn answered_by(value: u32) -> AnsweredBy {
+    match value {
+        BY_NOBODY => AnsweredBy::Nobody,
+        BY_NODE => AnsweredBy::Node,
+        _ => AnsweredBy::Agent,
+    }
+}
+
 /// The kernel answers `E2BIG` when a hash without preallocation is full.
 pub(super) fn full_or(source: MapError, name: &'static str, capacity: u32, key: String) -> InterceptError {
     match &source {
