@@ -17,6 +17,8 @@ use crate::{Node, Process, node::Host, observe::eventually};
 const READY_DEADLINE: Duration = Duration::from_secs(15);
 /// Starts that are tried: between the choice of a port and its use another process may take it.
 const STARTS: usize = 4;
+/// Lines of its log that are shown when none of them succeeds.
+const LOG_LINES: usize = 20;
 
 /// Where a server comes from.
 #[derive(Clone, Debug)]
@@ -152,6 +154,14 @@ impl Server {
                 matches!(answer, Ok(Ok(text)) if text == "ok")
             })
         })
+        .with_context(|| format!("its log ends with:\n{}", self.last_lines()))
+    }
+
+    /// Of what the server's processes said.
+    fn last_lines(&self) -> String {
+        let log = std::fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
     /// As envtest starts them: without authentication beyond one token, everything allowed.
