@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -15,6 +16,8 @@ use super::small::Small;
 use crate::{Node, Process, node::Host, observe::eventually};
 
 const READY_DEADLINE: Duration = Duration::from_secs(15);
+/// For clients and for peers.
+const ETCD_PORTS: u16 = 2;
 /// Starts that are tried: between the choice of a port and its use another process may take it.
 const STARTS: usize = 4;
 /// Lines of its log that are shown when none of them succeeds.
@@ -91,14 +94,14 @@ impl Server {
             Source::Running(kubeconfig) => kubeconfig.clone(),
             Source::Mk8s(_) | Source::Envtest(_) | Source::InProcess => directory.join("kubeconfig"),
         };
-        let port = free_port()?;
+        let port = free_ports(1)?;
         let small = matches!(source, Source::InProcess).then(|| Small::new(runtime, port));
         let mut server = Self {
             host: node.host().clone(),
             source,
             kubeconfig,
             port,
-            etcd_port: free_port()?,
+            etcd_port: free_ports(ETCD_PORTS)?,
             directory,
             processes: Vec::new(),
             small,
@@ -111,7 +114,7 @@ impl Server {
             let _ = std::fs::remove_dir_all(&server.directory);
             std::fs::create_dir_all(&server.directory).context("creating the API server's directory")?;
             if server.small.is_none() {
-                (server.port, server.etcd_port) = (free_port()?, free_port()?);
+                (server.port, server.etcd_port) = (free_ports(1)?, free_ports(ETCD_PORTS)?);
             }
         }
         server.start_again()?;
@@ -167,7 +170,7 @@ impl Server {
     /// As envtest starts them: without authentication beyond one token, everything allowed.
     fn envtest(&mut self, assets: &Path) -> Result<()> {
         let etcd_url = format!("http://127.0.0.1:{}", self.etcd_port);
-        let peer_url = format!("http://127.0.0.1:{}", free_port()?);
+        let peer_url = format!("http://127.0.0.1:{}", self.etcd_port + 1);
         let mut etcd = Command::new(assets.join("etcd"));
         etcd.arg("--data-dir").arg(self.directory.join("etcd"));
         etcd.args([
@@ -253,7 +256,23 @@ impl Server {
     }
 }
 
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("finding a free port")?;
-    Ok(listener.local_addr().context("finding a free port")?.port())
+/// The first of `count` ports in a row that nobody has. Below those that the kernel gives out, since one that connects
+/// meanwhile would take it.
+fn free_ports(count: u16) -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const RANGE: u16 = 20_000;
+    // Test programs that follow one another begin elsewhere.
+    let start = u16::try_from(std::process::id() % u32::from(RANGE)).unwrap_or_default();
+    for _ in 0..RANGE / count {
+        let next = start.wrapping_add(NEXT.fetch_add(count, Ordering::Relaxed));
+        let first = FIRST + next % RANGE;
+        let listeners: std::io::Result<Vec<_>> = (first..first + count)
+            .map(|port| TcpListener::bind(("127.0.0.1", port)))
+            .collect();
+        if listeners.is_ok() {
+            return Ok(first);
+        }
+    }
+    anyhow::bail!("no free port from {FIRST} to {}", FIRST + RANGE)
 }

@@ -282,7 +282,8 @@ fn nothing_is_sent_to_backends_without_weight() {
 }
 
 proptest! {
-    /// Within five standard deviations of what the weights say.
+    /// Within five standard deviations of what the weights say. Chance goes beyond that once in some hundred runs of this
+    /// test, but not twice for the same backend.
     #[test]
     fn backends_get_their_share(weights in vec(0..1_000_000_u32, 1..16), seed: u64) {
         const DRAWS: u32 = 20_000;
@@ -291,19 +292,29 @@ proptest! {
         let table = Table::new(&[route(RouteKind::Http, "r", 0, vec![Rule { backends, ..rule("r", Vec::new()) }])]);
         let rule = table.choose(&head("/")).unwrap().rule;
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut counts = vec![0_u32; weights.len()];
-        for _ in 0..DRAWS {
-            if let Some(backend) = rule.backend(&mut rng) {
-                counts[backend.target.service.name.parse::<usize>().unwrap()] += 1;
-            }
-        }
         let total: f64 = weights.iter().copied().map(f64::from).sum();
-        for (count, weight) in counts.iter().zip(&weights) {
-            let share = if total == 0.0 { 0.0 } else { f64::from(*weight) / total };
-            let expect = share * f64::from(DRAWS);
-            let allowed = 5.0 * (expect * (1.0 - share)).sqrt() + 1.0;
-            prop_assert!((f64::from(*count) - expect).abs() <= allowed, "{counts:?} for {weights:?}");
-            prop_assert!(*weight > 0 || *count == 0);
+        // Who got another share than its weight says, of so many draws.
+        let mut wronged = |draws: u32| {
+            let mut counts = vec![0_u32; weights.len()];
+            for _ in 0..draws {
+                if let Some(backend) = rule.backend(&mut rng) {
+                    counts[backend.target.service.name.parse::<usize>().unwrap()] += 1;
+                }
+            }
+            let wronged = |place: &usize| {
+                let (count, weight) = (counts[*place], weights[*place]);
+                let share = if total == 0.0 { 0.0 } else { f64::from(weight) / total };
+                let expect = share * f64::from(draws);
+                let allowed = 5.0 * (expect * (1.0 - share)).sqrt() + 1.0;
+                assert!(weight > 0 || count == 0);
+                (f64::from(count) - expect).abs() > allowed
+            };
+            (0..weights.len()).filter(wronged).collect::<Vec<_>>()
+        };
+        let suspects = wronged(DRAWS);
+        if !suspects.is_empty() {
+            let confirmed = wronged(10 * DRAWS);
+            prop_assert!(!suspects.iter().any(|place| confirmed.contains(place)), "{suspects:?} of {weights:?}");
         }
     }
 }
