@@ -2,9 +2,9 @@
 
 mod again;
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc};
+use std::{cell::Cell, net::SocketAddr, pin::pin, rc::Rc};
 
-use http::{HeaderName, HeaderValue, Request, request};
+use http::{HeaderName, HeaderValue, request};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -35,7 +35,7 @@ pub(super) async fn run(
     plan: &Plan<'_>,
     via: Via,
     x: &mut Exchange,
-    mut head: request::Parts,
+    head: &mut request::Parts,
     body: &RequestBody,
 ) -> Result<Answer, LocalError> {
     let mut attempts = Attempts {
@@ -55,7 +55,7 @@ pub(super) async fn run(
         {
             deadline::tell_endpoint(&mut head.headers, whole - Instant::now());
         }
-        let outcome = attempts.attempt(x, &head, body).await?;
+        let outcome = attempts.attempt(x, head, body).await?;
         let again = match attempts.judge(outcome, x, &head.method, body).await? {
             Next::Answer(answer) => return Ok(*answer),
             Next::Again(wait) => wait,
@@ -126,20 +126,20 @@ impl Attempts<'_> {
         let started = share::now();
         let again = |least: Sent| {
             let enough = least == Sent::Part || body.sent() == Sent::Whole;
-            enough
-                .then(|| body.attempt())?
-                .map(|body| Request::from_parts(head.clone(), body))
+            enough.then(|| body.attempt())?
         };
-        let sending = forward::attempt(
-            &pool,
-            opening,
-            self.via,
-            Request::from_parts(head.clone(), attempt_body),
-            &pod.share,
-            again,
-        );
         let unanswered = Unanswered::new(judged, body, &queued, started);
-        let sent = within(&self.plan.deadlines, started, || body.progress(), sending).await;
+        let sent = {
+            let sending = pin!(forward::attempt(
+                &pool,
+                opening,
+                self.via,
+                (head, attempt_body),
+                &pod.share,
+                again,
+            ));
+            within(&self.plan.deadlines, started, || body.progress(), sending).await
+        };
         let sent = match sent {
             Ok(sent) => sent,
             Err(Limit::PerTry) => {

@@ -27,7 +27,7 @@ use crate::{
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A request that the engine could not pass on.
-struct Refused {
+pub(super) struct Refused {
     exchange: Box<Exchange>,
     body: RequestBody,
     error: LocalError,
@@ -35,13 +35,24 @@ struct Refused {
     for_origin: Option<Box<HeaderMap>>,
 }
 
-/// Answers one request, with an endpoint's response or with an error of the engine's own. Dropped, the request is
-/// cancelled at the endpoint.
-pub(super) async fn exchange(inlet: &Rc<Inlet>, request: Request<Body>) -> Response<ResponseBody> {
-    answer(inlet, request).await.unwrap_or_else(|refused| {
-        application_has_gone(inlet, &refused.error);
-        refuse(inlet, refused)
-    })
+impl Refused {
+    /// The engine's own answer.
+    pub(super) fn answer(self, inlet: &Inlet) -> Response<ResponseBody> {
+        application_has_gone(inlet, &self.error);
+        refuse(inlet, self)
+    }
+
+    /// The same for a stream of HTTP/2, which may also be reset.
+    ///
+    /// A pod whose application takes no connection has not seen the request, and only its caller can send it elsewhere.
+    /// REFUSED_STREAM tells it so (RFC 9113 section 8.7); an answer would count as the pod's own.
+    pub(super) fn answer_stream(mut self, inlet: &Inlet) -> Result<Response<ResponseBody>, h2::Reason> {
+        if application_has_gone(inlet, &self.error) {
+            self.exchange.refused(self.error.flag());
+            return Err(h2::Reason::REFUSED_STREAM);
+        }
+        Ok(refuse(inlet, self))
+    }
 }
 
 /// Whether the error says so; then the caller is told to go elsewhere.
@@ -51,26 +62,6 @@ fn application_has_gone(inlet: &Inlet, error: &LocalError) -> bool {
         inlet.farewell.say();
     }
     has_gone
-}
-
-/// The same for a stream of HTTP/2, which may also be reset.
-///
-/// A pod whose application takes no connection has not seen the request, and only its caller can send it elsewhere.
-/// REFUSED_STREAM tells it so (RFC 9113 section 8.7); an answer would count as the pod's own.
-pub(super) async fn exchange_of_stream(
-    inlet: &Rc<Inlet>,
-    request: Request<Body>,
-) -> Result<Response<ResponseBody>, h2::Reason> {
-    answer(inlet, request).await.or_else(|refused| {
-        if application_has_gone(inlet, &refused.error) {
-            let Refused {
-                mut exchange, error, ..
-            } = refused;
-            exchange.refused(error.flag());
-            return Err(h2::Reason::REFUSED_STREAM);
-        }
-        Ok(refuse(inlet, refused))
-    })
 }
 
 /// A request that its caller cancelled before it was looked at: recorded, and nobody else hears of it.
@@ -87,8 +78,12 @@ fn begin(inlet: &Inlet, head: &request::Parts) -> Box<Exchange> {
     Exchange::begin(inlet.worker.recorder.clone(), inlet.line.clone(), spoken, head)
 }
 
-async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<ResponseBody>, Refused> {
-    let (head, body) = request.into_parts();
+/// Answers one request with an endpoint's response, or has it refused. Dropped, the request is cancelled at the endpoint.
+pub(super) async fn exchange(
+    inlet: &Rc<Inlet>,
+    request: Request<Body>,
+) -> Result<Response<ResponseBody>, Refused> {
+    let (mut head, body) = request.into_parts();
     let mut x = begin(inlet, &head);
     let dialled = inlet.upstream();
     let bound = dialled
@@ -107,7 +102,6 @@ async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<Re
         let service = inlet.service();
         return refused(x, body, LocalError::NoEndpoint { service });
     };
-    let mut head = head;
     let mut plan = match plan(inlet, &dialled, &mut head, &mut x) {
         Ok(Planned::Go(plan)) => plan,
         Ok(Planned::Answer(response)) => return Ok(direct(x, body, response)),
@@ -118,7 +112,7 @@ async fn answer(inlet: &Rc<Inlet>, request: Request<Body>) -> Result<Response<Re
         x.endpoints_unknown();
     }
     let connect = head.method == Method::CONNECT;
-    match send(inlet, &plan, &mut x, head, &body).await {
+    match send(inlet, &plan, &mut x, &mut head, &body).await {
         Ok((answer, permit)) => {
             if inlet.is_inbound() && has_option(&answer.head.headers, "close") {
                 inlet.farewell.say();
@@ -140,7 +134,7 @@ async fn send(
     inlet: &Rc<Inlet>,
     plan: &Plan<'_>,
     x: &mut Exchange,
-    mut head: request::Parts,
+    head: &mut request::Parts,
     body: &RequestBody,
 ) -> Result<(Answer, Permit), LocalError> {
     let permit = plan.upstream.guards().breaker.request();
@@ -154,9 +148,9 @@ async fn send(
         _ if head.version == Version::HTTP_2 => Via::Http2,
         _ => Via::Http1,
     };
-    name_host(&mut head, inlet.dialled);
-    prepare_request(&mut head, inlet.caller(), via)?;
-    x.identified(request_id(inlet, &mut head));
+    name_host(head, inlet.dialled);
+    prepare_request(head, inlet.caller(), via)?;
+    x.identified(request_id(inlet, head));
     let mirrored = (!plan.mirrors.is_empty()).then(|| head.clone());
     let answer = attempts::run(inlet, plan, via, x, head, body).await?;
     if let Some(head) = mirrored {

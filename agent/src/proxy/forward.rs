@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
-use http::{HeaderMap, Request, Response, StatusCode, header::CONTENT_LENGTH};
+use http::{HeaderMap, Request, Response, StatusCode, header::CONTENT_LENGTH, request};
 use http_body::Body as _;
 
 use super::pump::Pump;
@@ -131,42 +131,49 @@ impl Failed {
     }
 }
 
-/// `again` gives the same request once more, as long as it can be had, or only when all of it had been sent. It is asked
+/// `again` gives the same body once more, as long as it can be had, or only when all of it had been sent. It is asked
 /// where a connection turns out to have been ended before the request reached the endpoint: that is no attempt.
+///
+/// The request is put together where it is sent. Handed down it would have a place in each of these futures.
 pub(super) async fn attempt(
     pool: &Rc<Pool<AttemptBody>>,
     opening: Opening<'_>,
     via: Via,
-    request: Request<AttemptBody>,
+    (head, body): (&request::Parts, AttemptBody),
     share: &Rc<Local>,
-    again: impl Fn(Sent) -> Option<Request<AttemptBody>>,
+    again: impl Fn(Sent) -> Option<AttemptBody>,
 ) -> Result<(Response<Body>, Lease), Failed> {
     match via {
-        Via::Http1 => over_http1(pool, opening, request, again).await,
-        Via::Http2 => over_http2(pool, opening, request, share, again).await,
+        Via::Http1 => over_http1(pool, opening, head, body, again).await,
+        Via::Http2 => over_http2(pool, opening, head, body, share, again).await,
     }
 }
 
 async fn over_http1(
     pool: &Rc<Pool<AttemptBody>>,
     opening: Opening<'_>,
-    mut request: Request<AttemptBody>,
-    again: impl Fn(Sent) -> Option<Request<AttemptBody>>,
+    head: &request::Parts,
+    mut body: AttemptBody,
+    again: impl Fn(Sent) -> Option<AttemptBody>,
 ) -> Result<(Response<Body>, Lease), Failed> {
     loop {
         let idle = pool.idle_http1();
         let reused = idle.is_some();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => pool.http1(opening).await.map_err(|e| Failed::connect(&e))?,
+            // Boxed: most requests find an idle one, and need not set aside what opening takes.
+            None => Box::pin(pool.http1(opening))
+                .await
+                .map_err(|e| Failed::connect(&e))?,
         };
+        let request = Request::from_parts(head.clone(), body);
         match connection.sender.try_send_request(request).await {
             Ok(response) => {
                 if reused
                     && ends_idle_connection(&response)
                     && let Some(same) = again(Sent::Whole)
                 {
-                    request = same;
+                    body = same;
                     continue;
                 }
                 return Ok((response.map(Body::Http1), Lease::Http1(pool.clone(), connection)));
@@ -174,10 +181,10 @@ async fn over_http1(
             Err(mut error) => match error.take_message() {
                 // An idle connection that was just being closed: not the request's fault, and no attempt.
                 _ if error.error().is_user() => return Err(of_http1(error.error())),
-                Some(unsent) if reused => request = unsent,
+                Some(unsent) if reused => body = unsent.into_body(),
                 Some(_) => return Err(Failed::new(Failure::Unprocessed, error.error())),
                 None if reused && connection.took_nothing() => match again(Sent::Part) {
-                    Some(same) => request = same,
+                    Some(same) => body = same,
                     None => return Err(of_http1(error.error())),
                 },
                 None => return Err(of_http1(error.error())),
@@ -207,18 +214,19 @@ fn of_http1(error: &hyper::Error) -> Failed {
 async fn over_http2(
     pool: &Rc<Pool<AttemptBody>>,
     opening: Opening<'_>,
-    request: Request<AttemptBody>,
+    head: &request::Parts,
+    mut body: AttemptBody,
     share: &Rc<Local>,
-    again: impl Fn(Sent) -> Option<Request<AttemptBody>>,
+    again: impl Fn(Sent) -> Option<AttemptBody>,
 ) -> Result<(Response<Body>, Lease), Failed> {
-    let (mut request, mut ended) = (request, 0);
+    let mut ended = 0;
     loop {
-        match once_over_http2(pool, opening, request, share).await {
+        match once_over_http2(pool, opening, head, body, share).await {
             // The connection was just being ended: not the request's fault and not the endpoint's, and no attempt.
             Err(NotAnswered::Stream(error)) if ended < MAX_ENDED && ended_before_it_took(&error) => {
                 ended += 1;
                 match again(Sent::Part) {
-                    Some(same) => request = same,
+                    Some(same) => body = same,
                     None => return Err(of_http2(error)),
                 }
             }
@@ -255,10 +263,10 @@ fn ended_before_it_took(error: &h2::Error) -> bool {
 async fn once_over_http2(
     pool: &Rc<Pool<AttemptBody>>,
     opening: Opening<'_>,
-    request: Request<AttemptBody>,
+    head: &request::Parts,
+    body: AttemptBody,
     share: &Rc<Local>,
 ) -> Result<(Response<Body>, Lease), NotAnswered> {
-    let (head, body) = request.into_parts();
     let end = body.is_end_stream();
     let uploads = if end {
         Uploading::No
@@ -269,7 +277,9 @@ async fn once_over_http2(
         .http2(opening, uploads)
         .await
         .map_err(NotAnswered::Connection)?;
-    let sent = place.sender().send_request(Request::from_parts(head, ()), end);
+    let sent = place
+        .sender()
+        .send_request(Request::from_parts(head.clone(), ()), end);
     let (mut response, stream) = sent.map_err(NotAnswered::Stream)?;
     let mut upload = (!end).then(|| Pump::up(body, stream, place.upload(uploads)));
     let response = poll_fn(|cx| {

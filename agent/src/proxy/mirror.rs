@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-use http::{Request, Version, request};
+use http::{Version, request};
 use http_body_util::BodyExt as _;
 
 use super::{forward, inlet::Inlet};
@@ -61,16 +61,9 @@ async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body
         Via::Http1
     };
     let body = RequestBody::new(body, 0, &inlet.pod.share).attempt()?;
-    let (response, lease) = forward::attempt(
-        &pool,
-        opening,
-        via,
-        Request::from_parts(head, body),
-        &inlet.pod.share,
-        |_| None,
-    )
-    .await
-    .ok()?;
+    let (response, lease) = forward::attempt(&pool, opening, via, (&head, body), &inlet.pod.share, |_| None)
+        .await
+        .ok()?;
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
         frame.ok()?;

@@ -128,7 +128,8 @@ async fn answer(
     let caller = (connect || request.headers().contains_key(header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
     request.extensions_mut().clear();
-    let mut response = exchange(&inlet, request.map(Body::Http1)).await;
+    let answered = exchange(&inlet, request.map(Body::Http1)).await;
+    let mut response = answered.unwrap_or_else(|refused| refused.answer(&inlet));
     let status = response.status();
     if let Some(caller) = caller
         && (status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success())

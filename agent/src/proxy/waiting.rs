@@ -1,6 +1,11 @@
 //! An attempt that waits for its answer: for how long, and what is learned when nobody waits for it any more.
 
-use std::{cell::Cell, future::poll_fn, pin::pin, task::Poll};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::Poll,
+};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -14,16 +19,17 @@ use crate::retry::{Progress, RequestBody, Sent};
 ///
 /// The timer is set once for the shortest of the limits; what really is due, which moves with the request, is looked at
 /// when it fires.
+///
+/// `sending` stays with its owner: taken by value it would have its place in this future twice.
 pub(super) async fn within<F: Future>(
     deadlines: &Deadlines,
     started: Instant,
     request: impl Fn() -> Progress,
-    sending: F,
+    mut sending: Pin<&mut F>,
 ) -> Result<F::Output, Limit> {
     let Some(first) = deadlines.look(started) else {
         return Ok(sending.await);
     };
-    let mut sending = pin!(sending);
     let mut timer = pin!(sleep_until(first));
     poll_fn(|cx| {
         if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
@@ -129,7 +135,7 @@ mod tests {
                 waits,
             }
         };
-        let limit = within(&deadlines, begun, request, pending::<()>()).await;
+        let limit = within(&deadlines, begun, request, pin!(pending::<()>())).await;
         (limit.unwrap_err(), begun.elapsed())
     }
 
@@ -165,7 +171,7 @@ mod tests {
                 waits: false,
             }
         };
-        let answer = tokio::time::sleep(9 * SECOND);
+        let answer = pin!(tokio::time::sleep(9 * SECOND));
         let found = within(&deadlines(None, None), Instant::now(), request, answer).await;
         assert_eq!((found, looks.get()), (Ok(()), 0));
     }

@@ -323,7 +323,8 @@ impl World {
         let (begun, ended) = (self.begun.clone(), self.ended.clone());
         let task = spawn_local(async move {
             begun.set(begun.get() + 1);
-            let response = exchange(&inlet, request).await;
+            let answered = exchange(&inlet, request).await;
+            let response = answered.unwrap_or_else(|refused| refused.answer(&inlet));
             let status = response.status();
             // A caller that is slow to read.
             sleep(patience).await;
