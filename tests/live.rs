@@ -11,6 +11,7 @@ use derny_tests::{
     Testd, World, clients, eventually,
     load::{Call, Load, unix_now},
     upstream::{HTTP_PORT, TestdOptions},
+    wire::{Wire, http2},
 };
 use serde_json::Value;
 
@@ -303,6 +304,37 @@ fn a_stream_to_a_pod_whose_application_is_gone_is_refused_and_not_answered() {
         (&0.into(), &"UF".into()),
         "{line}"
     );
+}
+
+/// What a caller would see of the application itself, which closes its connections when it ends.
+#[test]
+fn callers_hear_that_the_application_of_a_pod_has_ended() {
+    let mut world = World::new(1).unwrap();
+    let server = world.node.pod("inbound").unwrap();
+    let outside = world.node.pod("outside").unwrap();
+    let application = Testd::start(&server).unwrap();
+    let config = world
+        .config()
+        .pod_inbound(&server, "inbound", HTTP_PORT, Some("http"));
+    world.reload(config).unwrap();
+    let to = server.address(HTTP_PORT);
+    let get = "GET /x HTTP/1.1\r\nhost: inbound\r\n\r\n";
+    eventually("calls pass the engine", SOON, || {
+        let mut http1 = Wire::say(&outside, to, get).unwrap();
+        let answer = http1.expect("\"inbound\"", SOON).unwrap();
+        String::from_utf8_lossy(&answer).contains("x-request-id")
+    })
+    .unwrap();
+    let mut http1 = Wire::say(&outside, to, get).unwrap();
+    let request = [http2::preface(65_535), http2::get(1, "/x")].concat();
+    let mut stream = Wire::say(&outside, to, request).unwrap();
+    http1.expect("\"inbound\"", SOON).unwrap();
+    stream.expect("\"inbound\"", SOON).unwrap();
+
+    drop(application);
+    stream.expect(b"\0\0\x08\x07\0\0\0\0\0", SOON).unwrap();
+    http1.send(get).unwrap();
+    http1.expect("connection: close", SOON).unwrap();
 }
 
 /// What `deploy/example` runs in the place of an application.

@@ -122,6 +122,8 @@ pub(crate) fn run(quick: bool) -> Result<bool> {
     for server in &servers {
         traffic::pin(server.id(), traffic::WORLD)?;
     }
+    // Part of the flood, which is not to keep the calm pod's server waiting either.
+    traffic::go_last(servers[1].id())?;
     let calm = node.service("calm", 80, HTTP_PORT, &[&server])?;
     let http = node.service("http", 80, HTTP_PORT, &[&theirs])?;
     let tcp = node.service("tcp", 80, TCP_PORT, &[&theirs])?;

@@ -144,3 +144,21 @@ pub(crate) fn pin(pid: u32, core: &str) -> Result<()> {
     );
     Ok(())
 }
+
+/// Lets everybody else on its core go before a process and its threads.
+pub(crate) fn go_last(pid: u32) -> Result<()> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"))?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect::<Result<Vec<_>>>()?;
+    let output = Command::new("renice")
+        .args(["-n", "19", "-p"])
+        .args(&threads)
+        .output();
+    let output = output.context("renice (package bsdutils)")?;
+    ensure!(
+        output.status.success(),
+        "renice: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}

@@ -1,6 +1,9 @@
 use std::collections::VecDeque;
 
-use derny_tests::load::{Call, Load, unix_now};
+use derny_tests::{
+    load::{Call, Load, unix_now},
+    wire::{Wire, http2},
+};
 
 use crate::{
     kubelet::{Kubelet, SOON},
@@ -83,4 +86,28 @@ fn standing_connections_from_outside_the_mesh_follow_a_rollout_and_no_call_fails
     }
     let calls = grpc.end_unharmed().unwrap().len() + http.end_unharmed().unwrap().len();
     println!("{calls} calls, none failed");
+}
+
+/// Who keeps a connection and says nothing hears of the end by the connection alone, and only while the pod's interface
+/// stands.
+#[test]
+fn callers_that_are_silent_hear_of_the_end_of_a_pod() {
+    let kubelet = Kubelet::opted_in();
+    let pod = kubelet.server(FIRST, 1);
+    kubelet.is_called_through_the_agent(&pod);
+    let outside = kubelet.node.pod("outside").unwrap();
+    let answered = |request: &[u8]| {
+        let mut wire = Wire::say(&outside, pod.address(), request).unwrap();
+        wire.expect(&pod.name, SOON).unwrap();
+        wire
+    };
+    let mut http1 = answered(b"GET /x HTTP/1.1\r\nhost: echo\r\n\r\n");
+    let mut http2 = answered(&[http2::preface(65_535), http2::get(1, "/x")].concat());
+    let open = kubelet.agent.shown_pod(&pod.name).unwrap();
+    assert_eq!(open["openConnections"], 2, "{open}");
+
+    kubelet.cluster.delete_gracefully(&pod.object, SOON).unwrap();
+    pod.end(SOON);
+    http1.ended(SOON).unwrap();
+    http2.ended(SOON).unwrap();
 }
