@@ -11,6 +11,8 @@ mod setup;
 mod build;
 /// Unit and end-to-end tests.
 mod test;
+/// Inputs that nobody would send.
+mod fuzz;
 /// What dependencies must keep to.
 mod deny;
 /// CPU per request.
@@ -59,19 +61,7 @@ enum Task {
     /// Runs all tests, or those whose names contain a word
     Test { filter: Option<String> },
     /// Gives all parsers and the engine many inputs that nobody would send
-    Fuzz {
-        /// Those whose names contain this word [default: all]
-        target: Option<String>,
-        /// For each; the engine gets a tenth
-        #[arg(long, default_value_t = 20_000)]
-        inputs: u64,
-        /// At most so long for each
-        #[arg(long, default_value_t = 5)]
-        seconds: u64,
-        /// The same seed gives the same inputs
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-    },
+    Fuzz(fuzz::Options),
     /// Checks licenses, sources and bans of what the workspace depends on
     Deny,
     /// Compares CPU per request with a bare hyper relay and with Envoy, on the same traffic
@@ -114,12 +104,7 @@ fn main() -> ExitCode {
         Task::Exec { pod, command } => demo::kept::exec(&pod, &command),
         Task::Down { node } => demo::kept::down(node.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Test { filter } => test::run(filter.as_deref()),
-        Task::Fuzz {
-            target,
-            inputs,
-            seconds,
-            seed,
-        } => test::fuzz(target.as_deref(), &[inputs, seconds, seed]).map(|()| ExitCode::SUCCESS),
+        Task::Fuzz(options) => fuzz::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Deny => deny::run().map(|()| ExitCode::SUCCESS),
         Task::Bench { what, quick } => {
             let rounds = if quick {

@@ -61,22 +61,17 @@ pub(crate) fn run() -> Result<()> {
     clients::install().context("installing the test clients from PyPI and npm")
 }
 
-const DENY_VERSION: &str = "0.18.9";
-
-/// The program of `cargo deny`, built when it is not there. Without optimization: it reads a few hundred manifests.
-pub(crate) fn deny() -> Result<PathBuf> {
-    let program = cargo_bin("cargo-deny");
+/// A program of a crate in this version, built when it is not there. Without optimization: what these do themselves is
+/// little.
+pub(crate) fn cargo_program(name: &str, version: &str) -> Result<PathBuf> {
+    let program = cargo_bin(name);
     let said = Command::new(&program).arg("--version").output();
-    let is_there = said.is_ok_and(|said| {
-        String::from_utf8_lossy(&said.stdout)
-            .trim()
-            .ends_with(DENY_VERSION)
-    });
+    let is_there = said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).trim().ends_with(version));
     if !is_there {
-        println!("setup: building cargo-deny {DENY_VERSION}, which takes some minutes");
+        println!("setup: building {name} {version}, which takes up to some minutes");
         let mut cargo = cargo();
         cargo
-            .args(["install", "cargo-deny", "--version", DENY_VERSION])
+            .args(["install", name, "--version", version])
             .args(["--locked", "--debug", "--force"]);
         run_command(&mut cargo)?;
     }

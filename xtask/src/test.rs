@@ -54,23 +54,6 @@ pub(crate) fn run(filter: Option<&str>) -> Result<ExitCode> {
     })
 }
 
-/// Runs `tests/fuzz` on so many inputs, for so many seconds, of this seed.
-pub(crate) fn fuzz(target: Option<&str>, [inputs, seconds, seed]: &[u64; 3]) -> Result<()> {
-    let mut cargo = shell::cargo();
-    cargo.args([
-        "test",
-        "--release",
-        "--package",
-        "derny-tests",
-        "--test",
-        "fuzz",
-        "--",
-    ]);
-    cargo.args(["--inputs", &inputs.to_string(), "--seconds", &seconds.to_string()]);
-    cargo.args(["--seed", &seed.to_string()]).args(target);
-    shell::run(&mut cargo)
-}
-
 #[derive(Debug, Default, PartialEq)]
 struct Counts {
     passed: u64,

@@ -29,6 +29,7 @@ use derny::{
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::{rt::TokioIo, server::conn::auto};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -38,7 +39,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::memory;
+use crate::memory;
 
 /// What the attacked pod says, in a header and fifty times in the body, which HTTP/2 does not compress. Nothing else
 /// contains it.
@@ -68,8 +69,14 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn start() -> Result<Self, String> {
-        std::panic::set_hook(Box::new(|_| {
+        // SAFETY: to ignore a signal runs no code when it comes. A `main` of Rust's does the same, libFuzzer's does not.
+        let ignored = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+        ignored.map_err(|error| error.to_string())?;
+        // The engine catches panics of tasks. libFuzzer's own hook, which comes after this, ends the process.
+        let after = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
             PANICS.fetch_add(1, Relaxed);
+            after(panic);
         }));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

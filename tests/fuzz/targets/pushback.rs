@@ -1,0 +1,3 @@
+#![no_main]
+
+derny_fuzz::target!();
