@@ -41,6 +41,8 @@ pub mod publish;
 /// Another proxy's configuration → ours.
 pub mod import;
 
+/// What the agent is told at its start: flags and environment variables.
+pub mod options;
 /// Windows: the Unix socket of the command line, metrics, probes.
 pub mod admin;
 /// One file per subcommand.

@@ -60,7 +60,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         command.env("CARGO_PROFILE_RELEASE_INCREMENTAL", "false");
         command.args(["--codegen-units", "16", &target]);
         command.args([&learned, &format!("{CRATE}/corpus/{target}")]);
-        command.args(["--", LONGEST, SLOWEST, "-verbosity=0", &format!("-artifact_prefix={failed}")]);
+        command.args([
+            "--",
+            LONGEST,
+            SLOWEST,
+            "-verbosity=0",
+            "-print_funcs=0",
+            &format!("-artifact_prefix={failed}"),
+        ]);
         command.arg(format!("-runs={}", options.inputs));
         command.arg(format!("-max_total_time={}", options.seconds));
         command.arg(format!("-seed={}", options.seed));

@@ -1,11 +1,13 @@
 //! The server name in a TLS client hello (RFC 8446 section 4.1.2; RFC 6066 section 3). Nothing is verified: the
 //! bytes go on to the server as they are, and only the name is wanted, for the access log.
 
-use super::detect::NeedMore;
-
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
+
+/// The bytes so far are the start of something whose end is needed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NeedMore;
 
 /// The name asked for; `Ok(None)` when there is none or the bytes are no client hello.
 pub(super) fn server_name(bytes: &[u8]) -> Result<Option<String>, NeedMore> {

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::client_hello::server_name;
+use super::client_hello::{NeedMore, server_name};
 
 /// HTTP/2's client connection preface (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -137,10 +137,6 @@ fn decide(first: &[u8], expecting: Expecting) -> Option<Detected> {
         Err(_) => Some(Detected::Opaque),
     }
 }
-
-/// The bytes so far are the start of something whose end is needed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct NeedMore;
 
 #[cfg(test)]
 mod tests {

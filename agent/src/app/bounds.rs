@@ -2,7 +2,7 @@
 
 use crate::{
     admin,
-    cli::BoundArgs,
+    options::BoundArgs,
     record::{LogBounds, SeriesBounds},
 };
 

@@ -10,9 +10,9 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     admin::proto,
-    cli::KubernetesArgs,
     discover::kube::{self, Cluster, InForce, Inputs, KubeBoard, KubeDemand, KubeSource, Options, Use},
     model::{PatternShare, Refusals, ServiceName},
+    options::KubernetesArgs,
     record::KubeSample,
 };
 

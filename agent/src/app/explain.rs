@@ -365,5 +365,4 @@ fn backend(snapshot: &Snapshot, name: &ServicePortName, weight: u32) -> proto::E
 }
 
 #[cfg(test)]
-#[path = "explain_tests.rs"]
 mod tests;

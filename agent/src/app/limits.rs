@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    cli::ShareArgs,
+    options::ShareArgs,
     share::{Bound, Limits},
 };
 

@@ -12,6 +12,7 @@ mod opened;
 mod windows;
 mod guarded;
 mod endpoints;
+mod millis;
 mod pods;
 mod shares;
 mod order;
@@ -31,11 +32,11 @@ use tokio::{
 };
 
 use crate::{
-    cli::{AccessLog, KernelLog, RunArgs},
     discover::{FileSource, Names, Servers, kube},
     drain, health, intercept,
     live::Live,
     model::Refusals,
+    options::{AccessLog, KernelLog, RunArgs},
     proxy, publish, ready,
     record::{Hub, Sink, Writer},
     share::Ledger,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     admin::{self, Displaced, HttpWindow, Shows, UnixWindow, View},
-    cli::RunArgs,
     drain,
+    options::RunArgs,
 };
 
 use super::bounds;

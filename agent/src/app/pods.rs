@@ -10,7 +10,7 @@ use crate::{
     record::{Histogram, Hub},
 };
 
-use super::windows::unix_ms;
+use super::millis::unix_ms;
 
 /// How many pods are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

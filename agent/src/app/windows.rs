@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::atomic::Ordering::Relaxed,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use tokio::{sync::watch, time::Instant};
@@ -29,8 +29,11 @@ use crate::{
 };
 
 use super::{
-    cluster, endpoints, explain, guarded, liveness, opened::AllDisplaced, order::OrderBoard, pods,
-    policy_words, shares,
+    cluster, endpoints, explain, guarded, liveness,
+    millis::{millis, unix_ms},
+    opened::AllDisplaced,
+    order::OrderBoard,
+    pods, policy_words, shares,
 };
 
 pub(super) struct Windows {
@@ -345,14 +348,6 @@ impl View for Windows {
 
 fn decisions(counters: &SlotCounters) -> impl Iterator<Item = (&'static str, u64)> + '_ {
     counters.iter().map(|(path, count)| (path.as_str(), count))
-}
-
-pub(super) fn unix_ms(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map(millis).unwrap_or_default()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn count(n: usize) -> u32 {

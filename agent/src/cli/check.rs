@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{
-    Failure,
+    failure::Failure,
     output::{self, Output},
 };
 use crate::config::{self, Checked, Error, Problem};

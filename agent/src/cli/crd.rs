@@ -1,6 +1,6 @@
 //! `derny crd`
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::crd;
 
 /// Prints the CustomResourceDefinition of TrafficPolicy.

@@ -1,7 +1,7 @@
 //! `derny endpoints`
 
 use super::{
-    Failure,
+    failure::Failure,
     output::{self, Output, age, or_dash},
 };
 use crate::admin::proto::{EndpointUse, ServiceEndpoint, Standing};

@@ -5,7 +5,8 @@ use clap::Args;
 use http::Uri;
 
 use super::{
-    Failure, endpoints,
+    endpoints,
+    failure::Failure,
     output::{self, Output, or_dash},
 };
 use crate::admin::proto::{Answer, ExplainRequest, ExplainedBackend, Explanation, Header, RuleMatch};

@@ -1,9 +1,6 @@
 //! The command line. One file per subcommand; what they share is here.
 
 mod run;
-mod shares;
-mod connections;
-mod bounds;
 mod status;
 mod pods;
 mod services;
@@ -14,16 +11,14 @@ mod check;
 mod crd;
 mod import;
 mod output;
+mod failure;
 
 use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-pub use bounds::BoundArgs;
-pub use run::{AccessLog, KernelLog, KubernetesArgs, RunArgs};
-pub use shares::ShareArgs;
-
-use crate::admin::{Client, ClientError};
+use crate::{admin::Client, options::RunArgs};
+use failure::Failure;
 use output::Output;
 
 /// Per-node service mesh: the agent, and windows into it.
@@ -101,44 +96,6 @@ enum ConfigCommand {
 
 const EXIT_CODES: &str = "Exit codes: 0 good; 1 something is wrong (a fault in the configuration, an agent that \
     is not ready or cannot start); 64 the command line is wrong; 69 no agent answers";
-
-/// Why a command did not end well. The exit codes are those of sysexits.h where it has one.
-#[derive(Debug)]
-enum Failure {
-    /// What was looked at is not as it should be; the command has said so itself.
-    Finding,
-    /// It could not be done.
-    Error(anyhow::Error),
-    /// `EX_USAGE`
-    Usage(anyhow::Error),
-    /// `EX_UNAVAILABLE`
-    Unreachable(ClientError),
-}
-
-impl Failure {
-    fn code(&self) -> u8 {
-        match self {
-            Self::Finding | Self::Error(_) => 1,
-            Self::Usage(_) => 64,
-            Self::Unreachable(_) => 69,
-        }
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Error(error)
-    }
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        match error {
-            ClientError::Question(_) => Self::Error(error.into()),
-            other => Self::Unreachable(other),
-        }
-    }
-}
 
 /// Does what `args` say (the first is the program's name) and gives the process's exit code.
 pub fn main(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
@@ -239,6 +196,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::admin::ClientError;
 
     fn parse(args: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(args.split_whitespace())

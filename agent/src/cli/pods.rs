@@ -1,7 +1,7 @@
 //! `derny pods`
 
 use super::{
-    Failure,
+    failure::Failure,
     output::{self, Output, age, or_dash},
 };
 use crate::admin::proto::Pod;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde::{Serialize, Serializer};
 
 use super::{
-    Failure,
+    failure::Failure,
     output::{self, Output, age, or_dash},
 };
 use crate::intercept::{InterceptError, Observer, Path, SlotCounters};

@@ -1,7 +1,7 @@
 //! `derny services`
 
 use super::{
-    Failure,
+    failure::Failure,
     output::{self, Output, or_dash},
 };
 use crate::admin::proto::{Endpoint, Service};

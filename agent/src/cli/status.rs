@@ -1,7 +1,7 @@
 //! `derny status`
 
 use super::{
-    Failure,
+    failure::Failure,
     output::{self, Output, age},
 };
 use crate::admin::proto::{ContestedAddress, Kubernetes, OtherProgram, PodCost, RefusedBudget, Status};

@@ -8,6 +8,7 @@
 //! A verdict takes the same way as every other change of the world: through the snapshot.
 
 mod state;
+mod failure;
 mod probe;
 mod http2;
 mod http;
@@ -17,6 +18,6 @@ mod permits;
 mod prober;
 
 pub use board::{Board, Numbers, Seen};
-pub use probe::{Failure, Kind};
+pub use failure::{Failure, Kind};
 pub use prober::{NodeSockets, Passed, Prober};
 pub use state::{Change, Outcome, State, Thresholds, Verdict};

@@ -6,13 +6,14 @@ use serde_json::{Map, Value, json};
 
 use super::{
     NoteKind,
-    cluster::{self, Cluster, put},
+    cluster::{self, Cluster},
     dialled::{DialledServices, never},
+    fields::put,
     listener::{self, Listener, VirtualHost},
     names::{Named, Names, kubernetes},
+    objects::{Objects, Port},
     reading::Node,
     route::Route,
-    write::{Objects, Port},
 };
 
 /// Everything that the document's clusters and listeners stand for.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{cluster::put, reading::Node};
+use super::{fields::put, reading::Node};
 
 pub(super) fn read(cluster: &Node<'_>, policy: &mut Map<String, Value>) {
     let mut balancer = Map::new();

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     NoteKind, balancing,
     discovery::{self, Found},
+    fields::put,
     health,
     names::{Named, Names},
     reading::Node,
@@ -202,12 +203,5 @@ fn http2(options: &Node<'_>, pool: &mut Map<String, Value>) {
                 "an answer to a PING may take as long as the interval",
             );
         }
-    }
-}
-
-/// Writes a field that is there.
-pub(super) fn put(fields: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
-    if let Some(value) = value {
-        fields.insert(name.to_owned(), value.into());
     }
 }

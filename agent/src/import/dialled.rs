@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use serde_json::{Map, Value, json};
 
-use super::{NoteKind, cluster::put, names::Named, route::Route};
+use super::{NoteKind, fields::put, names::Named, route::Route};
 
 /// A service, and its port or all of it.
 pub(super) type Target = (Named, Option<u64>);

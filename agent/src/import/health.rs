@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{NoteKind, cluster::put, reading::Node};
+use super::{NoteKind, fields::put, reading::Node};
 
 pub(super) fn read(cluster: &Node<'_>, protocol: &str, policy: &mut Map<String, Value>) {
     let mut checks = cluster.list("health_checks").into_iter();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Note, NoteKind,
-    write::{Objects, Port, Service, Written},
+    objects::{Objects, Port, Service, Written},
 };
 
 /// Rules of one HTTPRoute, at most (its definition's `maxItems`).

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use super::{
     NoteKind,
+    read_route::{self, Inherited},
     reading::Node,
-    route::{self, Inherited, Route},
+    route::Route,
     share,
 };
 
@@ -161,7 +162,7 @@ fn connection_manager<'a>(manager: &Node<'a>, listener: &mut Listener<'a>) {
 fn virtual_host<'a>(host: &Node<'a>, above: &Inherited<'a>) -> VirtualHost<'a> {
     let above = above.with(host);
     let routes = host.list("routes");
-    let routes = routes.iter().filter_map(|route| route::read(route, &above));
+    let routes = routes.iter().filter_map(|route| read_route::read(route, &above));
     VirtualHost {
         name: host.get("name").and_then(|name| name.text()).unwrap_or("service"),
         domains: host.list("domains").iter().filter_map(Node::text).collect(),

@@ -7,8 +7,10 @@
 //! What Envoy leaves to its defaults is written out where Derny's default is another, so that the result means the
 //! same. A field that nobody has read when all is done is reported by its path.
 
+mod note;
 mod reading;
 mod names;
+mod fields;
 mod cluster;
 mod discovery;
 mod balancing;
@@ -17,53 +19,22 @@ mod health;
 mod listener;
 mod precedence;
 mod route;
+mod read_route;
 mod share;
 mod retry;
 mod dialled;
 mod assemble;
-mod write;
+mod objects;
 mod kubernetes;
+mod write;
 
-use serde::Serialize;
 use serde_json::Value;
 
-pub use write::{Form, Objects, Written};
+pub use note::{Note, NoteKind};
+pub use objects::{Objects, Written};
+pub use write::Form;
 
 use reading::Log;
-
-/// What became of one place in the document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Note {
-    /// `static_resources.clusters[0].lb_policy`.
-    pub path: String,
-    /// As it stands there, cut after some length.
-    pub value: String,
-    pub kind: NoteKind,
-    /// Why, or what to do, to be read behind the kind.
-    pub said: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum NoteKind {
-    /// Nothing here does what the field does.
-    NoEquivalent,
-    /// Carried over, and behaves otherwise in some case.
-    Differs,
-    /// The document does not say something that is needed.
-    Missing,
-}
-
-impl NoteKind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoEquivalent => "no equivalent",
-            Self::Differs => "differs",
-            Self::Missing => "missing",
-        }
-    }
-}
 
 /// A configuration that was carried over.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{NoteKind, cluster::put, reading::Node};
+use super::{NoteKind, fields::put, reading::Node};
 
 /// `envoy.config.cluster.v3.OutlierDetection`. A cluster without it ejects nobody.
 pub(super) fn outliers(detection: Option<Node<'_>>, policy: &mut Map<String, Value>) {

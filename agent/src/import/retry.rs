@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{NoteKind, cluster::put, reading::Node};
+use super::{NoteKind, fields::put, reading::Node};
 
 /// A retry policy, carried over.
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@ mod health_check;
 mod endpoint;
 mod dns;
 mod pattern;
+mod service_name;
 mod route;
 mod cors;
 mod service;
@@ -39,5 +40,6 @@ pub use route::{
     Backend, Filter, HeaderChange, Match, PathChange, PathMatch, Redirect, Route, RouteKind, Rule, RuleFault,
     RuleRetry, RuleTimeouts, Share, ValueMatch,
 };
-pub use service::{Service, ServiceName, ServicePort, ServicePortName};
+pub use service::{Service, ServicePort};
+pub use service_name::{ServiceName, ServicePortName};
 pub use update::Update;

@@ -1,20 +1,8 @@
 //! A name that pods call, its addresses, and who answers.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
-use super::{Endpoints, Policy, Protocol, Route};
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceName {
-    pub namespace: Arc<str>,
-    pub name: Arc<str>,
-}
-
-impl fmt::Display for ServiceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
+use super::{Endpoints, Policy, Protocol, Route, ServiceName, ServicePortName};
 
 /// A service with all its ports.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,19 +12,6 @@ pub struct Service {
     pub addresses: Vec<IpAddr>,
     /// In ascending order of port, each port once.
     pub ports: Vec<Arc<ServicePort>>,
-}
-
-/// `namespace/name:port`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServicePortName {
-    pub service: ServiceName,
-    pub port: u16,
-}
-
-impl fmt::Display for ServicePortName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.service, self.port)
-    }
 }
 
 /// One port of a service: the unit that is balanced, pooled and measured.

@@ -10,15 +10,14 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::{
-    exchange::{Exchange, Line},
     hub::WorkerShard,
     json::{Members, Object},
-    labels::{Flag, NO_STANDARD, ScopeKey},
-    log_queue::{Batch, Part, Queue, Share},
+    labels::{Flag, ScopeKey},
+    line::{Line, PodLines},
+    log_queue::{Batch, Part, Queue},
     wall_clock::WallClock,
 };
 use crate::model::PodName;
@@ -39,15 +38,6 @@ pub(super) struct AccessLog {
     pods: RefCell<HashMap<PodName, Rc<PodLines>>>,
     clock: WallClock,
     counters: Arc<WorkerShard>,
-}
-
-/// The lines of one pod at one worker.
-#[derive(Debug)]
-pub struct PodLines {
-    share: Arc<Share>,
-    /// Of its lines in the worker's buffer.
-    bytes: Cell<usize>,
-    lines: Cell<u64>,
 }
 
 /// A relayed connection that has ended.
@@ -76,36 +66,6 @@ impl AccessLog {
         }
     }
 
-    pub(super) fn request(&self, x: &Exchange, took: Duration) {
-        self.write(&x.line.lines, |o| {
-            self.head(o, &x.line, x.started, x.endpoint);
-            if let Some(route) = &x.route {
-                o.text("route", route.as_bytes());
-            }
-            o.text("method", x.method.as_str().as_bytes());
-            o.text("path", x.path.as_ref().map_or("/", |p| p.as_str()).as_bytes());
-            header(o, "authority", x.authority.as_ref());
-            o.text("protocol", x.spoken.as_str().as_bytes());
-            o.number("code", x.outcome.code.into());
-            if let Some(status) = x.outcome.grpc_status.filter(|status| *status != NO_STANDARD) {
-                o.number("grpc_status", status.into());
-            }
-            o.text("flags", x.outcome.flag.as_str().as_bytes());
-            o.number("bytes_received", x.received);
-            o.number("bytes_sent", x.sent);
-            o.millis("duration_ms", micros(took));
-            if let Some(first) = x.first_answer {
-                o.millis("upstream_ms", micros(first));
-            }
-            o.number("attempts", x.attempts.into());
-            header(o, "user_agent", x.user_agent.as_ref());
-            header(o, "request_id", x.request_id.as_ref());
-            if let Some(id) = x.traceparent.as_ref().and_then(|t| t.as_bytes().get(3..35)) {
-                o.text("trace_id", id);
-            }
-        });
-    }
-
     pub(super) fn connection(&self, x: &Relayed<'_>) {
         self.write(&x.line.lines, |o| {
             self.head(o, x.line, x.started, x.endpoint);
@@ -120,7 +80,14 @@ impl AccessLog {
         });
     }
 
-    fn head(&self, o: &mut Object<'_>, line: &Line, started: Instant, endpoint: Option<SocketAddr>) {
+    /// What every line begins with.
+    pub(super) fn head(
+        &self,
+        o: &mut Object<'_>,
+        line: &Line,
+        started: Instant,
+        endpoint: Option<SocketAddr>,
+    ) {
         o.ascii("time", &self.clock.at(started).text());
         o.members(&line.known);
         if let Some(endpoint) = endpoint {
@@ -139,7 +106,7 @@ impl AccessLog {
         })
     }
 
-    fn write(&self, pod: &Rc<PodLines>, members: impl FnOnce(&mut Object<'_>)) {
+    pub(super) fn write(&self, pod: &Rc<PodLines>, members: impl FnOnce(&mut Object<'_>)) {
         let Some(queue) = &self.queue else { return };
         if !queue.has_room(&pod.share, pod.bytes.get()) {
             self.counters.access_dropped.add(1);
@@ -223,12 +190,6 @@ impl Drop for AccessLog {
     }
 }
 
-fn header(o: &mut Object<'_>, name: &str, value: Option<&HeaderValue>) {
-    if let Some(value) = value {
-        o.text(name, value.as_bytes());
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

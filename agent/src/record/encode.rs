@@ -4,87 +4,23 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
+    encoding::{DescriptorEncoder, NoLabelSet, text},
     metrics::MetricType,
     registry::Registry,
 };
 
 use super::{
     cells::{BOUNDS, Cell, DurationsSum},
-    engine::{self, OwnLog},
-    guarded::{self, GuardSample},
+    engine, guarded,
     hub::{Hub, WorkerShard},
     kernel,
-    kube::KubeSample,
     labels::{OTHER, Outcome, ScopeKey, Spoken, TimeLimit, status_label},
-    log_writer::LogSample,
-    names::{self, Name},
+    names,
+    sample::{NodeSample, Rejected},
     scope::{ScopeShard, SpokenShard},
+    series::{Labels, Summed, count, describe, gauge, seconds, traffic},
     shares,
 };
-use crate::{model::ServicePortName, share};
-
-/// What is known of the node beside its traffic; read when a scrape comes.
-#[derive(Clone, Debug, Default)]
-pub struct NodeSample {
-    /// (namespace, pod, decision, count) from the kernel's counters.
-    pub pod_decisions: Vec<(String, String, &'static str, u64)>,
-    /// (decision, count) for connections of no enrolled pod.
-    pub node_decisions: Vec<(&'static str, u64)>,
-    pub pods_enrolled: u64,
-    pub pods_waiting: u64,
-    /// Known, and not to be enrolled.
-    pub pods_left_alone: u64,
-    /// Waiting, and what they dial is refused.
-    pub pods_held: u64,
-    /// (when they run, seen from the agent's; programs of others in the kernel).
-    pub other_programs: Vec<(&'static str, u64)>,
-    /// `None` when nothing tells the agent of pods as they come.
-    pub enrolments: Option<Histogram>,
-    pub inbound_over_share: u64,
-    pub group_losses: u64,
-    pub destinations: u64,
-    pub destinations_contested: u64,
-    pub snapshot_version: u64,
-    pub snapshot_age: Duration,
-    pub heartbeat_age: Option<Duration>,
-    pub config_rejected: Rejected,
-    /// (service port, state, endpoints).
-    pub endpoints: Vec<(ServicePortName, &'static str, u64)>,
-    /// (result, health checks that ended so).
-    pub health: Vec<(&'static str, u64)>,
-    pub probes_held_back: u64,
-    /// (result, DNS lookups that ended so).
-    pub dns_lookups: Vec<(&'static str, u64)>,
-    pub guards: Vec<GuardSample>,
-    /// (budget, namespace, what was refused).
-    pub refused: Vec<(&'static str, Arc<str>, u64)>,
-    /// What pods hold and have cost.
-    pub accounts: Vec<share::Sample>,
-    pub access_log: LogSample,
-    pub own_log: OwnLog,
-    /// (window, connections that were ended for others).
-    pub displaced: Vec<(&'static str, u64)>,
-    /// `None` without a cluster.
-    pub kube: Option<KubeSample>,
-}
-
-/// Durations by bucket.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Histogram {
-    /// (upper bound in seconds, how many were in this bucket); the last bound is infinite.
-    pub buckets: Vec<(f64, u64)>,
-    /// Of all durations, in seconds.
-    pub sum: f64,
-}
-
-/// Whether the newest configuration is in use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rejected {
-    #[default]
-    No,
-    Yes,
-}
 
 /// OpenMetrics text of everything that the workers counted and of `node`.
 pub fn encode(hub: &Hub, node: NodeSample) -> String {
@@ -104,11 +40,6 @@ struct Scrape {
     workers: Vec<Arc<WorkerShard>>,
     node: NodeSample,
 }
-
-pub(super) type Labels<'a> = Vec<(&'static str, &'a str)>;
-
-/// A metric and the cell of `S` that it sums.
-pub(super) type Summed<S> = (Name, fn(&S) -> &Cell);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
@@ -342,41 +273,6 @@ impl Scrape {
         let mut metric = describe(encoder, names::BUILD_INFO, MetricType::Gauge)?;
         gauge(&mut metric, &[("version", env!("CARGO_PKG_VERSION"))], 1)
     }
-}
-
-/// The labels of everything that is counted by who calls whom. `port` is the destination's.
-pub(super) fn traffic<'a>(key: &'a ScopeKey, port: &'a str) -> Labels<'a> {
-    vec![
-        ("direction", key.direction.as_str()),
-        ("source_namespace", &key.source.namespace),
-        ("source_workload", &key.source.workload),
-        ("destination_namespace", &key.destination.service.namespace),
-        ("destination_service", &key.destination.service.name),
-        ("destination_port", port),
-    ]
-}
-
-pub(super) fn describe<'e>(
-    encoder: &'e mut DescriptorEncoder,
-    (name, help): Name,
-    kind: MetricType,
-) -> Result<MetricEncoder<'e>, fmt::Error> {
-    encoder.encode_descriptor(name, help, None, kind)
-}
-
-pub(super) fn count(metric: &mut MetricEncoder, labels: &[(&'static str, &str)], n: u64) -> fmt::Result {
-    metric
-        .encode_family(&labels)?
-        .encode_counter::<NoLabelSet, _, u64>(&n, None)
-}
-
-pub(super) fn gauge(metric: &mut MetricEncoder, labels: &[(&'static str, &str)], n: u64) -> fmt::Result {
-    metric.encode_family(&labels)?.encode_gauge(&n)
-}
-
-pub(super) fn seconds(encoder: &mut DescriptorEncoder, name: Name, value: Option<Duration>) -> fmt::Result {
-    let mut metric = describe(encoder, name, MetricType::Gauge)?;
-    value.map_or(Ok(()), |v| metric.encode_gauge(&v.as_secs_f64()))
 }
 
 fn each_spoken(scopes: &[Scope], mut f: impl FnMut(&Scope, Spoken) -> fmt::Result) -> fmt::Result {

@@ -6,17 +6,11 @@ use prometheus_client::{encoding::DescriptorEncoder, metrics::MetricType};
 
 use super::{
     cells::Cell,
-    encode::{NodeSample, Summed, count, describe},
     hub::WorkerShard,
     names,
+    sample::NodeSample,
+    series::{Summed, count, describe},
 };
-
-/// Lines of the agent's own log that were not written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OwnLog {
-    pub dropped: u64,
-    pub suppressed: u64,
-}
 
 pub(super) fn encode(
     workers: &[Arc<WorkerShard>],

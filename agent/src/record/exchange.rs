@@ -7,26 +7,15 @@ use http::{HeaderMap, HeaderValue, Method, header, request, uri::PathAndQuery};
 use tokio::time::Instant;
 
 use super::{
-    Recorder,
-    access_log::PodLines,
-    json::Members,
+    access_log::micros,
+    json::Object,
     labels::{Flag, NO_STANDARD, Outcome, Spoken, grpc_status_of},
+    line::Line,
     outcomes::Counted,
+    recorder::Recorder,
     scope::Scope,
 };
 use crate::share;
-
-/// Who is on the line; the same for all requests of a connection.
-#[derive(Debug)]
-pub struct Line {
-    /// The calling pod, or the peer's address where the caller is not of this node.
-    pub caller: String,
-    pub scope: Rc<Scope>,
-    /// The pod of this node at its end.
-    pub(super) lines: Rc<PodLines>,
-    /// What its access lines have in common.
-    pub(super) known: Members,
-}
 
 /// What will be counted and logged of one request.
 #[derive(Debug)]
@@ -181,6 +170,38 @@ impl Exchange {
     pub fn failed(&mut self, flag: Flag) {
         self.outcome.flag = flag;
     }
+
+    /// Its line of the access log.
+    fn write(&self, took: Duration) {
+        let (x, log) = (self, &self.recorder.log);
+        log.write(&x.line.lines, |o| {
+            log.head(o, &x.line, x.started, x.endpoint);
+            if let Some(route) = &x.route {
+                o.text("route", route.as_bytes());
+            }
+            o.text("method", x.method.as_str().as_bytes());
+            o.text("path", x.path.as_ref().map_or("/", |p| p.as_str()).as_bytes());
+            header(o, "authority", x.authority.as_ref());
+            o.text("protocol", x.spoken.as_str().as_bytes());
+            o.number("code", x.outcome.code.into());
+            if let Some(status) = x.outcome.grpc_status.filter(|status| *status != NO_STANDARD) {
+                o.number("grpc_status", status.into());
+            }
+            o.text("flags", x.outcome.flag.as_str().as_bytes());
+            o.number("bytes_received", x.received);
+            o.number("bytes_sent", x.sent);
+            o.millis("duration_ms", micros(took));
+            if let Some(first) = x.first_answer {
+                o.millis("upstream_ms", micros(first));
+            }
+            o.number("attempts", x.attempts.into());
+            header(o, "user_agent", x.user_agent.as_ref());
+            header(o, "request_id", x.request_id.as_ref());
+            if let Some(id) = x.traceparent.as_ref().and_then(|t| t.as_bytes().get(3..35)) {
+                o.text("trace_id", id);
+            }
+        });
+    }
 }
 
 impl Drop for Exchange {
@@ -193,6 +214,12 @@ impl Drop for Exchange {
         if counted == Counted::Beyond {
             self.recorder.counters.outcome_beyond();
         }
-        self.recorder.log.request(self, took);
+        self.write(took);
+    }
+}
+
+fn header(o: &mut Object<'_>, name: &str, value: Option<&HeaderValue>) {
+    if let Some(value) = value {
+        o.text(name, value.as_bytes());
     }
 }

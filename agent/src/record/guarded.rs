@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use prometheus_client::{encoding::DescriptorEncoder, metrics::MetricType};
 
 use super::{
-    encode::{count, describe, gauge, traffic},
     labels::{Direction, ScopeKey},
     names,
+    series::{count, describe, gauge, traffic},
 };
 
 /// One bound of a circuit breaker as it stands.

@@ -5,8 +5,9 @@ use std::fmt;
 use prometheus_client::{encoding::DescriptorEncoder, metrics::MetricType};
 
 use super::{
-    encode::{NodeSample, count, describe, gauge},
     names,
+    sample::NodeSample,
+    series::{count, describe, gauge},
 };
 
 pub(super) fn encode(node: &NodeSample, encoder: &mut DescriptorEncoder) -> fmt::Result {

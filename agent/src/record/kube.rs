@@ -5,8 +5,8 @@ use std::{fmt, time::Duration};
 use prometheus_client::{encoding::DescriptorEncoder, metrics::MetricType};
 
 use super::{
-    encode::{count, describe, gauge, seconds},
     names,
+    series::{count, describe, gauge, seconds},
 };
 
 /// The conversation with the API server.

@@ -5,8 +5,8 @@ use std::fmt;
 use prometheus_client::{encoding::DescriptorEncoder, metrics::MetricType};
 
 use super::{
-    encode::{Labels, count, describe, gauge},
     names,
+    series::{Labels, count, describe, gauge},
 };
 use crate::share::{Sample, Share};
 

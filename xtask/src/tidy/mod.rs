@@ -9,8 +9,17 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::shell::workspace;
 
+/// What the layout comes to in figures.
+mod figures;
+/// Which file uses which.
+mod modules;
+/// Who may import what.
 mod rooms;
+/// What a file says.
 mod source;
+
+use modules::{Module, Modules};
+use source::Source;
 
 /// Lines of a file before its tests.
 const MAX_LINES: usize = 400;
@@ -30,51 +39,55 @@ pub(crate) enum Table {
 pub(crate) fn run(table: Table) -> Result<()> {
     let root = workspace();
     let mut faults = Vec::new();
+    let mut modules = Vec::new();
     let files = rust_files(&root)?;
     for path in &files {
         let text = read(path)?;
         let name = path.strip_prefix(&root).unwrap_or(path);
-        check_length(name, &text, &mut faults);
+        let lines = without_tests(&text).lines().count();
+        check_length(name, lines, &mut faults);
         if let Ok(inside) = name.strip_prefix("agent/src") {
-            faults.extend(
-                rooms::breaches(inside, &text)
-                    .into_iter()
-                    .map(|it| format!("{}: {it}", name.display())),
-            );
+            let source = Source::parse(&text).with_context(|| format!("reading {}", name.display()))?;
+            modules.extend(Module::new(inside, lines, source));
         }
     }
+    let modules = Modules::new(modules);
+    faults.extend(rooms::faults(&modules));
+    let figures = figures::Figures::of(&modules);
+    faults.extend(figures.faults());
     check_documented(
         &root,
         "ebpf/src/maps.rs",
-        source::map_names,
+        Source::map_names,
         "docs/kernel.md",
         &mut faults,
     )?;
     check_documented(
         &root,
         "agent/src/record/names.rs",
-        source::string_constants,
+        Source::metric_names,
         "docs/metrics.md",
         &mut faults,
     )?;
     table_in_docs(&root.join(TABLE_PAGE), table, &mut faults)?;
     if faults.is_empty() {
+        println!("{figures}");
         println!("tidy: {} files, nothing to report", files.len());
         return Ok(());
     }
     bail!("not tidy:\n  {}", faults.join("\n  "))
 }
 
+/// The file up to its unit tests.
+fn without_tests(text: &str) -> &str {
+    text.find("\n#[cfg(test)]\nmod tests")
+        .map_or(text, |end| &text[..end + 1])
+}
+
 /// A file that holds nothing but tests may be as long as they are many.
-fn check_length(name: &Path, text: &str, faults: &mut Vec<String>) {
-    if name
-        .file_name()
-        .is_some_and(|name| name.to_string_lossy().ends_with("tests.rs"))
-    {
-        return;
-    }
-    let lines = source::without_tests(text).lines().count();
-    if lines > MAX_LINES {
+fn check_length(name: &Path, lines: usize, faults: &mut Vec<String>) {
+    let is_tests = (name.file_name()).is_some_and(|name| name.to_string_lossy().ends_with("tests.rs"));
+    if lines > MAX_LINES && !is_tests {
         faults.push(format!(
             "{}: {lines} lines before its tests, more than {MAX_LINES}: split it",
             name.display()
@@ -82,26 +95,22 @@ fn check_length(name: &Path, text: &str, faults: &mut Vec<String>) {
     }
 }
 
-/// Every name that `names` finds in `code` must occur in `page` as `` `name` ``. Nothing is asked while the code
-/// does not exist.
+/// Every name that `names` finds in `code` must occur in `page` as `` `name` ``. There must be some: a rule that finds
+/// nothing to look at guards nothing.
 fn check_documented(
     root: &Path,
     code: &str,
-    names: fn(&str) -> Vec<String>,
+    names: fn(&Source) -> Vec<String>,
     page: &str,
     faults: &mut Vec<String>,
 ) -> Result<()> {
-    if !root.join(code).exists() {
-        return Ok(());
-    }
-    let names = names(&read(&root.join(code))?);
-    if names.is_empty() {
-        return Ok(());
-    }
-    let Ok(text) = fs::read_to_string(root.join(page)) else {
-        faults.push(format!("{page} is missing: it documents what {code} names"));
-        return Ok(());
-    };
+    let source = Source::parse(&read(&root.join(code))?).with_context(|| format!("reading {code}"))?;
+    let names = names(&source);
+    ensure!(
+        !names.is_empty(),
+        "{code} names nothing that {page} could document"
+    );
+    let text = read(&root.join(page))?;
     for name in names {
         // A metric's unit and `_total` are added to its name when it is shown.
         if !text.contains(&format!("`{name}")) {

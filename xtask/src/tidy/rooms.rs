@@ -1,8 +1,6 @@
 //! Who may import what: the agent's rooms as data.
 
-use std::path::Path;
-
-use super::source::{crate_paths, mentions, without_comments, without_tests};
+use super::modules::{Module, Modules, Used};
 
 struct Room {
     name: &'static str,
@@ -10,14 +8,12 @@ struct Room {
     line: &'static str,
     /// Rooms, or modules of rooms, that it may import.
     may: &'static [&'static str],
-    /// Modules that it may not import although it may import their room.
-    but_not: &'static [&'static str],
     /// Foreign crates that it never touches.
     never: &'static [&'static str],
 }
 
 /// In the order of `agent/src/lib.rs`.
-const ROOMS: [Room; 26] = [
+const ROOMS: [Room; 27] = [
     room(
         "model",
         "the words",
@@ -33,7 +29,7 @@ const ROOMS: [Room; 26] = [
     room(
         "intercept",
         "the only room that knows the kernel",
-        &["model", "config"],
+        &["model"],
         &["hyper", "tonic"],
     ),
     room(
@@ -51,7 +47,7 @@ const ROOMS: [Room; 26] = [
     room(
         "accept",
         "bytes in, protocol decided",
-        &["model", "config", "share", "record", "drain", "transport"],
+        &["share", "record", "transport"],
         &["aya", "hyper"],
     ),
     room(
@@ -69,7 +65,7 @@ const ROOMS: [Room; 26] = [
     room(
         "pool",
         "connections out",
-        &["model", "config", "share", "record", "drain", "transport"],
+        &["model", "share", "record", "transport"],
         &["aya"],
     ),
     room(
@@ -78,42 +74,32 @@ const ROOMS: [Room; 26] = [
         &["model", "share", "respond", "record"],
         &["tokio", "aya", "hyper"],
     ),
-    room(
-        "respond",
-        "what the caller gets",
-        &["model", "record"],
-        &["tokio", "aya"],
-    ),
+    room("respond", "what the caller gets", &["record"], &["tokio", "aya"]),
     room(
         "record",
         "the only room that names metrics",
         &["model", "share"],
         &["hyper", "aya"],
     ),
-    Room {
-        but_not: &["snapshot::apply"],
-        ..room(
-            "proxy",
-            "the story",
-            &[
-                "model",
-                "config",
-                "share",
-                "accept",
-                "route",
-                "balance",
-                "pool",
-                "retry",
-                "respond",
-                "record",
-                "snapshot",
-                "drain",
-                "transport",
-                "live",
-            ],
-            &["aya"],
-        )
-    },
+    room(
+        "proxy",
+        "the story",
+        &[
+            "model",
+            "share",
+            "accept",
+            "route",
+            "balance",
+            "pool",
+            "retry",
+            "respond",
+            "record",
+            "snapshot",
+            "drain",
+            "transport",
+        ],
+        &["aya"],
+    ),
     room(
         "discover",
         "the world → updates",
@@ -145,31 +131,23 @@ const ROOMS: [Room; 26] = [
         &["tokio", "aya", "hyper"],
     ),
     room(
-        "admin",
-        "windows",
-        &[
-            "model",
-            "snapshot",
-            "intercept",
-            "record",
-            "drain",
-            "ready",
-            "telemetry",
-        ],
-        &["aya"],
+        "options",
+        "what the agent is told at its start",
+        &["config", "transport"],
+        &["tokio", "aya", "hyper"],
     ),
+    room("admin", "windows", &["drain"], &["aya"]),
     room(
         "cli",
         "one file per subcommand",
         &[
             "model",
             "config",
-            "share",
             "import",
             "admin",
             "intercept",
             "telemetry",
-            "transport",
+            "options",
             "app",
         ],
         &["aya", "hyper"],
@@ -207,55 +185,86 @@ const fn room(
         name,
         line,
         may,
-        but_not: &[],
         never,
     }
 }
 
-/// What a file below `agent/src` imports although its room may not. Unit tests may import what they like.
-pub(crate) fn breaches(path: &Path, text: &str) -> Vec<String> {
-    let Some(name) = path.iter().next().and_then(|first| first.to_str()) else {
-        return Vec::new();
+/// Where the code and the table differ. Unit tests may import what they like.
+pub(super) fn faults(modules: &Modules) -> Vec<String> {
+    let of_modules = modules.iter().flat_map(breaches);
+    let of_the_table = ROOMS.iter().flat_map(|room| room.says_too_much(modules));
+    of_modules.chain(of_the_table).collect()
+}
+
+/// What a module imports although its room may not.
+fn breaches(module: &Module) -> Vec<String> {
+    let name = module.name.join("::");
+    let Some(room) = ROOMS.iter().find(|room| room.name == module.room()) else {
+        return vec![format!(
+            "{name}: this room is not in the table of xtask/src/tidy/rooms.rs"
+        )];
     };
-    let name = name.trim_end_matches(".rs");
-    let only_tests = path.file_name().is_some_and(|file| file == "tests.rs");
-    if name == "lib" || name == "main" || only_tests {
-        return Vec::new();
-    }
-    match ROOMS.iter().find(|room| room.name == name) {
-        Some(room) => room.breaches(&without_comments(without_tests(text))),
-        None => vec![format!(
-            "the room `{name}` is not in the table of xtask/src/tidy/rooms.rs"
-        )],
-    }
+    let fault = |used| match used {
+        Used::Own(path) => {
+            let path = path.join("::");
+            (!room.allows(&path)).then(|| format!("{name}: may not import `crate::{path}`"))
+        }
+        Used::Other(path) => {
+            let of = path.first().map_or("", String::as_str);
+            room.never
+                .contains(&of)
+                .then(|| format!("{name}: may not use the crate `{of}`"))
+        }
+    };
+    let mut faults: Vec<_> = module.paths().filter_map(fault).collect();
+    faults.sort();
+    faults.dedup();
+    faults
 }
 
 impl Room {
-    fn breaches(&self, code: &str) -> Vec<String> {
-        let paths = crate_paths(code).into_iter().filter(|path| !self.allows(path));
-        let crates = self.never.iter().filter(|name| mentions(code, name));
-        paths
-            .map(|path| format!("`{}` may not import `crate::{path}`", self.name))
-            .chain(crates.map(|name| format!("`{}` may not use the crate `{name}`", self.name)))
-            .collect()
+    /// Modules that are not there, and rights that nobody uses.
+    fn says_too_much(&self, modules: &Modules) -> Vec<String> {
+        let mut faults = Vec::new();
+        let named = [&[self.name], self.may].concat();
+        for name in named
+            .into_iter()
+            .filter(|name| *name != "*" && !modules.has(name))
+        {
+            faults.push(format!(
+                "xtask/src/tidy/rooms.rs: `{}` names `{name}`, which is no module",
+                self.name
+            ));
+        }
+        for right in self.may.iter().filter(|right| **right != "*") {
+            let is_used = (modules.iter().filter(|module| module.room() == self.name))
+                .flat_map(|module| module.paths())
+                .any(|used| matches!(used, Used::Own(path) if is_within(&path.join("::"), right)));
+            if !is_used {
+                faults.push(format!(
+                    "xtask/src/tidy/rooms.rs: `{}` may import `{right}` and does not",
+                    self.name
+                ));
+            }
+        }
+        faults
     }
 
     fn allows(&self, path: &str) -> bool {
-        let within = |prefix: &str| {
-            path.strip_prefix(prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-        };
+        let within = |prefix: &str| is_within(path, prefix);
         let known = ROOMS.iter().any(|room| within(room.name));
         // Macros and items at the root belong to no room.
-        !known
-            || within(self.name)
-            || (self.may.iter().any(|may| *may == "*" || within(may))
-                && !self.but_not.iter().any(|not| within(not)))
+        !known || within(self.name) || self.may.iter().any(|may| *may == "*" || within(may))
     }
 }
 
+fn is_within(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
 /// The table for the documentation.
-pub(crate) fn markdown() -> String {
+pub(super) fn markdown() -> String {
     let list = |names: &[&str]| match names {
         [] => "–".to_owned(),
         ["*"] => "everything".to_owned(),
@@ -267,13 +276,12 @@ pub(crate) fn markdown() -> String {
     };
     let mut text = "| room | one line | may import | never |\n|---|---|---|---|\n".to_owned();
     for room in &ROOMS {
-        let never = [room.but_not, room.never].concat();
         text += &format!(
             "| `{}` | {} | {} | {} |\n",
             room.name,
             room.line,
             list(room.may),
-            list(&never)
+            list(room.never)
         );
     }
     text
@@ -281,51 +289,73 @@ pub(crate) fn markdown() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
+
+    use super::{super::source::Source, *};
 
     fn check(path: &str, code: &str, expected: &[&str]) {
-        assert_eq!(breaches(Path::new(path), code), expected);
+        let module = Module::new(Path::new(path), 1, Source::parse(code).unwrap());
+        let found: Vec<_> = module.iter().flat_map(breaches).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]
     fn imports_are_held_to_the_table() {
-        check("pool/http1.rs", "use crate::{model::Slot, config::Bounds};", &[]);
+        check("pool/http1.rs", "use crate::{model::Slot, share::Share};", &[]);
+        check("pool/mod.rs", "use super::model::Slot;", &[]);
         check(
             "pool/http1.rs",
             "use crate::balance::Picker;",
-            &["`pool` may not import `crate::balance::Picker`"],
+            &["pool::http1: may not import `crate::balance::Picker`"],
+        );
+        check(
+            "pool/http1.rs",
+            "fn f() { println!(\"{}\", super::super::balance::G) }",
+            &["pool::http1: may not import `crate::balance::G`"],
         );
         check(
             "balance/mod.rs",
             "use tokio::time;",
-            &["`balance` may not use the crate `tokio`"],
+            &["balance: may not use the crate `tokio`"],
         );
         check("proxy/http.rs", "use crate::snapshot::Snapshot;", &[]);
         check(
-            "proxy/http.rs",
-            "use crate::snapshot::apply::apply;",
-            &["`proxy` may not import `crate::snapshot::apply::apply`"],
-        );
-        check(
             "drain.rs",
             "use crate::model;",
-            &["`drain` may not import `crate::model`"],
+            &["drain: may not import `crate::model`"],
         );
         check("app.rs", "use crate::{proxy, intercept};", &[]);
         check("lib.rs", "pub mod x;", &[]);
         check(
             "attic/mod.rs",
             "",
-            &["the room `attic` is not in the table of xtask/src/tidy/rooms.rs"],
+            &["attic: this room is not in the table of xtask/src/tidy/rooms.rs"],
         );
     }
 
     #[test]
-    fn tests_may_import_what_they_like() {
-        check(
-            "model/mod.rs",
-            "pub struct A;\n\n#[cfg(test)]\nmod tests {\n use crate::proxy;\n}\n",
-            &[],
+    fn a_table_that_says_too_much_is_found() {
+        let room = room("pool", "", &["model", "share", "attic", "model::gone"], &[]);
+        let module = |path: &str, code| Module::new(Path::new(path), 1, Source::parse(code).unwrap());
+        let modules = Modules::new(
+            [
+                module("model.rs", ""),
+                module("share.rs", ""),
+                module("pool.rs", "use crate::model::Slot;"),
+            ]
+            .into_iter()
+            .flatten(),
+        );
+        let found = room.says_too_much(&modules);
+        assert_eq!(
+            found,
+            [
+                "xtask/src/tidy/rooms.rs: `pool` names `attic`, which is no module",
+                "xtask/src/tidy/rooms.rs: `pool` names `model::gone`, which is no module",
+                "xtask/src/tidy/rooms.rs: `pool` may import `share` and does not",
+                "xtask/src/tidy/rooms.rs: `pool` may import `attic` and does not",
+                "xtask/src/tidy/rooms.rs: `pool` may import `model::gone` and does not",
+            ]
         );
     }
 }

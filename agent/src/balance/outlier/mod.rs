@@ -186,7 +186,9 @@ impl Outliers {
             Some(next) if now < next => {}
             Some(_) => {
                 forget_old_ejections(&inner, interval, now);
-                for (address, reason) in rates::outliers(&inner) {
+                let found =
+                    (inner.settings.as_ref()).map(|settings| rates::outliers(settings, inner.hosts.values()));
+                for (address, reason) in found.unwrap_or_default() {
                     if let Some(host) = inner.hosts.get(&address) {
                         events.extend(self.eject(&inner, host, reason, now, rng));
                     }

@@ -1,9 +1,9 @@
 //! The detectors that compare endpoints with each other once per interval.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use super::{EjectReason, Inner, host::Bucket, host::Host};
-use crate::model::{FailurePercentage, SuccessRate};
+use super::{EjectReason, host::Bucket, host::Host};
+use crate::model::{FailurePercentage, OutlierDetection, SuccessRate};
 
 /// Percent of good answers of an endpoint that had enough of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,14 +14,14 @@ pub(super) struct Rate {
 }
 
 /// Endpoints that an interval detector finds wanting, and begins the next interval.
-pub(super) fn outliers(inner: &Inner) -> Vec<(SocketAddr, EjectReason)> {
-    let Some(settings) = &inner.settings else {
-        return Vec::new();
-    };
+pub(super) fn outliers<'h>(
+    settings: &OutlierDetection,
+    hosts: impl Iterator<Item = &'h Arc<Host>> + Clone,
+) -> Vec<(SocketAddr, EjectReason)> {
     let mut found = Vec::new();
     let buckets: [fn(&Host) -> &Bucket; 2] = [|h| &h.answers, |h| &h.reached];
     for bucket in buckets {
-        let mut rates: Vec<Rate> = (inner.hosts.values())
+        let mut rates: Vec<Rate> = (hosts.clone())
             .filter_map(|host| {
                 let counted = bucket(host).take();
                 rate(host.address(), counted).filter(|_| host.is_in())

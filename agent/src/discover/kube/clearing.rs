@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::{
     client::{Cluster, Failure, Selection},
+    objects::Watched as _,
     objects::{GrpcRoute, HttpRoute, Resource, TrafficPolicy},
     status::CONTROLLER,
-    watch::Watched as _,
 };
 
 /// Statuses that still say something. Trying again may help.

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use super::{
     client::{Cluster, Failure},
+    objects::Watched as _,
     objects::{Node, Resource},
-    watch::Watched as _,
 };
 
 const NAME: &str = "derny-status";

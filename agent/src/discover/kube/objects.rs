@@ -4,11 +4,9 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::Value;
-
-use super::watch::Watched;
 
 /// Where a kind is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +110,13 @@ impl<'de> Visitor<'de> for Wanted {
         }
         Ok(kept)
     }
+}
+
+/// A kind that can be watched. The type has the fields that are wanted and no others.
+pub(crate) trait Watched: DeserializeOwned + Clone + Send + 'static {
+    const OF: Resource;
+    /// Where the object stands in the history of its kind.
+    fn version(&self) -> &str;
 }
 
 macro_rules! watched {

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{
     attached::{Attached, Entry, Fault, ObjectName, Reach},
+    objects::Watched as _,
     objects::{GrpcRoute, HttpRoute, Resource, TrafficPolicy},
     services::Declared,
-    watch::Watched as _,
     world::World,
 };
 use crate::{

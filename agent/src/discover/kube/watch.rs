@@ -12,7 +12,6 @@
 use std::{ops::ControlFlow, pin::pin, time::Duration};
 
 use kube::core::WatchEvent;
-use serde::de::DeserializeOwned;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -22,7 +21,7 @@ use tokio_stream::StreamExt as _;
 
 use super::{
     client::{Cluster, Failure, Selection},
-    objects::Resource,
+    objects::Watched,
 };
 
 /// Pauses between tries: from half to the whole of this, doubled with each failure in a row, up to the second.
@@ -30,13 +29,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A watch that lasted so long has worked, although nothing came.
 const WORKED: Duration = Duration::from_secs(10);
-
-/// A kind that can be watched. The type has the fields that are wanted and no others.
-pub(crate) trait Watched: DeserializeOwned + Clone + Send + 'static {
-    const OF: Resource;
-    /// Where the object stands in the history of its kind.
-    fn version(&self) -> &str;
-}
 
 /// What a watch tells.
 #[derive(Clone, Debug, PartialEq)]

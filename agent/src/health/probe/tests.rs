@@ -1,5 +1,7 @@
 //! Single probes against servers that a script tells what to do.
 
+use std::time::Duration;
+
 use ::http::{HeaderMap, Response};
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -8,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::pool::Here;
+use crate::{health::Kind, pool::Here};
 
 async fn ask(probe_by: Probe, endpoint: SocketAddr) -> Result<(), Failure> {
     ask_port(probe_by, Protocol::Http, endpoint).await

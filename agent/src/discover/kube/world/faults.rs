@@ -4,8 +4,8 @@ use super::World;
 use crate::discover::kube::{
     attached::{Attached, Attaches},
     board::{InForce, ObjectFault},
+    objects::Watched as _,
     objects::{GrpcRoute, HttpRoute, TrafficPolicy},
-    watch::Watched as _,
 };
 
 impl World {

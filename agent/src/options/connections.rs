@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::run::within;
+use super::within;
 use crate::{config::duration, transport::Limits};
 
 #[derive(Clone, Debug, Args)]

@@ -6,7 +6,6 @@ use crate::{
 };
 
 /// Which rule a request meets, and what becomes of it.
-#[path = "explain_tests/routed.rs"]
 mod routed;
 
 const CONFIG: &str = "
