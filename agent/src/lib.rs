@@ -45,6 +45,8 @@ pub mod import;
 pub mod options;
 /// Windows: the Unix socket of the command line, metrics, probes.
 pub mod admin;
+/// What the agent shows of itself, from the rooms that decide.
+pub mod inspect;
 /// One file per subcommand.
 pub mod cli;
 /// Begin to end a task, and know when it has.

@@ -1,19 +1,13 @@
 //! The Kubernetes API server as a source, with what it is told from elsewhere.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
 use crate::{
-    admin::proto,
-    discover::kube::{self, Cluster, InForce, Inputs, KubeBoard, KubeDemand, KubeSource, Options, Use},
+    discover::kube::{self, Cluster, Inputs, KubeDemand, KubeSource, Options, Use},
     model::{PatternShare, Refusals, ServiceName},
     options::KubernetesArgs,
-    record::KubeSample,
 };
 
 /// Takes back what agents have said in the statuses of a cluster's objects, and gives how many objects these were.
@@ -25,66 +19,6 @@ pub fn clear_statuses(kubeconfig: Option<&Path>) -> anyhow::Result<usize> {
         let cluster = Cluster::connect(kubeconfig).await?;
         Ok(kube::clear_statuses(&cluster).await?)
     })
-}
-
-/// What `derny status` says of the cluster.
-pub(super) fn status(board: &KubeBoard) -> proto::Kubernetes {
-    let rejected = board.faults().into_iter().map(|fault| proto::RejectedObject {
-        resource: fault.resource.to_owned(),
-        object: fault.object,
-        message: fault.message,
-        last_good_in_force: fault.in_force == InForce::LastGood,
-        in_force_in_part: fault.in_force == InForce::Part,
-    });
-    let watched = board
-        .watches()
-        .into_iter()
-        .filter(|(resource, _)| *resource == "endpointslices");
-    proto::Kubernetes {
-        up: board.is_up(),
-        silence_ms: board
-            .silence(Instant::now())
-            .map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)),
-        watched_services: watched.map(|(_, n)| u32::try_from(n).unwrap_or(u32::MAX)).sum(),
-        rejected: rejected.collect(),
-        troubles: board
-            .troubles()
-            .into_iter()
-            .map(|(message, requests)| proto::ApiTrouble { requests, message })
-            .collect(),
-    }
-}
-
-/// Services that are not in the snapshot, for `derny services`.
-pub(super) fn left_alone(board: &KubeBoard) -> Vec<proto::Service> {
-    let services = board.left_alone().into_iter();
-    services
-        .map(|(name, note)| proto::Service {
-            namespace: name.namespace.to_string(),
-            name: name.name.to_string(),
-            note,
-            ..proto::Service::default()
-        })
-        .collect()
-}
-
-/// For the metrics.
-pub(super) fn sample(board: &KubeBoard) -> KubeSample {
-    let requests = board.requests().into_iter();
-    let mut rejected = BTreeMap::new();
-    for fault in board.faults() {
-        *rejected.entry(fault.resource).or_default() += 1;
-    }
-    KubeSample {
-        up: board.is_up(),
-        silence: board.silence(Instant::now()),
-        requests: requests
-            .map(|r| ([r.resource, r.verb, r.result], r.count))
-            .collect(),
-        watches: board.watches(),
-        relists: board.relists(),
-        rejected: rejected.into_iter().collect(),
-    }
 }
 
 type Services = watch::Receiver<Arc<BTreeSet<ServiceName>>>;

@@ -7,18 +7,7 @@ mod memory;
 mod notices;
 mod cluster;
 mod bounds;
-mod liveness;
 mod opened;
-mod windows;
-mod guarded;
-mod endpoints;
-mod millis;
-mod pods;
-mod shares;
-mod order;
-mod explain;
-mod forwarded;
-mod policy_words;
 mod watchdog;
 
 pub use cluster::clear_statuses;
@@ -33,7 +22,9 @@ use tokio::{
 
 use crate::{
     discover::{FileSource, Names, Servers, kube},
-    drain, health, intercept,
+    drain, health,
+    inspect::{self, AllDisplaced},
+    intercept,
     live::Live,
     model::Refusals,
     options::{AccessLog, KernelLog, RunArgs},
@@ -94,7 +85,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     let writer = Writer::start(sink, bounds::log(&args.bounds), writing).context("access log")?;
 
     let window_thread = threads::WindowThread::new()?;
-    let displaced = opened::AllDisplaced::default();
+    let displaced = AllDisplaced::default();
     let opened = window_thread.block_on(opened::open(&args, &displaced))?;
 
     let cluster = match args.kubernetes.enabled {
@@ -118,7 +109,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     };
 
     let started = Instant::now();
-    let standstill = liveness::standstill(args.stale_after);
+    let standstill = inspect::standstill(args.stale_after);
     let workers = args.worker_count().get();
     let hub = Hub::new(bounds::series(&args.bounds));
     let ledger = Ledger::new(limits::limits(&args.shares, &limits::System::read(descriptors)));
@@ -176,7 +167,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         given => Servers::Given(given.to_vec()),
     });
     let observer = kernel.observer()?;
-    let order = order::Watcher::start(kernel.program_order()?);
+    let order = inspect::Watcher::start(kernel.program_order()?);
     let following = snapshot.subscribe();
     let followed = snapshot.subscribe();
     let publisher = publish::Publisher::new(
@@ -224,7 +215,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         let node = args.kubernetes.node_name.clone().unwrap_or_default();
         control.spawn(kube::tell(cluster, node, standing, drain.clone()));
     }
-    let windows = Arc::new(windows::Windows {
+    let windows = Arc::new(inspect::Windows {
         config_path: args.config.clone().unwrap_or_default(),
         published: publisher.published(),
         source: source.as_ref().map(FileSource::state),

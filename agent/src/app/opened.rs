@@ -3,20 +3,13 @@
 use std::sync::Arc;
 
 use crate::{
-    admin::{self, Displaced, HttpWindow, Shows, UnixWindow, View},
+    admin::{self, HttpWindow, Shows, UnixWindow, View},
     drain,
+    inspect::AllDisplaced,
     options::RunArgs,
 };
 
 use super::bounds;
-
-/// Connections that were ended because somebody else needed their place.
-#[derive(Clone, Debug, Default)]
-pub(super) struct AllDisplaced {
-    http: Displaced,
-    probes: Displaced,
-    unix: Displaced,
-}
 
 /// Everything that is listened at for who asks, bound and not yet served.
 pub(super) struct Opened {
@@ -37,20 +30,6 @@ pub(super) async fn open(args: &RunArgs, displaced: &AllDisplaced) -> Result<Ope
         unix_bounds: http,
         displaced: displaced.clone(),
     })
-}
-
-impl AllDisplaced {
-    /// By window.
-    pub(super) fn counts(&self) -> Vec<(&'static str, u64)> {
-        let counts = [
-            ("http", &self.http),
-            ("probes", &self.probes),
-            ("socket", &self.unix),
-        ];
-        counts
-            .map(|(window, displaced)| (window, displaced.count()))
-            .into()
-    }
 }
 
 impl Opened {

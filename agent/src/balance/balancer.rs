@@ -192,7 +192,7 @@ impl Balancer {
 
     /// All endpoints and what they are to a choice at `now`. Changes nothing.
     pub fn candidates(&self, now: Instant) -> Vec<Candidate> {
-        let rotation = Rotation::new(&self.endpoints, self.settings.panic_threshold);
+        let rotation = self.rotation_now();
         (self.endpoints.iter().zip(&rotation.takes))
             .map(|(endpoint, takes)| Candidate {
                 address: endpoint.address(),
@@ -211,12 +211,17 @@ impl Balancer {
             .collect()
     }
 
+    fn rotation_now(&self) -> Rotation {
+        let standings = self.endpoints.iter().map(|e| (e.state(), e.host().standing()));
+        Rotation::new(standings, self.settings.panic_threshold)
+    }
+
     /// Works out anew who gets requests. Costs O(n), when somebody's standing has changed.
     fn rotate(&mut self, rng: &mut fastrand::Rng) {
         // Before the standings are read: a change in between is seen the next time.
         self.seen = self.epoch.as_ref().map_or(0, |epoch| epoch.load(Acquire));
         self.endpoints.iter().for_each(|endpoint| endpoint.begin_anew());
-        self.rotation = Rotation::new(&self.endpoints, self.settings.panic_threshold);
+        self.rotation = self.rotation_now();
         let ingredients = self.ingredients();
         if self.made_of.as_ref() == Some(&ingredients) {
             return;

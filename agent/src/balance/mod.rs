@@ -52,4 +52,5 @@ pub use breaker::{Breaker, Level, Levels, Permit};
 pub use hash::hash_key;
 pub use load::{EndpointLoad, InFlight};
 pub use outlier::{EjectReason, Event, EventKind, Host, Outliers, ReturnedBy, Standing, Trial, Verdict};
+pub use rotation::Rotation;
 pub use table::{HashTable, Made, TableMaker, Wanted};

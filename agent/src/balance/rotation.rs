@@ -1,41 +1,53 @@
 //! Who gets requests at the moment: by state, by standing, or all of them in panic.
 
-use std::rc::Rc;
-
-use super::{EndpointLoad, Standing};
+use super::Standing;
 use crate::model::EndpointState;
 
-/// What follows for all endpoints from the standing of each.
+/// What follows for all endpoints from the state and the standing of each.
 #[derive(Debug, Default)]
-pub(super) struct Rotation {
+pub struct Rotation {
     /// By index: gets requests.
-    pub(super) takes: Vec<bool>,
+    pub takes: Vec<bool>,
     /// Indices of those that wait for the request that decides about them.
-    pub(super) trials: Vec<usize>,
-    pub(super) panic: bool,
+    pub trials: Vec<usize>,
+    pub panic: bool,
 }
 
 impl Rotation {
     /// An endpoint that is going away counts for nothing, unless all are.
-    pub(super) fn new(endpoints: &[Rc<EndpointLoad>], panic_threshold: u8) -> Self {
-        let leaving = |e: &EndpointLoad| e.state() == EndpointState::Terminating;
-        let usable = |e: &EndpointLoad| e.state() == EndpointState::Ready && e.host().is_in();
-        if endpoints.iter().all(|e| leaving(e)) {
+    pub fn new(
+        endpoints: impl ExactSizeIterator<Item = (EndpointState, Standing)> + Clone,
+        panic_threshold: u8,
+    ) -> Self {
+        let leaving = |state| state == EndpointState::Terminating;
+        let usable = |state, standing| state == EndpointState::Ready && standing == Standing::In;
+        if endpoints.clone().all(|(state, _)| leaving(state)) {
             return Self {
                 takes: vec![true; endpoints.len()],
                 ..Self::default()
             };
         }
-        let staying = endpoints.iter().filter(|e| !leaving(e)).count();
-        let good = endpoints.iter().filter(|e| usable(e)).count();
+        let staying = endpoints.clone().filter(|(state, _)| !leaving(*state)).count();
+        let good = endpoints
+            .clone()
+            .filter(|(state, standing)| usable(*state, *standing))
+            .count();
         let panic = good * 100 < usize::from(panic_threshold) * staying;
-        let trial =
-            |e: &EndpointLoad| e.state() == EndpointState::Ready && e.host().standing() == Standing::Trial;
+        let tried = endpoints
+            .clone()
+            .enumerate()
+            .filter(|(_, (state, standing))| *state == EndpointState::Ready && *standing == Standing::Trial);
         Self {
-            takes: (endpoints.iter())
-                .map(|e| if panic { !leaving(e) } else { usable(e) })
+            trials: tried.map(|(i, _)| i).collect(),
+            takes: endpoints
+                .map(|(state, standing)| {
+                    if panic {
+                        !leaving(state)
+                    } else {
+                        usable(state, standing)
+                    }
+                })
                 .collect(),
-            trials: (0..endpoints.len()).filter(|i| trial(&endpoints[*i])).collect(),
             panic,
         }
     }

@@ -2,6 +2,7 @@
 
 mod addr;
 mod protocol;
+mod grpc;
 mod policy;
 mod health_check;
 mod endpoint;
@@ -23,6 +24,7 @@ pub use cors::{Cors, CorsList, CorsOrigins, HostPattern, OriginPattern};
 pub use demand::Demand;
 pub use dns::{Dns, DnsMode, TtlBounds};
 pub use endpoint::{Endpoint, EndpointState, Endpoints, Family};
+pub use grpc::is_grpc;
 pub use health_check::{HealthCheck, Probe};
 pub use origin::Origins;
 pub use pattern::{Pattern, PatternError, PatternShare};

@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     balance::Permit,
-    model::Protocol,
+    model::is_grpc,
     record::{Exchange, Flag, Spoken},
-    respond::{Body, LocalError, Via, has_option, is_grpc, name_host, prepare_request, prepare_response},
+    respond::{Body, LocalError, Via, has_option, name_host, prepare_request, prepare_response},
     retry::{AttemptBody, RequestBody},
 };
 
@@ -143,11 +143,7 @@ async fn send(
         bound: "maxRequests",
     };
     let permit = permit.ok_or_else(overload)?;
-    let via = match plan.upstream.port.protocol {
-        Protocol::Http2 | Protocol::Grpc => Via::Http2,
-        _ if head.version == Version::HTTP_2 => Via::Http2,
-        _ => Via::Http1,
-    };
+    let via = Via::of(plan.upstream.port.protocol, head.version);
     name_host(head, inlet.dialled);
     prepare_request(head, inlet.caller(), via)?;
     x.identified(request_id(inlet, head));

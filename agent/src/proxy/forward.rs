@@ -7,9 +7,9 @@ use http_body::Body as _;
 
 use super::pump::Pump;
 use crate::{
-    model::Endpoints,
+    model::{Endpoints, is_grpc},
     pool::{ConnectError, Http1, Http2, Opening, Pool, SMALL_UPLOAD, Uploading},
-    respond::{Body, BodyError, LocalError, Via, has_option, is_grpc},
+    respond::{Body, BodyError, LocalError, Via, has_option},
     retry::{AttemptBody, Failure, Sent},
     share::Local,
 };

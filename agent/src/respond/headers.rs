@@ -10,12 +10,24 @@ use http::{
 };
 
 use super::LocalError;
+use crate::model::Protocol;
 
 /// What the next hop speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     Http1,
     Http2,
+}
+
+impl Via {
+    /// How an endpoint whose port speaks `protocol` gets a request that came by `version`.
+    pub fn of(protocol: Protocol, version: Version) -> Self {
+        match protocol {
+            Protocol::Http2 | Protocol::Grpc => Self::Http2,
+            _ if version == Version::HTTP_2 => Self::Http2,
+            _ => Self::Http1,
+        }
+    }
 }
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -153,18 +153,6 @@ fn grpc_message(text: &str) -> HeaderValue {
     HeaderValue::from_str(&encoded).unwrap_or_else(|_| HeaderValue::from_static("derny"))
 }
 
-/// Whether a caller expects an answer in gRPC's form (gRPC over HTTP/2, "Requests": the content type is
-/// `application/grpc`, with or without a suffix).
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        return false;
-    };
-    match value.as_bytes().strip_prefix(b"application/grpc") {
-        Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
-        None => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,19 +180,5 @@ mod tests {
         .response(Spoken::Http1);
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()[header::SERVER], "derny");
-    }
-
-    #[test]
-    fn grpc_is_known_by_its_content_type() {
-        let check = |value: &str, expect: bool| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(value).unwrap());
-            assert_eq!(is_grpc(&headers), expect, "{value}");
-        };
-        check("application/grpc", true);
-        check("application/grpc+proto", true);
-        check("application/grpc; charset=utf-8", true);
-        check("application/grpc-web", false);
-        check("application/json", false);
     }
 }

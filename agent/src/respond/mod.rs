@@ -9,4 +9,4 @@ mod local;
 pub use body::Body;
 pub use broken_off::{BodyError, BrokenOff, Cause};
 pub use headers::{Via, expects_continue, has_option, name_host, prepare_request, prepare_response};
-pub use local::{LocalError, is_grpc};
+pub use local::LocalError;

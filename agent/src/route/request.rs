@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use http::{
-    HeaderMap, HeaderName,
-    header::{CONTENT_TYPE, COOKIE, HOST},
+    HeaderName,
+    header::{COOKIE, HOST},
     request::Parts,
 };
 
-use crate::model::{Match, PathMatch, ValueMatch};
+use crate::model::{Match, PathMatch, ValueMatch, is_grpc};
 
 /// A request head as matches see it.
 pub(super) struct Request<'r> {
@@ -94,17 +94,6 @@ impl<'r> Request<'r> {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decoded(key) == name).then(|| decoded(value))
         })
-    }
-}
-
-/// `application/grpc`, with or without a codec. gRPC-Web is plain HTTP here.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else {
-        return false;
-    };
-    match value.as_bytes().strip_prefix(b"application/grpc") {
-        Some(rest) => matches!(rest.first(), None | Some(b'+' | b';' | b' ')),
-        None => false,
     }
 }
 

@@ -9,7 +9,7 @@ const MAX_CIRCLES: usize = 5;
 /// Pairs of rooms that use each other.
 const MAX_MUTUAL_ROOMS: usize = 0;
 /// Lines of `app`, which puts the rooms together and should have no ideas of its own. To become 700.
-const MAX_WIRING: usize = 3080;
+const MAX_WIRING: usize = 1260;
 /// Of all lines, those of the largest room. To become 12 %.
 const MAX_SHARE: f64 = 0.163;
 

@@ -13,7 +13,7 @@ struct Room {
 }
 
 /// In the order of `agent/src/lib.rs`.
-const ROOMS: [Room; 27] = [
+const ROOMS: [Room; 28] = [
     room(
         "model",
         "the words",
@@ -74,7 +74,12 @@ const ROOMS: [Room; 27] = [
         &["model", "share", "respond", "record"],
         &["tokio", "aya", "hyper"],
     ),
-    room("respond", "what the caller gets", &["record"], &["tokio", "aya"]),
+    room(
+        "respond",
+        "what the caller gets",
+        &["model", "record"],
+        &["tokio", "aya"],
+    ),
     room(
         "record",
         "the only room that names metrics",
@@ -137,6 +142,31 @@ const ROOMS: [Room; 27] = [
         &["tokio", "aya", "hyper"],
     ),
     room("admin", "windows", &["drain"], &["aya"]),
+    room(
+        "inspect",
+        "what the agent shows of itself",
+        &[
+            "model",
+            "config",
+            "intercept",
+            "share",
+            "route",
+            "balance",
+            "respond",
+            "record",
+            "proxy",
+            "discover",
+            "health",
+            "snapshot",
+            "publish",
+            "admin",
+            "drain",
+            "ready",
+            "live",
+            "telemetry",
+        ],
+        &["aya", "hyper"],
+    ),
     room(
         "cli",
         "one file per subcommand",

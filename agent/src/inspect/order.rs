@@ -13,7 +13,7 @@ use crate::{
 /// Others come and go at any time, as pods do, and nothing tells of it.
 const LOOK: Duration = Duration::from_secs(60);
 
-pub(super) struct Watcher {
+pub struct Watcher {
     order: ProgramOrder,
     found: watch::Sender<Arc<Vec<OtherProgram>>>,
     said: BTreeSet<OtherProgram>,
@@ -21,11 +21,11 @@ pub(super) struct Watcher {
 
 /// For the windows.
 #[derive(Clone, Debug)]
-pub(super) struct OrderBoard(watch::Receiver<Arc<Vec<OtherProgram>>>);
+pub struct OrderBoard(watch::Receiver<Arc<Vec<OtherProgram>>>);
 
 impl Watcher {
     /// Looks once before anything is redirected.
-    pub(super) fn start(order: ProgramOrder) -> Self {
+    pub fn start(order: ProgramOrder) -> Self {
         let mut watcher = Self {
             found: watch::Sender::default(),
             said: BTreeSet::new(),
@@ -36,12 +36,12 @@ impl Watcher {
         watcher
     }
 
-    pub(super) fn board(&self) -> OrderBoard {
+    pub fn board(&self) -> OrderBoard {
         OrderBoard(self.found.subscribe())
     }
 
     /// Looks again until the drain begins.
-    pub(super) async fn run(mut self, drain: drain::Watch) {
+    pub async fn run(mut self, drain: drain::Watch) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
@@ -87,7 +87,7 @@ impl Watcher {
 }
 
 impl OrderBoard {
-    pub(super) fn all(&self) -> Vec<proto::OtherProgram> {
+    pub fn all(&self) -> Vec<proto::OtherProgram> {
         let found = self.0.borrow().clone();
         let shown = found.iter().map(|program| proto::OtherProgram {
             hook: program.hook.as_str().to_owned(),
@@ -100,7 +100,7 @@ impl OrderBoard {
     }
 
     /// (order, programs) of each order.
-    pub(super) fn counts(&self) -> Vec<(&'static str, u64)> {
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
         let found = self.0.borrow().clone();
         let count = |order: Order| {
             let there = found.iter().filter(|program| program.order == order).count();

@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderValue, Version, header, request::Parts};
 
 use crate::{
     admin::proto,
-    model::{Filter, PodState, PodStatus, Protocol},
-    respond::{Via, is_grpc, prepare_request},
+    model::{Filter, PodState, PodStatus, Protocol, is_grpc},
+    respond::{Via, prepare_request},
     route,
 };
 
@@ -43,14 +43,11 @@ impl Sender<'_> {
                 Err(error) => return Forwarded::Refused(error.to_string()),
             }
         }
-        let via = match protocol {
-            Protocol::Http2 | Protocol::Grpc => Via::Http2,
-            _ if is_grpc(&head.headers) => Via::Http2,
-            _ => Via::Http1,
-        };
-        if via == Via::Http2 && is_grpc(&head.headers) {
+        // The URL does not say by which version the request comes, but gRPC has one only.
+        if is_grpc(&head.headers) {
             head.version = Version::HTTP_2;
         }
+        let via = Via::of(protocol, head.version);
         if let Err(error) = prepare_request(&mut head, self.address(), via) {
             return Forwarded::Refused(error.to_string());
         }

@@ -29,37 +29,39 @@ use crate::{
 };
 
 use super::{
-    cluster, endpoints, explain, guarded, liveness,
+    cluster,
+    displaced::AllDisplaced,
+    endpoints, explain, guarded, liveness,
     millis::{millis, unix_ms},
-    opened::AllDisplaced,
     order::OrderBoard,
     pods, policy_words, shares,
 };
 
-pub(super) struct Windows {
-    pub(super) config_path: PathBuf,
-    pub(super) published: Published,
+/// Everything that is asked for what is shown.
+pub struct Windows {
+    pub config_path: PathBuf,
+    pub published: Published,
     /// `None` without a file.
-    pub(super) source: Option<watch::Receiver<SourceState>>,
+    pub source: Option<watch::Receiver<SourceState>>,
     /// `None` without a cluster.
-    pub(super) kube: Option<KubeBoard>,
+    pub kube: Option<KubeBoard>,
     /// `None` when the pods are the file's alone.
-    pub(super) pods: Option<PodBoard>,
-    pub(super) health: Board,
-    pub(super) dns: DnsBoard,
-    pub(super) hub: Hub,
-    pub(super) ledger: Ledger,
-    pub(super) observer: Observer,
-    pub(super) registry: Registry,
-    pub(super) refusals: Refusals,
-    pub(super) order: OrderBoard,
-    pub(super) progress: Vec<Progress>,
-    pub(super) writer: Writer,
-    pub(super) displaced: AllDisplaced,
-    pub(super) live: Live,
-    pub(super) ready: Ready,
-    pub(super) stale_after: Duration,
-    pub(super) started_at: SystemTime,
+    pub pods: Option<PodBoard>,
+    pub health: Board,
+    pub dns: DnsBoard,
+    pub hub: Hub,
+    pub ledger: Ledger,
+    pub observer: Observer,
+    pub registry: Registry,
+    pub refusals: Refusals,
+    pub order: OrderBoard,
+    pub progress: Vec<Progress>,
+    pub writer: Writer,
+    pub displaced: AllDisplaced,
+    pub live: Live,
+    pub ready: Ready,
+    pub stale_after: Duration,
+    pub started_at: SystemTime,
 }
 
 impl Windows {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     admin::{Unanswered, proto},
-    balance::Standing,
+    balance::{Outliers, Rotation, Standing},
     health::Board,
     model::{Endpoint, EndpointState, ServicePort, ServicePortName},
     proxy::Registry,
@@ -101,29 +101,17 @@ pub(super) fn add_uses(
             continue;
         };
         let host = |address| guarded.guards.outliers.host(address);
-        let usable =
-            |e: &Endpoint| e.state == EndpointState::Ready && host(e.address).standing() == Standing::In;
-        let able: Vec<&Endpoint> = port
-            .endpoints
-            .iter()
-            .filter(|e| e.state != EndpointState::Terminating)
-            .collect();
-        let good = able.iter().filter(|e| usable(e)).count();
         let most = port.policy.circuit_breaking.max_requests_per_endpoint;
-        let panic = good * 100 < usize::from(port.policy.load_balancer.panic_threshold) * able.len();
-        let by_address: HashMap<String, &Endpoint> = port
-            .endpoints
-            .iter()
-            .map(|endpoint| (endpoint.address.to_string(), endpoint))
+        let rotation = rotation(port, &guarded.guards.outliers);
+        let by_address: HashMap<String, (usize, &Endpoint)> = (port.endpoints.iter().enumerate())
+            .map(|(index, endpoint)| (endpoint.address.to_string(), (index, endpoint)))
             .collect();
         for shown in endpoints.iter_mut().filter(|shown| is_of(shown, name)) {
-            let Some(endpoint) = by_address.get(&shown.address) else {
+            let Some((index, endpoint)) = by_address.get(&shown.address) else {
                 continue;
             };
             let host = host(endpoint.address);
-            let standing = host.standing();
-            let tried = endpoint.state == EndpointState::Ready && standing == Standing::Trial;
-            let takes = endpoint.state != EndpointState::Terminating && (panic || usable(endpoint) || tried);
+            let (standing, takes) = rotation[*index];
             shown.uses.push(proto::EndpointUse {
                 namespace: guarded.key.source.namespace.to_string(),
                 workload: guarded.key.source.workload.to_string(),
@@ -153,6 +141,21 @@ pub(super) fn add_uses(
             });
         }
     }
+}
+
+/// Of each endpoint, in the port's order: how the caller's detector holds it, and whether it gets requests.
+fn rotation(port: &ServicePort, outliers: &Outliers) -> Vec<(Standing, bool)> {
+    let standings: Vec<_> = (port.endpoints.iter())
+        .map(|endpoint| (endpoint.state, outliers.host(endpoint.address).standing()))
+        .collect();
+    let panic_threshold = port.policy.load_balancer.panic_threshold;
+    let rotation = Rotation::new(standings.iter().copied(), panic_threshold);
+    (standings.into_iter().enumerate())
+        .map(|(index, (_, standing))| {
+            let takes = rotation.takes[index] || rotation.trials.contains(&index);
+            (standing, takes)
+        })
+        .collect()
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -195,4 +198,92 @@ pub(super) fn ports(snapshot: &Snapshot, text: &str) -> Result<Vec<Arc<ServicePo
         return Err(Unanswered::NotFound(what));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        balance::{Balancer, EndpointLoad, Verdict},
+        model::{Algorithm, OutlierDetection, Policy, Protocol, ServiceName},
+    };
+
+    const STATES: [EndpointState; 3] = [
+        EndpointState::Ready,
+        EndpointState::Unhealthy,
+        EndpointState::Terminating,
+    ];
+
+    fn port(states: &[EndpointState], algorithm: Algorithm, panic_threshold: u8) -> ServicePort {
+        let mut policy = Policy::default();
+        policy.load_balancer.algorithm = algorithm;
+        policy.load_balancer.panic_threshold = panic_threshold;
+        policy.outlier_detection = Some(OutlierDetection {
+            max_ejection_percent: 100,
+            ..OutlierDetection::default()
+        });
+        let endpoint = |(n, state): (u8, &EndpointState)| Endpoint {
+            state: *state,
+            ..Endpoint::new(([10, 0, 0, n], 80).into())
+        };
+        ServicePort {
+            name: ServicePortName {
+                service: ServiceName {
+                    namespace: "demo".into(),
+                    name: "echo".into(),
+                },
+                port: 80,
+            },
+            protocol: Protocol::Http,
+            endpoints: (0..).zip(states).map(endpoint).collect::<Vec<_>>().into(),
+            policy: policy.into(),
+            routes: Vec::new(),
+        }
+    }
+
+    proptest! {
+        /// Whatever the states and standings: those who are shown to get requests are those whom the balancer chooses.
+        #[test]
+        fn whom_the_balancer_chooses_is_shown_to_get_requests(
+            endpoints in proptest::collection::vec((0usize..3, any::<bool>()), 1..6),
+            algorithm in prop_oneof![
+                Just(Algorithm::Random),
+                Just(Algorithm::RoundRobin),
+                Just(Algorithm::LeastRequest),
+                Just(Algorithm::PeakEwma),
+            ],
+            panic_threshold in 0u8..=100,
+            seed in any::<u64>(),
+        ) {
+            let states: Vec<_> = endpoints.iter().map(|(state, _)| STATES[*state]).collect();
+            let port = port(&states, algorithm, panic_threshold);
+            let (now, mut rng) = (Instant::now().into_std(), fastrand::Rng::with_seed(seed));
+            let outliers = Outliers::new(port.policy.outlier_detection.clone());
+            let addresses = || port.endpoints.iter().map(|endpoint| endpoint.address);
+            outliers.follow(port.policy.outlier_detection.as_ref(), addresses());
+            for (address, (_, is_bad)) in addresses().zip(&endpoints) {
+                for _ in 0..5 * u8::from(*is_bad) {
+                    let failure = Verdict::Failure5xx { gateway: false };
+                    outliers.record(&outliers.host(address), failure, now, &mut rng);
+                }
+            }
+            let loads = (port.endpoints.iter())
+                .map(|endpoint| EndpointLoad::new(endpoint, outliers.host(endpoint.address), None, now))
+                .collect();
+            let mut balancer = Balancer::new(&port.policy.load_balancer, loads, None, &(), &mut rng);
+
+            let shown: BTreeSet<_> = (addresses().zip(rotation(&port, &outliers)))
+                .filter_map(|(address, (_, takes))| takes.then_some(address))
+                .collect();
+            let chosen: BTreeSet<_> = (0..300)
+                .filter_map(|_| balancer.choose(None, &[], now, &mut rng))
+                .map(|chosen| chosen.address())
+                .collect();
+            prop_assert_eq!(shown, chosen);
+        }
+    }
 }

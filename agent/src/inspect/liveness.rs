@@ -8,7 +8,7 @@ use crate::{live::Live, proxy::Progress, telemetry};
 
 /// How long a thread may show no progress before `/livez` fails: ten times what makes the kernel stand aside, since
 /// restarting is worse than that.
-pub(super) fn standstill(stale_after: Duration) -> Duration {
+pub fn standstill(stale_after: Duration) -> Duration {
     stale_after * 10
 }
 
