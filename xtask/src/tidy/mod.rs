@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::shell::workspace;
 
+/// What the documentation tells to run.
+mod commands;
 /// What the layout comes to in figures.
 mod figures;
 /// Which file uses which.
@@ -40,8 +42,8 @@ pub(crate) fn run(table: Table) -> Result<()> {
     let root = workspace();
     let mut faults = Vec::new();
     let mut modules = Vec::new();
-    let files = rust_files(&root)?;
-    for path in &files {
+    let sources = files(&root, &["agent", "ebpf", "xtask", "tests"], "rs")?;
+    for path in &sources {
         let text = read(path)?;
         let name = path.strip_prefix(&root).unwrap_or(path);
         let lines = without_tests(&text).lines().count();
@@ -69,10 +71,11 @@ pub(crate) fn run(table: Table) -> Result<()> {
         "docs/metrics.md",
         &mut faults,
     )?;
+    check_commands(&root, &mut faults)?;
     table_in_docs(&root.join(TABLE_PAGE), table, &mut faults)?;
     if faults.is_empty() {
         println!("{figures}");
-        println!("tidy: {} files, nothing to report", files.len());
+        println!("tidy: {} files, nothing to report", sources.len());
         return Ok(());
     }
     bail!("not tidy:\n  {}", faults.join("\n  "))
@@ -120,6 +123,25 @@ fn check_documented(
     Ok(())
 }
 
+/// The pages name no subcommand that is not there.
+fn check_commands(root: &Path, faults: &mut Vec<String>) -> Result<()> {
+    const CODE: &str = "agent/src/cli/mod.rs";
+    let source = Source::parse(&read(&root.join(CODE))?).with_context(|| format!("reading {CODE}"))?;
+    let variants = source.variants("Command").into_iter();
+    let known: Vec<String> = variants.map(|variant| commands::word(&variant)).collect();
+    ensure!(!known.is_empty(), "{CODE} has no subcommands");
+    for page in files(root, &["docs", "deploy"], "md")?
+        .into_iter()
+        .chain([root.join("README.md")])
+    {
+        for word in commands::unknown(&read(&page)?, &known) {
+            let name = page.strip_prefix(root).unwrap_or(&page);
+            faults.push(format!("{}: there is no `derny {word}`", name.display()));
+        }
+    }
+    Ok(())
+}
+
 /// Compares the table in the documentation with the data, or writes it there.
 fn table_in_docs(page: &Path, table: Table, faults: &mut Vec<String>) -> Result<()> {
     let Ok(text) = fs::read_to_string(page) else {
@@ -149,17 +171,17 @@ fn table_in_docs(page: &Path, table: Table, faults: &mut Vec<String>) -> Result<
     Ok(())
 }
 
-/// All Rust files of the workspace, but for those that are built.
-fn rust_files(root: &Path) -> Result<Vec<PathBuf>> {
+/// All files with this extension below these directories, but for those that are built.
+fn files(root: &Path, below: &[&str], wanted: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut directories: Vec<PathBuf> = ["agent", "ebpf", "xtask", "tests"].map(|it| root.join(it)).into();
+    let mut directories: Vec<PathBuf> = below.iter().map(|it| root.join(it)).collect();
     while let Some(directory) = directories.pop() {
         let entries = fs::read_dir(&directory).with_context(|| format!("reading {}", directory.display()))?;
         for entry in entries {
             let path = entry?.path();
             if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
                 directories.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == wanted) {
                 files.push(path);
             }
         }

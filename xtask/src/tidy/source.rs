@@ -51,6 +51,19 @@ impl Source {
         uses.flat_map(|item| leaves(&item.tree)).collect()
     }
 
+    /// Variants of the enum of this name.
+    pub(super) fn variants(&self, name: &str) -> Vec<String> {
+        let items = self.file.items.iter();
+        let variants = items.filter_map(|item| match item {
+            Item::Enum(item) if item.ident == name => Some(item.variants.iter()),
+            _ => None,
+        });
+        variants
+            .flatten()
+            .map(|variant| variant.ident.to_string())
+            .collect()
+    }
+
     /// Names of BPF maps, as the kernel shows them: `name = "…"` of the map's attribute, else that of the `static`.
     pub(super) fn map_names(&self) -> Vec<String> {
         let maps = self.file.items.iter().filter_map(|item| match item {
