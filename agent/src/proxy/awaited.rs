@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{view::Upstream, worker::Worker};
+use super::{context::Worker, view::Upstream};
 use crate::{model::Family, record::Source};
 
 /// `upstream` when it is known who answers for it: at once where it is, else when discovery has found out. When that

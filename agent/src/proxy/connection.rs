@@ -6,11 +6,11 @@ use bytes::Bytes;
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
+    context::Worker,
     inlet::Inlet,
     local_pod::{LINGER, LocalPod},
     serve_http1, serve_http2,
     tunnel::{self, Opaque, Unreached},
-    worker::Worker,
 };
 use crate::{
     accept::{self, Detected, Expecting, Place, Replay, detect, silent, spoke},

@@ -9,12 +9,12 @@ use std::{
 
 use super::{
     awaited,
+    context::Worker,
     farewell::Farewell,
     guards::Guards,
     local_pod::LocalPod,
     local_ports::{Bounded, called},
     view::{Towards, Upstream},
-    worker::Worker,
 };
 use crate::{
     accept::Place,

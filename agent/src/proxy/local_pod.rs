@@ -8,33 +8,45 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    io, net,
+    io,
+    net::{IpAddr, SocketAddr},
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
 
-use tokio::{net::TcpListener, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    connection,
-    guards::Guards,
+    guards::{Guards, Registry},
     local_ports::called,
     own_addresses::OwnAddresses,
-    worker::{EnrolledPod, Worker},
 };
 use crate::{
     drain,
     model::{Ending, EnrolmentId, InboundPort, Pod},
-    pool::{Pools, Sockets},
-    record::{PodCounters, ScopeKey},
+    pool::{DialAs, Pools, Sockets},
+    record::{Counters, PodCounters, ScopeKey},
     retry::AttemptBody,
-    share::{Holding, Local, Peers, Share, Task},
+    share::{Account, Holding, Local, Peers, Share, Task},
 };
 
 /// How long a withdrawn pod's listeners, and those of an agent that ends, go on accepting: connections that the
 /// kernel redirected before it was told are in their backlog.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// A pod whose connections the kernel redirects, with this worker's listeners in it.
+#[derive(Debug)]
+pub struct EnrolledPod {
+    pub id: EnrolmentId,
+    pub pod: Arc<Pod>,
+    pub addresses: Vec<IpAddr>,
+    pub sockets: Arc<dyn Sockets + Send + Sync>,
+    /// Who pays for it.
+    pub account: Arc<Account>,
+    pub outbound: Vec<std::net::TcpListener>,
+    pub inbound: Vec<std::net::TcpListener>,
+}
 
 /// Owns what the worker has for the pod: its pools, and every task that holds a socket in its network namespace. A
 /// connection that was accepted for one enrolment is served by this value to its end and never by the next one.
@@ -61,12 +73,15 @@ pub(super) struct LocalPod {
 
 impl LocalPod {
     /// With the triggers of its drains.
-    pub(super) fn new(worker: &Worker, enrolled: &EnrolledPod) -> (Rc<Self>, Triggers) {
+    pub(super) fn new(
+        registry: &Registry,
+        counters: &Counters,
+        enrolled: &EnrolledPod,
+    ) -> (Rc<Self>, Triggers) {
         let (all, drain) = drain::channel();
         let (of_inbound, inbound_drain) = drain::channel();
         let (id, pod) = (enrolled.id, enrolled.pod.clone());
         let guarded = |port: &InboundPort| {
-            let registry = worker.view.registry();
             let guards = registry.inbound(called(&pod, port.port), id, &port.limits);
             (*port, guards)
         };
@@ -81,7 +96,7 @@ impl LocalPod {
             share,
             peers: Rc::default(),
             series: RefCell::default(),
-            counters: worker.recorder.counters.pod(id),
+            counters: counters.pod(id),
             drain,
             inbound_drain,
             inbound,
@@ -146,50 +161,25 @@ pub(super) struct LocalPods(RefCell<HashMap<EnrolmentId, Entry>>);
 struct Entry {
     pod: Weak<LocalPod>,
     share: Rc<Local>,
-    /// Those that accept. Each holds the pod, which goes with them when it has no connection.
     accepting: Vec<Task>,
     /// `None` once the drain has begun.
     triggers: Option<Triggers>,
 }
 
 impl LocalPods {
-    /// Accepts the pod's connections from now on.
-    pub(super) fn enrol(&self, worker: &Rc<Worker>, mut enrolled: EnrolledPod) -> io::Result<()> {
-        let outbound = registered(&mut enrolled.outbound)?;
-        let inbound = registered(&mut enrolled.inbound)?;
-        let (pod, triggers) = LocalPod::new(worker, &enrolled);
-        let mut entry = Entry {
-            pod: Rc::downgrade(&pod),
+    /// `accepting` are the tasks that accept the pod's connections. Each holds the pod, which goes with them when it has no
+    /// connection.
+    pub(super) fn add(&self, pod: &Rc<LocalPod>, triggers: Triggers, accepting: Vec<Task>) {
+        let entry = Entry {
+            pod: Rc::downgrade(pod),
             share: pod.share.clone(),
-            accepting: Vec::new(),
+            accepting,
             triggers: Some(triggers),
         };
-        worker.local_ports.enrol(pod.id, &enrolled.addresses, pod.ports());
-        for listener in outbound {
-            let (worker, pod) = (worker.clone(), pod.clone());
-            entry.accepting.push(pod.share.clone().task(async move {
-                loop {
-                    let (stream, place) = worker.acceptor.accept(&listener, &pod.share).await;
-                    let connection = connection::outbound(worker.clone(), pod.clone(), stream, place);
-                    pod.share.spawn(connection);
-                }
-            }));
-        }
-        for listener in inbound {
-            let (worker, pod) = (worker.clone(), pod.clone());
-            entry.accepting.push(pod.share.clone().task(async move {
-                loop {
-                    let (stream, place) = worker.acceptor.accept(&listener, &pod.share).await;
-                    let connection = connection::inbound(worker.clone(), pod.clone(), stream, place);
-                    pod.share.spawn(connection);
-                }
-            }));
-        }
-        if enrolled.pod.is_ending {
+        if pod.pod.is_ending {
             entry.drain_inbound();
         }
-        self.0.borrow_mut().insert(enrolled.id, entry);
-        Ok(())
+        self.0.borrow_mut().insert(pod.id, entry);
     }
 
     /// The pod is being deleted: its callers are told to go elsewhere, while it finishes what they have asked for.
@@ -282,9 +272,12 @@ impl Entry {
     }
 }
 
-fn registered(listeners: &mut Vec<net::TcpListener>) -> io::Result<Vec<TcpListener>> {
-    std::mem::take(listeners)
-        .into_iter()
-        .map(TcpListener::from_std)
-        .collect()
+impl Sockets for Arc<dyn Sockets + Send + Sync> {
+    fn tcp_socket(&self, to: SocketAddr, dial_as: DialAs) -> io::Result<socket2::Socket> {
+        (**self).tcp_socket(to, dial_as)
+    }
+
+    fn tcp_socket_beyond(&self, to: SocketAddr, dial_as: DialAs) -> io::Result<socket2::Socket> {
+        (**self).tcp_socket_beyond(to, dial_as)
+    }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 mod worker;
+mod context;
 mod local_pod;
 mod trim;
 mod guards;
@@ -16,6 +17,7 @@ mod local_ports;
 mod view;
 mod farewell;
 mod inlet;
+mod accepting;
 mod awaited;
 mod connection;
 mod answering;
@@ -44,4 +46,5 @@ mod simulation;
 pub(crate) use deadline::grpc_timeout;
 pub use guards::{Guarded, Registry};
 pub use hash_tables::HashTables;
-pub use worker::{Command, EnrolledPod, Progress, Setup, run};
+pub use local_pod::EnrolledPod;
+pub use worker::{Command, Progress, Setup, run};

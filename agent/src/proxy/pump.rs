@@ -9,7 +9,6 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::Body;
 
-use super::response_body::ResponseBody;
 use crate::{
     pool::Upload,
     respond::BodyError,
@@ -26,12 +25,6 @@ impl Source for AttemptBody {
     fn poll_held_up(&mut self, cx: &mut Context<'_>) -> Poll<AttemptError> {
         self.take_over(cx);
         Poll::Pending
-    }
-}
-
-impl Source for ResponseBody {
-    fn poll_held_up(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        self.poll_unread(cx)
     }
 }
 

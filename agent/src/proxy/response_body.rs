@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{deadline::Deadlines, forward::Lease, judged::Judged, outcome::Upgraded};
+use super::{deadline::Deadlines, forward::Lease, judged::Judged, outcome::Upgraded, pump::Source};
 use crate::{
     balance::{Permit, Verdict},
     record::{Exchange, Flag, Spoken, TimeLimit},
@@ -289,6 +289,12 @@ impl http_body::Body for ResponseBody {
             Some(_) => SizeHint::default(),
             None => self.body.size_hint(),
         }
+    }
+}
+
+impl Source for ResponseBody {
+    fn poll_held_up(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        self.poll_unread(cx)
     }
 }
 

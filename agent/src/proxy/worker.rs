@@ -19,14 +19,21 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{guards::Registry, local_pod::LocalPods, local_ports::LocalPorts, trim::Trim, view::View};
+use super::{
+    accepting,
+    context::Worker,
+    guards::Registry,
+    local_pod::{EnrolledPod, LocalPods},
+    local_ports::LocalPorts,
+    trim::Trim,
+    view::View,
+};
 use crate::{
     accept::{Ability, Acceptor},
     drain,
-    model::{Demand, Ending, EnrolmentId, Origins, Pod},
-    pool::{DialAs, Sockets},
+    model::{Demand, Ending, EnrolmentId, Origins},
     record::{Direction, Hub, Recorder, Source, Writer},
-    share::{Account, Turns},
+    share::Turns,
     snapshot::Snapshot,
     transport::Limits,
 };
@@ -86,19 +93,6 @@ pub enum Command {
     Withdraw(EnrolmentId, Ending),
 }
 
-/// A pod whose connections the kernel redirects, with this worker's listeners in it.
-#[derive(Debug)]
-pub struct EnrolledPod {
-    pub id: EnrolmentId,
-    pub pod: Arc<Pod>,
-    pub addresses: Vec<IpAddr>,
-    pub sockets: Arc<dyn Sockets + Send + Sync>,
-    /// Who pays for it.
-    pub account: Arc<Account>,
-    pub outbound: Vec<std::net::TcpListener>,
-    pub inbound: Vec<std::net::TcpListener>,
-}
-
 /// When a worker last did anything: milliseconds since the process's clock began.
 #[derive(Clone, Debug)]
 pub struct Progress {
@@ -142,63 +136,6 @@ impl Progress {
     /// How long ago.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since + Duration::from_millis(self.millis.load(Relaxed)))
-    }
-}
-
-pub(super) struct Worker {
-    pub(super) view: View,
-    pub(super) local_ports: LocalPorts,
-    pub(super) pods: LocalPods,
-    pub(super) recorder: Rc<Recorder>,
-    pub(super) acceptor: Acceptor,
-    pub(super) origins: Box<dyn Origins>,
-    pub(super) rng: RefCell<fastrand::Rng>,
-    /// Each connection holds the worker, and by this the end of the agent.
-    pub(super) _drain: drain::Guard,
-    pub(super) demand: Arc<dyn Demand>,
-    pub(super) endpoints_wait: Duration,
-    /// How many workers there are: each has its part of what a pod may hold.
-    pub(super) workers: u64,
-    pub(super) limits: Limits,
-    /// Connections accepted so far.
-    pub(super) connections: Cell<u64>,
-}
-
-impl fmt::Debug for Worker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").finish_non_exhaustive()
-    }
-}
-
-impl Worker {
-    /// The number of a connection, which no other of this worker has.
-    pub(super) fn next_connection(&self) -> u64 {
-        let number = self.connections.get();
-        self.connections.set(number + 1);
-        number
-    }
-
-    /// Series of callers and services that the snapshot no longer has are not shown any more.
-    fn forget_series(&self) {
-        self.view.follow(&mut self.rng.borrow_mut());
-        let snapshot = self.view.snapshot();
-        let workloads: HashSet<(&str, &str)> = snapshot
-            .pods
-            .values()
-            .map(|pod| (&*pod.name.namespace, &*pod.workload))
-            .collect();
-        let is_there = |source: &Source| workloads.contains(&(&*source.namespace, &*source.workload));
-        self.view.forget(is_there);
-        self.recorder.counters.retain(|key| {
-            let service = &key.destination.service;
-            match key.direction {
-                Direction::Outbound => {
-                    let known = key.is_overflow() || snapshot.ports.contains_key(&key.destination);
-                    known && is_there(&key.source)
-                }
-                Direction::Inbound => workloads.contains(&(&*service.namespace, &*service.name)),
-            }
-        });
     }
 }
 
@@ -258,7 +195,7 @@ pub async fn run(setup: Setup) {
         match command {
             Some(Command::Enrol(enrolled)) => {
                 let name = enrolled.pod.name.clone();
-                if let Err(error) = worker.pods.enrol(&worker, enrolled) {
+                if let Err(error) = accepting::enrol(&worker, enrolled) {
                     tracing::error!(pod = %name, %error, "listeners not registered");
                 }
             }
@@ -324,7 +261,7 @@ async fn tick(worker: std::rc::Weak<Worker>, turns: Rc<Turns>, progress: Progres
             }
             if now.duration_since(forgot) >= FORGET {
                 forgot = now;
-                worker.forget_series();
+                forget_series(&worker);
             }
         });
         if trim.is_due(turns.bill()) {
@@ -333,16 +270,25 @@ async fn tick(worker: std::rc::Weak<Worker>, turns: Rc<Turns>, progress: Progres
     }
 }
 
-impl Sockets for Arc<dyn Sockets + Send + Sync> {
-    fn tcp_socket(&self, to: std::net::SocketAddr, dial_as: DialAs) -> std::io::Result<socket2::Socket> {
-        (**self).tcp_socket(to, dial_as)
-    }
-
-    fn tcp_socket_beyond(
-        &self,
-        to: std::net::SocketAddr,
-        dial_as: DialAs,
-    ) -> std::io::Result<socket2::Socket> {
-        (**self).tcp_socket_beyond(to, dial_as)
-    }
+/// Series of callers and services that the snapshot no longer has are not shown any more.
+fn forget_series(worker: &Worker) {
+    worker.view.follow(&mut worker.rng.borrow_mut());
+    let snapshot = worker.view.snapshot();
+    let workloads: HashSet<(&str, &str)> = snapshot
+        .pods
+        .values()
+        .map(|pod| (&*pod.name.namespace, &*pod.workload))
+        .collect();
+    let is_there = |source: &Source| workloads.contains(&(&*source.namespace, &*source.workload));
+    worker.view.forget(is_there);
+    worker.recorder.counters.retain(|key| {
+        let service = &key.destination.service;
+        match key.direction {
+            Direction::Outbound => {
+                let known = key.is_overflow() || snapshot.ports.contains_key(&key.destination);
+                known && is_there(&key.source)
+            }
+            Direction::Inbound => workloads.contains(&(&*service.namespace, &*service.name)),
+        }
+    });
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::modules::Modules;
 
 /// Files that use each other, at most so many groups of them.
-const MAX_CIRCLES: usize = 5;
+const MAX_CIRCLES: usize = 4;
 /// Pairs of rooms that use each other.
 const MAX_MUTUAL_ROOMS: usize = 0;
 /// Lines of `app`, which puts the rooms together and should have no ideas of its own. To become 700.

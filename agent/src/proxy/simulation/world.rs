@@ -35,12 +35,12 @@ use crate::{
     pool::Here,
     proxy::{
         Registry,
+        context::Worker,
         exchange::exchange,
         inlet::Inlet,
-        local_pod::{LocalPod, LocalPods},
+        local_pod::{EnrolledPod, LocalPod, LocalPods},
         local_ports::LocalPorts,
         view::View,
-        worker::{EnrolledPod, Worker},
     },
     record::{Hub, LogBounds, Recorder, Sink, Writer},
     respond::Body,
@@ -193,7 +193,7 @@ impl World {
             outbound: Vec::new(),
             inbound: Vec::new(),
         };
-        let (pod, _) = LocalPod::new(worker, &enrolled);
+        let (pod, _) = LocalPod::new(worker.view.registry(), &worker.recorder.counters, &enrolled);
         let destination = Destination::new(([10, 96, 0, 1], 80).into(), Target::Service(name()));
         let place = place(&worker.acceptor, &pod.share).await;
         Inlet::outbound(worker, &pod, &destination, (Ipv4Addr::LOCALHOST.into(), place))
