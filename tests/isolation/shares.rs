@@ -123,17 +123,19 @@ fn a_stranger_cannot_take_all_places_of_a_pods_port() {
     assert!(shared.exceeded("server", "connections") > 100.0);
 }
 
+/// As large as a policy may have them.
+fn wide_windows(mut config: Config, _: &Pod) -> Config {
+    config = config.algorithm("http", "roundRobin");
+    let policy = config.policy_of("http").unwrap();
+    let pool = serde_json::json!({"windowSize": 16_777_216});
+    policy.more.insert("connectionPool".to_owned(), pool);
+    config
+}
+
 #[test]
 fn what_a_pod_sends_is_held_within_its_share_of_memory() {
     let budget = 96;
-    let wide = |mut config: Config, _: &Pod| {
-        config = config.algorithm("http", "roundRobin");
-        let policy = config.policy_of("http").unwrap();
-        let pool = serde_json::json!({"windowSize": 16_777_216});
-        policy.more.insert("connectionPool".to_owned(), pool);
-        config
-    };
-    let shared = Shared::with(&["--memory-budget", &format!("{budget}Mi")], wide);
+    let shared = Shared::with(&["--memory-budget", &format!("{budget}Mi")], wide_windows);
     let before = shared.agent.resident().unwrap();
     let target = shared.http.address().to_string();
     let _flood = flood(&shared.greedy, "uploads", &target, 300, &["--insist"]);
@@ -148,6 +150,23 @@ fn what_a_pod_sends_is_held_within_its_share_of_memory() {
     assert!(shared.exceeded("greedy", "memory") + shared.exceeded("greedy", "streams") > 0.0);
     let metrics = shared.agent.metrics().unwrap();
     assert!(metrics.sum("derny_pod_memory_bytes", &[("pod", "greedy")]) <= f64::from(96 << 19));
+}
+
+#[test]
+fn memory_comes_back_after_a_flood() {
+    const MIB: u64 = 1 << 20;
+    let shared = Shared::new(&[]);
+    shared.succeeds(&shared.victim);
+    let before = shared.agent.resident().unwrap();
+    let grown = || shared.agent.resident().unwrap().saturating_sub(before);
+    let mut h2load = Command::new("h2load");
+    h2load.args(["--h1", "-c", "512", "-t", "1", "-D", "3600"]);
+    h2load.arg(shared.http.url("/bytes/128")).stdout(Stdio::null());
+    let flood = shared.greedy.spawn(h2load).unwrap();
+    let soon = Duration::from_secs(30);
+    eventually("the flood takes memory", soon, || grown() > 20 * MIB).unwrap();
+    drop(flood);
+    eventually("it is given back", soon, || grown() < 10 * MIB).unwrap();
 }
 
 #[test]
