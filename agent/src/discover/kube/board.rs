@@ -1,7 +1,7 @@
 //! What an operator wants to know of the conversation with the API server.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -35,6 +35,8 @@ struct Shown {
     up: bool,
     /// Whether it could not be reached since it was last heard: more than that one kind fails.
     lost: bool,
+    /// Kinds of which the server answered last that it cannot give them.
+    unavailable: BTreeSet<&'static str>,
     faults: Vec<ObjectFault>,
     left_alone: Vec<(ServiceName, String)>,
     /// By resource and verb.
@@ -106,6 +108,13 @@ impl KubeBoard {
         self.lock().up
     }
 
+    /// Whether an answer to a question about this kind is to be hoped for. One kind that the server cannot give says
+    /// nothing of the others.
+    pub(super) fn may_give(&self, resource: &'static str) -> bool {
+        let shown = self.lock();
+        shown.contact.is_some() && !shown.lost && !shown.unavailable.contains(resource)
+    }
+
     /// Objects that are not in force as they are written.
     pub fn faults(&self) -> Vec<ObjectFault> {
         self.lock().faults.clone()
@@ -126,11 +135,13 @@ impl KubeBoard {
         let mut shown = self.lock();
         *shown.requests.entry((resource, verb, result)).or_default() += 1;
         match result {
-            "unreachable" | "unavailable" => {
+            "unreachable" => (shown.up, shown.lost) = (false, true),
+            "unavailable" => {
                 shown.up = false;
-                shown.lost |= result == "unreachable";
+                shown.unavailable.insert(resource);
             }
             _ => {
+                shown.unavailable.remove(resource);
                 drop(shown);
                 self.heard();
             }
@@ -230,5 +241,22 @@ mod tests {
             board.request("services", "list", "ok");
             assert_eq!((board.is_up(), returns.has_changed().unwrap()), (true, expected));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_is_to_be_hoped_for_until_it_fails_or_the_server_is_away() {
+        let board = KubeBoard::default();
+        let hopes = || ["endpointslices", "httproutes"].map(|kind| board.may_give(kind));
+        assert_eq!(hopes(), [false, false], "the server was never heard");
+        board.heard();
+        assert_eq!(hopes(), [true, true]);
+        board.request("httproutes", "list", "unavailable");
+        assert_eq!(hopes(), [true, false]);
+        board.request("pods", "watch", "unreachable");
+        assert_eq!(hopes(), [false, false]);
+        board.heard();
+        assert_eq!(hopes(), [true, false]);
+        board.request("httproutes", "list", "ok");
+        assert_eq!(hopes(), [true, true]);
     }
 }

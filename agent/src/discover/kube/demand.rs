@@ -8,7 +8,10 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::board::KubeBoard;
+use super::{
+    board::KubeBoard,
+    objects::{EndpointSlice, Watched as _},
+};
 use crate::model::{Demand, ServiceName, ServicePortName};
 
 /// A service, and the namespace of pods that use it.
@@ -61,7 +64,7 @@ impl Demand for KubeDemand {
     fn wanted(&self, by: &Arc<str>, port: &ServicePortName) -> bool {
         self.add(std::iter::once((port.service.clone(), by.clone())));
         self.0.wanted.notify_one();
-        self.0.board.is_up()
+        self.0.board.may_give(EndpointSlice::OF.plural)
     }
 
     fn used(&self, ports: Vec<(Arc<str>, ServicePortName)>) {
