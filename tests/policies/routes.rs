@@ -1,11 +1,13 @@
 //! Routes on a service.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
-use derny_tests::{World, clients};
+use derny_tests::{World, clients, eventually, upstream::HTTP_PORT};
 use serde_json::{Value, json};
 
 use super::{line, outcome, status};
+
+const SOON: Duration = Duration::from_secs(10);
 
 /// A world in which `http` has these rules.
 fn routed(rules: Value) -> World {
@@ -113,20 +115,46 @@ fn a_redirect_answers_without_an_endpoint() {
     assert!(said.starts_with("301 http://example.com"), "{said}");
 }
 
-#[test]
-fn a_mirror_sees_the_request_and_the_caller_does_not_see_the_mirror() {
+/// Calls to `http` with a mirror at another port of the same server: how many came there by each version.
+fn mirrored_at(service: &str, calls: u64) -> Value {
     let world = routed(json!([{
-        "filters": [{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "any-http", "namespace": "demo", "port": 80}}}],
+        "filters": [{"type": "RequestMirror", "requestMirror": {"backendRef": {"name": service, "namespace": "demo", "port": 80}}}],
         "backendRefs": [{"name": "http", "namespace": "demo", "port": 80}],
     }]));
-    for i in 0..5 {
-        assert_eq!(status(&world, "http", &format!("/{i}")), "200");
+    let url = world.url("http", "/tally").unwrap();
+    for _ in 0..calls {
+        let post = ["-sf", "--http1.1", "-d", "bet", &url];
+        world.curl(&post).unwrap().success().unwrap();
     }
+    let server = &world.servers[0].pod;
+    let directly = format!("http://{}:{HTTP_PORT}/tally", server.ip());
+    let tally = || -> Value {
+        let asked = server.run(clients::curl(["-s", &directly])).unwrap();
+        serde_json::from_str(&asked.success().unwrap()).unwrap()
+    };
+    let all = |tally: Value| -> u64 {
+        tally
+            .as_object()
+            .unwrap()
+            .values()
+            .filter_map(Value::as_u64)
+            .sum()
+    };
+    eventually("the copies have come", SOON, || all(tally()) >= 2 * calls).unwrap();
     let none = |sum: f64| sum == 0.0;
-    world
-        .agent
-        .metric("derny_requests_not_mirrored_total", &[], none)
-        .unwrap();
+    let counted = "derny_requests_not_mirrored_total";
+    world.agent.metric(counted, &[], none).unwrap();
+    tally()
+}
+
+#[test]
+fn a_mirror_sees_the_request_and_the_caller_does_not_see_the_mirror() {
+    assert_eq!(mirrored_at("any-http", 5), json!({"HTTP/1.1": 10}));
+}
+
+#[test]
+fn a_mirror_is_asked_as_its_own_port_speaks() {
+    assert_eq!(mirrored_at("http2", 5), json!({"HTTP/1.1": 5, "HTTP/2.0": 5}));
 }
 
 /// A rule with this `retry` and these `timeouts`, in front of one endpoint.

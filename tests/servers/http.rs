@@ -8,6 +8,7 @@
 //! | `/sum` | length and SHA-256 of the request's body; `?rate=N` reads N bytes a second |
 //! | `/sum/early` | the same, but the answer's headers go out before the body has come |
 //! | `/whole` | how many bodies of `/sum` came to their end, on all connections |
+//! | `/tally` | how many POSTs of it came by each version, on all connections |
 //! | `/echo` | the request's body, frame by frame |
 //! | `/status/N` | that status; 407 with a challenge |
 //! | `/delay/250ms` | the description of the request, later |
@@ -21,7 +22,14 @@
 //! | `/ws` | WebSocket that sends back what it gets |
 //! | any other | JSON that describes the request as it arrived |
 
-use std::{cell::Cell, mem::MaybeUninit, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    mem::MaybeUninit,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -55,6 +63,7 @@ pub(crate) struct Server {
     cancelled: Rc<Cell<u64>>,
     thrown: Rc<Cell<u64>>,
     whole: Rc<Cell<u64>>,
+    tally: Rc<RefCell<BTreeMap<String, u64>>>,
     health: Rc<Health>,
     slow: Duration,
     status: Option<u16>,
@@ -78,6 +87,8 @@ pub(crate) struct Connection {
     thrown: Rc<Cell<u64>>,
     /// Bodies of `/sum` that came to their end, on all connections.
     pub(crate) whole: Rc<Cell<u64>>,
+    /// POSTs of `/tally` by version, on all connections.
+    tally: Rc<RefCell<BTreeMap<String, u64>>>,
     health: Rc<Health>,
     /// How late every answer comes.
     slow: Duration,
@@ -111,6 +122,7 @@ impl Server {
             cancelled: Rc::default(),
             thrown: Rc::default(),
             whole: Rc::default(),
+            tally: Rc::default(),
             health: Rc::default(),
             slow,
             status,
@@ -133,6 +145,7 @@ impl Server {
             cancelled: self.cancelled,
             thrown: self.thrown,
             whole: self.whole,
+            tally: self.tally,
             health: self.health,
             slow: self.slow,
             status: self.status,
@@ -270,6 +283,13 @@ async fn answer_as_asked(
         }
         ["sum", "early"] => sum_early(connection, request.into_body()),
         ["whole"] => Response::new(full(connection.whole.get().to_string())),
+        ["tally"] => {
+            if request.method() == Method::POST {
+                let version = format!("{:?}", request.version());
+                *connection.tally.borrow_mut().entry(version).or_default() += 1;
+            }
+            json(&serde_json::json!(*connection.tally.borrow()))?
+        }
         ["echo"] => {
             let named = request.headers().get(header::TRAILER).cloned();
             let mut reply = Response::new(any(request.into_body()));

@@ -145,9 +145,14 @@ async fn send(
     let permit = permit.ok_or_else(overload)?;
     let via = Via::of(plan.upstream.port.protocol, head.version);
     name_host(head, inlet.dialled);
+    // As the caller sent it: a mirror may be asked by another version.
+    let mut mirrored = (!plan.mirrors.is_empty()).then(|| head.clone());
     prepare_request(head, inlet.caller(), via)?;
-    x.identified(request_id(inlet, head));
-    let mirrored = (!plan.mirrors.is_empty()).then(|| head.clone());
+    let id = request_id(inlet, head);
+    if let Some(head) = &mut mirrored {
+        head.headers.insert(X_REQUEST_ID, id.clone());
+    }
+    x.identified(id);
     let answer = attempts::run(inlet, plan, via, x, head, body).await?;
     if let Some(head) = mirrored {
         mirror::send(inlet, &plan.mirrors, &head, body);

@@ -2,21 +2,21 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-use http::{Version, request};
+use http::request;
 use http_body_util::BodyExt as _;
 
 use super::{forward, inlet::Inlet};
 use crate::{
     model::ServicePortName,
     pool::Opening,
-    respond::{Body, Via},
+    respond::{Body, Via, prepare_request},
     retry::RequestBody,
 };
 
 /// A mirrored exchange is given up after this.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Sends a copy to each of `targets`. Only a request whose body has been kept whole can be copied; others are
+/// Sends a copy of what the caller sent, `head` and `body`, to each of `targets`, as that speaks. Only a request whose body has been kept whole can be copied; others are
 /// counted as not mirrored.
 pub(super) fn send(
     inlet: &Rc<Inlet>,
@@ -40,7 +40,7 @@ pub(super) fn send(
     }
 }
 
-async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body: Body) -> Option<()> {
+async fn one(inlet: &Inlet, target: &ServicePortName, mut head: request::Parts, body: Body) -> Option<()> {
     let upstream = inlet.known(inlet.backend(target)?).await;
     let _permit = upstream.guards().breaker.request()?;
     let endpoint = upstream.choose(None, &[], &mut inlet.worker.rng.borrow_mut())?;
@@ -55,11 +55,8 @@ async fn one(inlet: &Inlet, target: &ServicePortName, head: request::Parts, body
         dial_as: inlet.dial_as,
         queued: &Cell::new(false),
     };
-    let via = if head.version == Version::HTTP_2 {
-        Via::Http2
-    } else {
-        Via::Http1
-    };
+    let via = Via::of(upstream.port.protocol, head.version);
+    prepare_request(&mut head, inlet.caller(), via).ok()?;
     let body = RequestBody::new(body, 0, &inlet.pod.share).attempt()?;
     let (response, lease) = forward::attempt(&pool, opening, via, (&head, body), &inlet.pod.share, |_| None)
         .await
