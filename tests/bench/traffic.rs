@@ -133,16 +133,9 @@ impl Load {
 
 /// Binds a process and its threads to a core.
 pub(crate) fn pin(pid: u32, core: &str) -> Result<()> {
-    let output = Command::new("taskset")
-        .args(["-a", "-c", "-p", core, &pid.to_string()])
-        .output();
-    let output = output.context("taskset (package util-linux)")?;
-    ensure!(
-        output.status.success(),
-        "taskset: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
+    let mut taskset = Command::new("taskset");
+    taskset.args(["-a", "-c", "-p", core, &pid.to_string()]);
+    succeeds(taskset, "util-linux")
 }
 
 /// Lets everybody else on its core go before a process and its threads.
@@ -150,14 +143,18 @@ pub(crate) fn go_last(pid: u32) -> Result<()> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task"))?
         .map(|entry| Ok(entry?.file_name()))
         .collect::<Result<Vec<_>>>()?;
-    let output = Command::new("renice")
-        .args(["-n", "19", "-p"])
-        .args(&threads)
-        .output();
-    let output = output.context("renice (package bsdutils)")?;
+    let mut renice = Command::new("renice");
+    renice.args(["-n", "19", "-p"]).args(&threads);
+    succeeds(renice, "bsdutils")
+}
+
+fn succeeds(mut command: Command, package: &str) -> Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("{command:?} (package {package})"))?;
     ensure!(
         output.status.success(),
-        "renice: {}",
+        "{command:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())

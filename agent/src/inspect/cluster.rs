@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
+use super::millis::millis;
 use crate::{
     admin::proto,
     discover::kube::{InForce, KubeBoard},
@@ -25,9 +26,7 @@ pub(super) fn status(board: &KubeBoard) -> proto::Kubernetes {
         .filter(|(resource, _)| *resource == "endpointslices");
     proto::Kubernetes {
         up: board.is_up(),
-        silence_ms: board
-            .silence(Instant::now())
-            .map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)),
+        silence_ms: board.silence(Instant::now()).map(millis),
         watched_services: watched.map(|(_, n)| u32::try_from(n).unwrap_or(u32::MAX)).sum(),
         rejected: rejected.collect(),
         troubles: board

@@ -1,9 +1,10 @@
 //! The snapshot's endpoints for the windows, and how a service is named there.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::time::Instant;
 
+use super::millis::millis;
 use crate::{
     admin::{Unanswered, proto},
     balance::{Outliers, Rotation, Standing},
@@ -156,10 +157,6 @@ fn rotation(port: &ServicePort, outliers: &Outliers) -> Vec<(Standing, bool)> {
             (standing, takes)
         })
         .collect()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn is_of(shown: &proto::ServiceEndpoint, name: &ServicePortName) -> bool {

@@ -7,6 +7,7 @@ use http::request::Parts;
 use super::{
     endpoints,
     forwarded::{self, Forwarded, Sender},
+    millis::millis,
     policy_words,
 };
 use crate::{
@@ -188,9 +189,7 @@ fn redirection(
     let heartbeat_line = match kernel.heartbeat_age {
         None => "there was no heartbeat yet: connections are left alone".to_owned(),
         Some(age) => {
-            let age = duration::Display(Duration::from_millis(
-                u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
-            ));
+            let age = duration::Display(Duration::from_millis(millis(age)));
             let verdict = if fresh { "within" } else { "beyond" };
             format!("the heartbeat is {age} old, {verdict} {stale_after}")
         }

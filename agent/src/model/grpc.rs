@@ -29,6 +29,8 @@ mod tests {
         check("application/grpc", true);
         check("application/grpc+proto", true);
         check("application/grpc; charset=utf-8", true);
+        check("application/grpc ; charset=utf-8", true);
+        check("application/grpcx", false);
         check("application/grpc-web", false);
         check("application/json", false);
     }

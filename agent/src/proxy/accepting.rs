@@ -2,14 +2,14 @@
 
 use std::{io, net, rc::Rc};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     connection,
     context::Worker,
     local_pod::{EnrolledPod, LocalPod},
 };
-use crate::share::Task;
+use crate::{accept::Place, share::Task};
 
 /// Accepts the pod's connections from now on.
 pub(super) fn enrol(worker: &Rc<Worker>, mut enrolled: EnrolledPod) -> io::Result<()> {
@@ -19,33 +19,27 @@ pub(super) fn enrol(worker: &Rc<Worker>, mut enrolled: EnrolledPod) -> io::Resul
     worker.local_ports.enrol(pod.id, &enrolled.addresses, pod.ports());
     let outbound = outbound
         .into_iter()
-        .map(|listener| accept_outbound(worker, &pod, listener));
+        .map(|listener| accept(worker, &pod, listener, connection::outbound));
     let inbound = inbound
         .into_iter()
-        .map(|listener| accept_inbound(worker, &pod, listener));
+        .map(|listener| accept(worker, &pod, listener, connection::inbound));
     let accepting = outbound.chain(inbound).collect();
     worker.pods.add(&pod, triggers, accepting);
     Ok(())
 }
 
-fn accept_outbound(worker: &Rc<Worker>, pod: &Rc<LocalPod>, listener: TcpListener) -> Task {
+/// Has each connection of `listener` served by a task of its own.
+fn accept<F: Future<Output = ()> + 'static>(
+    worker: &Rc<Worker>,
+    pod: &Rc<LocalPod>,
+    listener: TcpListener,
+    serve: fn(Rc<Worker>, Rc<LocalPod>, TcpStream, Place) -> F,
+) -> Task {
     let (worker, pod) = (worker.clone(), pod.clone());
     pod.share.clone().task(async move {
         loop {
             let (stream, place) = worker.acceptor.accept(&listener, &pod.share).await;
-            let connection = connection::outbound(worker.clone(), pod.clone(), stream, place);
-            pod.share.spawn(connection);
-        }
-    })
-}
-
-fn accept_inbound(worker: &Rc<Worker>, pod: &Rc<LocalPod>, listener: TcpListener) -> Task {
-    let (worker, pod) = (worker.clone(), pod.clone());
-    pod.share.clone().task(async move {
-        loop {
-            let (stream, place) = worker.acceptor.accept(&listener, &pod.share).await;
-            let connection = connection::inbound(worker.clone(), pod.clone(), stream, place);
-            pod.share.spawn(connection);
+            pod.share.spawn(serve(worker.clone(), pod.clone(), stream, place));
         }
     })
 }
